@@ -1,0 +1,48 @@
+# `make help` lists what can be made. Everything runs in .venv, which the first target installs.
+SHELL := bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+MPI ?= wheel
+BIN := .venv/bin
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: .venv/ready  ## create .venv and install the locked requirements (MPI=system: use the cluster's MPI, not the wheel)
+
+# A new environment is made whenever a lock file changes. `ready` appears only after everything is installed.
+.venv/ready: requirements.lock requirements-dev.lock
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv
+	grep -v -E '$(if $(filter system,$(MPI)),^mpich==,^$$)' requirements-dev.lock > .venv/install.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -r .venv/install.txt
+	touch $@
+
+lock: setup  ## make the lock files anew from requirements.txt and requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 requirements.txt -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 -c requirements.lock requirements-dev.txt -o requirements-dev.lock
+
+lint: setup  ## check format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: setup  ## apply format and the rules that mend themselves
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup  ## the tests (at most 10 minutes on 2 cores)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## the tests, the long ones too
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
+	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(CAMUS)
+
+bench: setup  ## the CPU benchmarks; logs go to benchmarks/results/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py
+
+.PHONY: help setup lock lint format test test-all demo bench

@@ -1,0 +1,134 @@
+"""What every command needs: settings from the command line, errors in one line, files that appear whole.
+
+This small file stands in each of the three script folders, which do not import one another.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+Settings = TypeVar("Settings")
+
+YES = ("true", "yes", "t", "y", "1")
+NO = ("false", "no", "f", "n", "0")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+USER_ERROR_EXIT_CODE = 2
+
+
+class UserError(Exception):
+    """A mistake of the user: told in one line, without a traceback, with exit code 2.
+
+    `problems` are further lines, one for each thing found wrong (by file, say).
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()):
+        super().__init__("\n  ".join([message, *problems]))
+
+
+def parse_yes_no(words: Sequence[str]) -> bool:
+    """A bare flag means yes; otherwise one of YES or NO, in any case."""
+    if not words or words[0].lower() in YES:
+        return True
+    if words[0].lower() in NO:
+        return False
+    raise ValueError(f"{words[0]!r} is neither a yes ({', '.join(YES)}) nor a no ({', '.join(NO)})")
+
+
+YesNo = Annotated[
+    bool,
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[True|False]",
+        instance_from_str=parse_yes_no,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+
+def parse_settings(
+    settings_class: type[Settings], args: Sequence[str] | None = None, description: str = ""
+) -> Settings:
+    """The dataclass `settings_class`, filled from `args` (default: sys.argv[1:]). Raises UserError for a wrong one."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                settings_class,
+                args=args,
+                description=description or None,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            )
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:]]
+        text = " ".join(lines).split("Argument helptext:")[0].split("For full helptext")[0].strip()
+        raise UserError(f"{text} (--help lists all settings)") from None
+
+
+def one_line(error: BaseException) -> str | None:
+    """What to tell the user of `error`; None if it is a bug of ours, which deserves its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    return None
+
+
+def run_command(
+    main: Callable[[Settings], Any], settings_class: type[Settings], args: Sequence[str] | None = None, description=""
+) -> int:
+    """Read the settings, call `main` with them, and return the exit code (2 for a mistake of the user)."""
+    try:
+        main(parse_settings(settings_class, args, description))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        text = one_line(error)
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    return 0
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its name when the block ends well, and is deleted otherwise.
+
+    The suffix is kept, so that writers which choose a format by it work.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp" + path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~UMASK)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+UMASK = _read_umask()
