@@ -1,0 +1,326 @@
+"""Every setting of training and sampling: its name, default and meaning, once.
+
+`image_train.py` and `image_sample.py` take the same flags; each uses those of its concern. The settings that decide
+what the network is and what its output means (`MODEL_SETTINGS`) travel inside the checkpoint.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from command import UserError, YesNo
+
+CHANNEL_MULTIPLIERS = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+}
+NORM_GROUPS = 32
+
+
+@dataclass
+class DataSettings:
+    datadir: str = ""
+    """Folder with images/ and sector_annotations/, each with training/ and validation/ (local, gs:// or az://)."""
+    savedir: str = "./output"
+    """Folder that training writes checkpoints, logs and previews into."""
+    dataset_mode: Literal["camus", "cityscapes", "ade20k", "celeba", "coco", "folder"] = "camus"
+    """Layout of datadir; `folder` takes any images/ beside labels/, with or without split folders."""
+    img_size: int = 256
+    """Height and width of the images, in pixels."""
+    num_classes: int = 5
+    """Classes of the label maps: values 0 .. num_classes - 1."""
+    no_instance: YesNo = True
+    """False adds the edges between instances as one more channel of the condition."""
+    random_crop: YesNo = False
+    """Train on random squares of 0.8 to 1 times the image."""
+    random_flip: YesNo = False
+    """Train on images flipped left to right half of the time."""
+    num_workers: int = 10
+    """Loader processes per rank; capped at the cores there are for each rank. 0: load in the main process."""
+    is_train: YesNo = False
+    """Said by the published commands: True for image_train.py (implied there), False for image_sample.py."""
+    inference_on_train: YesNo = True
+    """Sample for the label maps of training, then validation; False: validation alone."""
+
+
+@dataclass
+class DiffusionSettings:
+    diffusion_steps: int = 1000
+    """Length T of the diffusion process."""
+    noise_schedule: Literal["cosine", "linear"] = "cosine"
+    """How the noise grows over the T steps."""
+    learn_sigma: YesNo = True
+    """The network also predicts the variance of a step; False: the fixed, larger variance beta."""
+    timestep_respacing: str = ""
+    """Published spacing of fewer steps: a count, counts per section (10,10,20), or ddimN. Empty: all T."""
+    use_kl: YesNo = False
+    """Train on the variational bound alone."""
+    predict_xstart: YesNo = False
+    """The network predicts the clean image instead of the noise."""
+    rescale_timesteps: YesNo = False
+    """Hand the network timesteps scaled to 0 .. 1000, whatever T."""
+    rescale_learned_sigmas: YesNo = False
+    """Weight the variational bound by T / 1000, as in improved DDPM, instead of by vb_weight."""
+    schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
+    """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
+    vb_weight: float = 1e-3
+    """Weight of the variational bound beside the mean squared error (published code 0.001; SDM and ADM papers 1)."""
+
+
+@dataclass
+class NetworkSettings:
+    num_channels: int = 256
+    """Channels of the first level."""
+    channel_mult: str | None = None
+    """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size."""
+    num_res_blocks: int = 2
+    """Residual blocks per level."""
+    attention_resolutions: str = "32,16,8"
+    """Sizes of the feature maps, in pixels, that get self-attention: a comma list."""
+    num_heads: int = 1
+    """Attention heads, where num_head_channels is -1."""
+    num_heads_upsample: int = -1
+    """Attention heads of the decoder; -1: as num_heads."""
+    num_head_channels: int = 64
+    """Channels of an attention head; overrules num_heads unless -1."""
+    resblock_updown: YesNo = True
+    """Residual blocks change the resolution; False: a convolution does."""
+    use_scale_shift_norm: YesNo = True
+    """The timestep scales and shifts the normalised features; False: it is added to them."""
+    use_new_attention_order: YesNo = True
+    """Split queries, keys and values first and heads second; False: the older order."""
+    dropout: float = 0.0
+    """Probability of dropping a feature in training."""
+    use_checkpoint: YesNo = True
+    """Recompute activations in the backward pass: less memory, a third more time. Never changes the result."""
+    class_cond: YesNo = True
+    """Condition on the label maps; False: an unconditional model."""
+
+
+@dataclass
+class TrainingSettings:
+    lr: float = 1e-4
+    """Learning rate at the start; it falls linearly to 0 over lr_anneal_steps."""
+    weight_decay: float = 0.0
+    """Weight decay of AdamW."""
+    lr_anneal_steps: int = 1000
+    """Steps to train; 0: without end, at a constant learning rate."""
+    batch_size_train: int = 1
+    """Images per step and rank."""
+    microbatch: int = -1
+    """Images per forward pass: gradients of the parts are averaged. -1: the whole batch."""
+    ema_rate: str = "0.9999"
+    """Decay rates of the averaged weights: a comma list."""
+    ema_warmup: YesNo = True
+    """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too."""
+    drop_rate: float = 0.0
+    """Share of the samples that are trained without their label, which guidance (--s) needs; 0.2 is usual."""
+    use_fp16: YesNo = True
+    """Half precision where the device has it; weights and averages stay float32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16, else fp16, on GPUs that have them if use_fp16; fp32 on CPUs."""
+    fp16_scale_growth: float = 1e-3
+    """Growth per step of the fp16 loss scale, in powers of two."""
+    max_grad_norm: float = 0.0
+    """Clip the norm of the gradient to this; 0: no clipping."""
+    log_interval: int = 10
+    """Steps between lines of the log."""
+    save_interval: int = 2000
+    """Steps between checkpoints, validations and previews; counted from step 0 of the run, not of the process."""
+    keep_checkpoints: int = 0
+    """Keep the newest K checkpoints; 0: all."""
+    resume_checkpoint: str = ""
+    """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
+    distributed_data_parallel: YesNo = True
+    """Average gradients by DistributedDataParallel; False: by one plain all-reduce after the backward pass."""
+    deterministic_train: YesNo = False
+    """Take the training images in order instead of shuffled."""
+    preview_steps: int = 20
+    """Sampling steps of the preview images; 0: no previews."""
+
+
+@dataclass
+class SamplingSettings:
+    s: float = 1.0
+    """Guidance scale: 1 none; larger follows the label more closely (needs a model trained with drop_rate > 0)."""
+    use_ddim: YesNo = False
+    """Sample with DDIM; the same as --sampler ddim."""
+    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m", "heun"] = "auto"
+    """auto: ddim with --use_ddim; else dpmpp_2m with --num_steps below 100; else ddpm, as published."""
+    num_steps: int = 0
+    """Sampling steps, evenly spaced and including the last timestep; 0: as timestep_respacing says."""
+    eta: float = 0.0
+    """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
+    deterministic_test: YesNo = True
+    """Take the label maps in order; False: in an order shuffled by the seed."""
+    batch_size_test: int = 0
+    """Images per batch and rank; 0: as many as memory allows on a GPU, a modest number on a CPU."""
+    clip_denoised: YesNo = True
+    """Clip the predicted clean image to [-1, 1] at each step."""
+    num_samples: int = 1000
+    """Images to make: each label map once, then further rounds. 0: one for each label map."""
+    all: YesNo = False
+    """One image for each label map; num_samples is then ignored."""
+    results_dir: str = "./results"
+    """Folder that sampling writes into."""
+    overwrite: YesNo = False
+    """Replace results that were made with other settings; False: refuse to mix them."""
+
+
+@dataclass
+class RunSettings:
+    seed: int = 0
+    """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU per rank where there are GPUs, else the CPU."""
+    modulation: Literal["auto", "table", "dense"] = "auto"
+    """How SPADE computes scale and shift: once per distinct label neighbourhood, or at each pixel. Same values."""
+    compile: YesNo = False
+    """Compile the network on GPUs (a minute at the start)."""
+
+
+@dataclass
+class Settings(RunSettings, SamplingSettings, TrainingSettings, NetworkSettings, DiffusionSettings, DataSettings):
+    """All settings. Methods give those that need reading in the form the code works with."""
+
+    def multipliers(self) -> tuple[float, ...]:
+        """Channel multiplier of each level, finest first. Raises UserError."""
+        if self.channel_mult:
+            return parse_numbers("channel_mult", self.channel_mult)
+        return CHANNEL_MULTIPLIERS.get(self.img_size) or derive_multipliers(self.img_size)
+
+    def attention_factors(self) -> tuple[int, ...]:
+        """Down-sampling factors that get attention: img_size over each size in pixels. Raises UserError."""
+        sizes = [int(size) for size in parse_numbers("attention_resolutions", self.attention_resolutions)]
+        wrong = [size for size in sizes if size <= 0 or self.img_size % size]
+        if wrong:
+            raise UserError(f"attention_resolutions: img_size {self.img_size} cannot be divided by {wrong[0]}")
+        return tuple(self.img_size // size for size in sizes)
+
+    def ema_rates(self) -> tuple[float, ...]:
+        rates = parse_numbers("ema_rate", self.ema_rate)
+        if not all(0 <= rate < 1 for rate in rates):
+            raise UserError(f"ema_rate: {self.ema_rate} must be numbers from 0 up to, but not including, 1")
+        return rates
+
+    def condition_channels(self) -> int | None:
+        """Channels of the condition: one per class, one more for instance edges; None without a condition."""
+        return (self.num_classes + (not self.no_instance)) if self.class_cond else None
+
+    def check_network(self) -> None:
+        """Raise UserError if no network can be built from these settings."""
+        multipliers = self.multipliers()
+        halvings = len(multipliers) - 1
+        if self.img_size % 2**halvings:
+            raise UserError(
+                f"img_size {self.img_size} cannot be halved {halvings} times, as the {len(multipliers)} levels of "
+                f"channel_mult need: make it a multiple of {2**halvings}"
+            )
+        for multiplier in multipliers:
+            channels = multiplier * self.num_channels
+            if channels != int(channels) or channels <= 0 or int(channels) % NORM_GROUPS:
+                raise UserError(
+                    f"channel_mult {multiplier:g} x num_channels {self.num_channels} = {channels:g} channels, which "
+                    f"the {NORM_GROUPS} groups of the normalisation do not divide"
+                )
+        for factor in self.attention_factors():
+            self._check_heads(factor, multipliers)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout {self.dropout} must be at least 0 and below 1")
+
+    def _check_heads(self, factor: int, multipliers: tuple[float, ...]) -> None:
+        level = factor.bit_length() - 1
+        if 2**level != factor or level >= len(multipliers):
+            return  # no level has this size: the published code ignores it too
+        channels = int(multipliers[level] * self.num_channels)
+        per_head = self.num_head_channels
+        if per_head == -1:
+            for heads in (self.num_heads, self.num_heads_upsample):
+                if heads != -1 and (heads < 1 or channels % heads):
+                    raise UserError(f"num_heads {heads} does not divide the {channels} channels at factor {factor}")
+        elif per_head < 1 or channels % per_head:
+            raise UserError(f"num_head_channels {per_head} does not divide the {channels} channels at factor {factor}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def names(*groups: type) -> tuple[str, ...]:
+    return tuple(field.name for group in groups for field in dataclasses.fields(group))
+
+
+# What the network is and what its output means: carried by the checkpoint, so that sampling needs no such flags.
+MODEL_SETTINGS = (
+    "img_size",
+    "num_classes",
+    "no_instance",
+    *(name for name in names(NetworkSettings) if name not in ("dropout", "use_checkpoint")),
+    "diffusion_steps",
+    "noise_schedule",
+    "learn_sigma",
+    "predict_xstart",
+    "rescale_timesteps",
+)
+
+
+def parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    """The numbers of a comma list; whole ones as int. Raises UserError."""
+    try:
+        numbers = [float(part) for part in str(text).strip("()[] ").split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise UserError(f"{name}: {text!r} is not a comma list of numbers")
+    return tuple(int(number) if number == int(number) else number for number in numbers)
+
+
+def derive_multipliers(img_size: int) -> tuple[float, ...]:
+    """A channel_mult for a size without a preset: that of the next smaller preset, as far as the size can be halved."""
+    preset = CHANNEL_MULTIPLIERS[max((size for size in CHANNEL_MULTIPLIERS if size <= img_size), default=64)]
+    halvings = (img_size & -img_size).bit_length() - 1
+    # Below 8 x 8 pixels a level costs parameters and sees nothing new.
+    while len(preset) > 1 and (len(preset) - 1 > halvings or img_size >> (len(preset) - 1) < 8):
+        preset = preset[:-1]
+    return preset
+
+
+# The published train_test_config.json: nested sections, upper-case keys.
+_SECTIONS = {
+    "DATASETS": DataSettings,
+    "TRAIN": (NetworkSettings, TrainingSettings, RunSettings),
+    "TEST": SamplingSettings,
+}
+
+
+def to_published_json(settings: Settings) -> dict[str, Any]:
+    """The settings in the nested, upper-case form of the published `train_test_config.json`."""
+    sections = {}
+    for section, groups in _SECTIONS.items():
+        groups = groups if isinstance(groups, tuple) else (groups,)
+        sections[section] = {name.upper(): getattr(settings, name) for name in names(*groups)}
+    sections["TRAIN"]["DIFFUSION"] = {name.upper(): getattr(settings, name) for name in names(DiffusionSettings)}
+    return sections
+
+
+def from_published_json(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings found anywhere in a nested dictionary with upper- or lower-case keys; unknown keys are left out.
+
+    Comma lists may be written as JSON lists or strings. Values are not checked beyond their kind.
+    """
+    known = {field.name: field for field in dataclasses.fields(Settings)}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = key.lower()
+        if isinstance(value, dict):
+            found.update(from_published_json(value))
+        elif name in known:
+            if isinstance(value, list | tuple):
+                value = ",".join(str(part) for part in value)
+            if name in ("ema_rate", "attention_resolutions", "timestep_respacing") and value is not None:
+                value = str(value)
+            if name == "channel_mult":
+                value = str(value) if value else None
+            found[name] = value
+    return found

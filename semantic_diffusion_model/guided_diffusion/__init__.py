@@ -1,0 +1,1 @@
+"""Semantic diffusion: the network, the process, its samplers, and the training."""
