@@ -1,0 +1,109 @@
+"""Make a CAMUS-shaped data set of phantoms: drawn hearts, simulated as ultrasound, free of any licence."""
+
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from anatomy import PHASES, VIEWS, draw_patient
+from camus import SPLITS, frame_files, info_file, patient_folder, write_image, write_info, write_subgroups
+from outputs import new_folders
+from parallel import default_workers, for_each
+from phantom import Raster, draw_chest, simulate
+
+from command import UserError, YesNo, run_command
+
+RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
+MHD_VALIDATION = 50  # patients 1 to 50 of an MHD release's training folder are the validation subgroup
+
+
+@dataclass
+class PhantomSettings:
+    save_folder: Path
+    """Folder of the new data set (gets database_nifti and database_split, or training and testing)."""
+    n_patients: int = 40
+    """Patients, four frames each: 80 % for training, 10 % for validation, 10 % for testing, at least one each."""
+    release: Literal["nifti", "mhd"] = "nifti"
+    """Which of the two CAMUS releases the folders and files look like. The frames are the same."""
+    size: int = 400
+    """Rows of a frame (depth); the columns follow from the cone, pixels are square. CAMUS has about 400 to 600."""
+    seed: int = 0
+    """The same seed gives the same files, whatever the number of workers."""
+    num_workers: int = field(default_factory=default_workers)
+    """Processes that work at the same time; 0 works in this one."""
+    overwrite: YesNo = False
+    """Replace the release's folders if save_folder has them already; otherwise they are an error."""
+
+
+def split_patients(n_patients: int, seed: int) -> list[str]:
+    """The split of each patient: about 80 / 10 / 10 %, each at least once, in random order."""
+    few = max(1, round(n_patients / 10))
+    splits = ["training"] * (n_patients - 2 * few) + ["validation"] * few + ["testing"] * few
+    return np.random.default_rng([seed, 0]).permutation(splits).tolist()
+
+
+def number_patients(splits: list[str], release: str) -> list[int]:
+    """The number of each patient: counted through (NIfTI), or as the MHD release tells its splits apart."""
+    if release == "nifti":
+        return list(range(1, len(splits) + 1))
+    start = {"training": MHD_VALIDATION + 1, "validation": 1, "testing": 1}
+    return [start[split] + splits[:index].count(split) for index, split in enumerate(splits)]
+
+
+def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSettings) -> float:
+    """Simulate and write the four frames of one patient; returns the ejection fraction in percent."""
+    index, patient, split = entry
+    random = [settings.seed, 1 + index]  # what is drawn depends on the seed and the patient's index alone
+    drawn = draw_patient(np.random.default_rng(random))
+    patient_folder(root, settings.release, split, patient).mkdir(parents=True)
+    for v, view in enumerate(VIEWS):
+        chest = draw_chest(np.random.default_rng([*random, 1 + v]))
+        raster = Raster(drawn.cones[view], settings.size)
+        for p, phase in enumerate(PHASES):
+            rng = np.random.default_rng([*random, 1 + v, 1 + p])
+            image, label = simulate(drawn.hearts[view, phase], raster, view, chest, rng)
+            files = frame_files(root, settings.release, split, patient, f"{view}_{phase}")
+            write_image(files.image, image, raster.spacing_mm)
+            write_image(files.label, label, raster.spacing_mm)
+        write_info(
+            info_file(root, settings.release, split, patient, view),
+            {
+                "ED": 1,
+                "ES": 2,
+                "NbFrame": 2,
+                "ImageQuality": chest.quality,
+                "LVedv": round(drawn.edv_ml, 1),
+                "LVesv": round(drawn.esv_ml, 1),
+                "LVef": round(drawn.ef, 1),
+            },
+        )
+    return drawn.ef
+
+
+def make_phantom_camus(settings: PhantomSettings) -> None:
+    """Write the data set. Raises UserError for impossible settings or folders that exist."""
+    if not 3 <= settings.n_patients <= 9000:
+        raise UserError(f"--n_patients {settings.n_patients}: from 3 (one per subgroup) to 9000")
+    if not 32 <= settings.size <= 4096:
+        raise UserError(f"--size {settings.size}: from 32 to 4096 rows")
+    if settings.seed < 0:
+        raise UserError(f"--seed {settings.seed}: must be 0 or more")
+    splits = split_patients(settings.n_patients, settings.seed)
+    names = [f"patient{number:04d}" for number in number_patients(splits, settings.release)]
+    entries = list(zip(range(settings.n_patients), names, splits, strict=True))
+    with new_folders(settings.save_folder, RELEASE_FOLDERS[settings.release], settings.overwrite) as root:
+        if settings.release == "nifti":
+            write_subgroups(root, {s: [n for n, of in zip(names, splits, strict=True) if of == s] for s in SPLITS})
+        work = partial(make_patient, root=root, settings=settings)
+        ejection = list(for_each(work, entries, settings.num_workers, "phantoms"))
+    counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
+    print(
+        f"{settings.n_patients} patients ({counts}), {4 * settings.n_patients} frames, ejection fraction "
+        f"{min(ejection):.0f}-{max(ejection):.0f} %, in {settings.save_folder}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(make_phantom_camus, PhantomSettings, description=__doc__))

@@ -1,0 +1,75 @@
+"""Output folders that appear whole or not at all.
+
+A command names the folders it is going to make. They are built in a hidden folder beside their places and renamed when
+all is done: an interrupted or failed run leaves what was there before. Folders that exist already are refused, unless
+the user says overwrite: then they are replaced, as a whole, so that no folder ever holds files of two runs.
+"""
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from command import UMASK, UserError
+
+
+@contextlib.contextmanager
+def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path]:
+    """A temporary folder in `parent`; its entries called `names` move into `parent` when the block ends well.
+
+    Entries that the block does not make are left out. Raises UserError if one of `names` exists (as anything but an
+    empty folder) and `overwrite` is False.
+    """
+    parent = Path(parent)
+    existing = [name for name in names if _occupied(parent / name)]
+    if existing and not overwrite:
+        raise UserError(
+            f"{parent} already holds {', '.join(existing)}: choose another folder, or --overwrite True to replace them"
+        )
+    parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+    building.chmod(0o777 & ~UMASK)
+    try:
+        with _terminated_like_interrupted():
+            yield building
+        _move(building, parent, names, overwrite)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _move(building: Path, parent: Path, names: Sequence[str], overwrite: bool) -> None:
+    """First all old folders out of the way, then all new ones in."""
+    old = Path(tempfile.mkdtemp(prefix="replaced-", dir=building))
+    for name in names:
+        if overwrite and _occupied(parent / name):
+            (parent / name).rename(old / name)
+    for name in names:
+        if (building / name).exists():
+            try:
+                (building / name).rename(parent / name)
+            except OSError:
+                raise UserError(f"{parent / name} appeared while this command ran: nothing of it was changed") from None
+
+
+def _occupied(path: Path) -> bool:
+    return path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir())))
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM (a job's time is over) cleans up like Ctrl-C. Elsewhere than in the main thread nothing changes."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

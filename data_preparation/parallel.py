@@ -1,0 +1,52 @@
+"""The same function over many items, in this process or in several, with a progress bar."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import cv2
+from tqdm import tqdm
+
+from command import UserError
+
+CHUNKS_PER_WORKER = 16
+
+
+def default_workers() -> int:
+    """As many as cores that this process may use, at most 16: more would wait for the disk."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+def for_each(function: Callable[[Any], Any], items: Sequence, num_workers: int, description: str) -> Iterator:
+    """Yield function(item) of each item, in order.
+
+    `num_workers` 0 works in this process. Otherwise `function` and what it returns must be picklable. Workers are
+    started afresh (spawned), because the threads of libraries do not survive a fork. An exception raised in a
+    worker is raised here; UserError if a worker was killed.
+    """
+    if num_workers < 0:
+        raise UserError(f"--num_workers {num_workers}: must be 0 (work in this process) or more")
+    bar = {"total": len(items), "desc": description, "dynamic_ncols": True, "mininterval": 0.5}
+    num_workers = min(num_workers, len(items))
+    if num_workers == 0:
+        yield from tqdm(map(function, items), **bar)
+        return
+    chunk = max(1, len(items) // (num_workers * CHUNKS_PER_WORKER))
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        yield from tqdm(pool.map(function, items, chunksize=chunk), **bar)
+    except BrokenProcessPool:
+        raise UserError("a worker process was killed (out of memory?): try a smaller --num_workers") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread per worker; Ctrl-C is left to the parent."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
