@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from command import USER_ERROR_EXIT_CODE, UserError, one_line, parse_settings
 
 # Ranks wait this long for one another. A rank that dies ends the others at once; this is for one that is only slow.

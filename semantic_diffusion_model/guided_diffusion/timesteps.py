@@ -8,6 +8,7 @@ import math
 from itertools import accumulate, repeat
 
 import torch
+
 from command import UserError
 
 

@@ -1,0 +1,62 @@
+"""What the shapes of a checkpoint's tensors tell about its network.
+
+The names are those of the published U-Net: blocks `input_blocks.i`, `middle_block`, `output_blocks.i`, each a sequence
+of modules: a residual block, attention where the level has it, an up-sampling at the end of a level of the decoder.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from command import UserError
+
+
+def settings_from_shapes(
+    state_dict: Mapping[str, torch.Tensor], img_size: int, no_instance: bool = True
+) -> dict[str, Any]:
+    """The settings of the network that `state_dict` belongs to, as far as shapes show them.
+
+    `img_size` (pixels) turns levels with attention into attention_resolutions. `no_instance` False means that one
+    channel of the condition is not a class. Heads, the order of attention and the diffusion process leave no trace.
+    Raises UserError if the tensors are not those of such a network.
+    """
+    try:
+        return _read(state_dict, img_size, no_instance)
+    except (KeyError, ValueError, ZeroDivisionError):
+        raise UserError("the checkpoint's tensors do not form a semantic diffusion model") from None
+
+
+def _read(state_dict: Mapping[str, torch.Tensor], img_size: int, no_instance: bool) -> dict[str, Any]:
+    num_channels = state_dict["input_blocks.0.0.weight"].shape[0]
+    upsamplings = [kind for key in state_dict if (kind := _upsampling(key))]
+    levels = 1 + len(upsamplings)
+    blocks = 1 + max(int(key.split(".")[1]) for key in state_dict if key.startswith("output_blocks."))
+    per_level = blocks // levels  # residual blocks, and one that changes the resolution (the first convolution counts)
+    firsts = [1 + level * per_level for level in range(levels)]
+    channels = [state_dict[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] for first in firsts]
+    attended = [level for level, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state_dict]
+    conditions = [value.shape[1] for key, value in state_dict.items() if key.endswith("mlp_shared.0.weight")]
+    known = {
+        "img_size": img_size,
+        "num_channels": num_channels,
+        "channel_mult": ",".join(f"{count / num_channels:g}" for count in channels),
+        "num_res_blocks": per_level - 1,
+        # A size that no level has stands for "nowhere".
+        "attention_resolutions": ",".join(str(img_size // 2**level) for level in attended) or "1",
+        "learn_sigma": state_dict["out.2.weight"].shape[0] == 6,
+        "use_scale_shift_norm": state_dict["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * channels[0],
+        "class_cond": bool(conditions),
+    }
+    if upsamplings:
+        known["resblock_updown"] = upsamplings[0] == "in_layers"
+    if conditions:
+        known["num_classes"] = conditions[0] - (not no_instance)
+    return known
+
+
+def _upsampling(key: str) -> str | None:
+    """ "in_layers" (a residual block) or "conv" if `key` is the one weight that marks an up-sampling, else None."""
+    match = re.fullmatch(r"output_blocks\.\d+\.[1-9]\.(in_layers\.\d+|conv)\.weight", key)
+    return match[1].split(".")[0] if match else None
