@@ -2,55 +2,203 @@
 
 Releases: the older MHD/RAW one, <camus>/{training,testing}/patientNNNN/, and the NIfTI one,
 <camus>/database_nifti/patientNNNN/ with its splits in <camus>/database_split/subgroup_*.txt (Leclerc et al. 2019,
-doi 10.1109/TMI.2019.2900516).
+doi 10.1109/TMI.2019.2900516). In the MHD release patients 1 to 50 of training/ are the validation subgroup, and
+testing/ counts from patient0001 again: a patient is known by (split, patient).
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from command import UserError
 
 VIEW_NAMES = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
 ALL_VIEWS = "all_views"
 SPLITS = ("training", "validation", "testing")
+MHD_VALIDATION = 50
 SUFFIX = {"nifti": ".nii.gz", "mhd": ".mhd"}
+PATIENT = re.compile(r"patient\d{4}")
+STEM = re.compile(
+    rf"(?P<patient>patient\d{{4}})_(?P<view>{'|'.join(VIEW_NAMES)})_(?P<split>{'|'.join(SPLITS)})"
+    r"(?:_(?P<repeat>0|[1-9]\d*))?(?:_r(?P<round>[1-9]\d*))?"
+)
+
+# CAMUS labels: 0 background, 1 cavity (endocardium), 2 myocardium, 3 left atrium.
+# Sector labels: 0 outside the ultrasound cone, 1 cavity, 2 cone background, 3 myocardium, 4 left atrium.
+CAMUS_CLASSES, SECTOR_CLASSES = 4, 5
+SECTOR_OF_CAMUS = np.array([2, 1, 3, 4], np.uint8)
+CAMUS_OF_SECTOR = np.array([0, 1, 0, 2, 3], np.uint8)
+
+METADATA_COLUMNS = (
+    *("stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"),
+    *("spacing_depth_mm", "spacing_lateral_mm", "image_quality", "ef", "edv_ml", "esv_ml"),
+)
+INFO_KEYS = {"image_quality": ("ImageQuality",), "ef": ("LVef", "EF"), "edv_ml": ("LVedv",), "esv_ml": ("LVesv",)}
+
+
+def to_sector_labels(label: np.ndarray, cone: np.ndarray) -> np.ndarray:
+    """CAMUS `label` (0-3) within `cone` (bool, the same shape) -> five-class sector labels, cut at the cone."""
+    return np.where(cone, SECTOR_OF_CAMUS[label], 0).astype(np.uint8)
+
+
+def from_sector_labels(sector: np.ndarray) -> np.ndarray:
+    """Five-class sector labels (0-4) -> CAMUS labels (0-3)."""
+    return CAMUS_OF_SECTOR[sector]
 
 
 @dataclass(frozen=True)
-class FrameFiles:
+class Stem:
+    """What the name of an extracted, deformed or synthetic image says (without .png)."""
+
+    patient: str
+    view: str  # one of VIEW_NAMES
+    split: str
+    repeat: int | None = None  # _k of a deformed label map
+    round: int = 0  # _rN of repeated sampling
+
+    def __str__(self) -> str:
+        repeat = "" if self.repeat is None else f"_{self.repeat}"
+        return f"{self.source}{repeat}" + (f"_r{self.round}" if self.round else "")
+
+    @property
+    def is_real(self) -> bool:
+        """Whether this is the name of a frame as extracted."""
+        return self.repeat is None and not self.round
+
+    @property
+    def source(self) -> str:
+        """The name of the real frame that this comes from."""
+        return f"{self.patient}_{self.view}_{self.split}"
+
+
+def parse_stem(name: str) -> Stem:
+    """`name` (without .png) taken apart. Raises UserError for what is not <patient>_<view>_<split>[_k][_rN]."""
+    match = STEM.fullmatch(name)
+    if not match:
+        raise UserError(
+            f"{name!r} is not <patient>_<view>_<split>[_<k>][_r<round>], as in patient0001_2CH_ED_training_0"
+        )
+    repeat = match["repeat"]
+    return Stem(
+        match["patient"],
+        match["view"],
+        match["split"],
+        None if repeat is None else int(repeat),
+        int(match["round"] or 0),
+    )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a release with its label map; the files need not exist."""
+
+    patient: str
+    split: str
+    view: str
     image: Path
     label: Path
+    info: Path  # Info_*.cfg: image quality, ejection fraction, volumes
+
+    @property
+    def stem(self) -> str:
+        return str(Stem(self.patient, self.view, self.split))
 
 
-def patient_folder(root: Path, release: str, split: str, patient: str) -> Path:
-    if release == "nifti":
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a release; `person` is the (split, patient) concerned, None if it is not one patient's."""
+
+    text: str
+    person: tuple[str, str] | None = None
+
+
+@dataclass
+class Release:
+    root: Path
+    kind: str  # nifti or mhd
+    people: list[tuple[str, str]] = field(default_factory=list)  # (split, patient)
+    problems: list[Problem] = field(default_factory=list)
+
+    def frame(self, split: str, patient: str, view: str) -> Frame:
+        folder = patient_folder(self.root, self.kind, split, patient)
+        image, label = (folder / f"{patient}_{view}{kind}{SUFFIX[self.kind]}" for kind in ("", "_gt"))
+        return Frame(patient, split, view, image, label, folder / f"Info_{view.split('_')[0]}.cfg")
+
+
+def patient_folder(root: Path, kind: str, split: str, patient: str) -> Path:
+    if kind == "nifti":
         return root / "database_nifti" / patient
     return root / ("testing" if split == "testing" else "training") / patient
 
 
-def frame_files(root: Path, release: str, split: str, patient: str, view: str) -> FrameFiles:
-    """Image and label of one frame; `view` is one of VIEW_NAMES."""
-    stem = patient_folder(root, release, split, patient) / f"{patient}_{view}"
-    return FrameFiles(*(stem.with_name(f"{stem.name}{kind}{SUFFIX[release]}") for kind in ("", "_gt")))
+def find_release(root: Path) -> Release:
+    """Recognise the release in `root` by its folders, and find its patients and what is wrong with its lists.
+
+    Raises UserError if `root` holds neither release.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    if (root / "database_nifti").is_dir() or (root / "database_split").is_dir():
+        release = _find_nifti(root)
+    elif any(patient_names(root / folder) for folder in ("training", "testing")):
+        release = _find_mhd(root)
+    else:
+        raise UserError(
+            f"{root} is no CAMUS release: it needs database_nifti/ and database_split/ (NIfTI release), "
+            "or training/ and testing/ with folders patientNNNN (MHD release)"
+        )
+    present = {split for split, _ in release.people}
+    release.problems += [Problem(f"subgroup {split} has no patients") for split in SPLITS if split not in present]
+    return release
 
 
-def info_file(root: Path, release: str, split: str, patient: str, view: str) -> Path:
-    """The text file with image quality and volumes; `view` is 2CH, 4CH or one of VIEW_NAMES."""
-    return patient_folder(root, release, split, patient) / f"Info_{view.split('_')[0]}.cfg"
+def patient_names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if PATIENT.fullmatch(path.name) and path.is_dir())
 
 
-def write_image(path: Path, pixels: np.ndarray, spacing_mm: tuple[float, float]) -> None:
-    """Write uint8 `pixels` [depth, lateral] with `spacing_mm` (depth, lateral): NIfTI 2-D, MHD 3-D with one slice."""
-    mhd = path.suffix == ".mhd"
-    image = sitk.GetImageFromArray(pixels[None] if mhd else pixels)
-    image.SetSpacing((spacing_mm[1], spacing_mm[0], 1.0)[: image.GetDimension()])
-    try:
-        sitk.WriteImage(image, str(path), useCompression=not mhd)
-    except RuntimeError as error:
-        raise UserError(f"{path} cannot be written (no space left?): {str(error).strip().splitlines()[-1]}") from None
+def _find_mhd(root: Path) -> Release:
+    release = Release(root, "mhd")
+    for patient in patient_names(root / "training"):
+        split = "validation" if int(patient[7:]) <= MHD_VALIDATION else "training"
+        release.people.append((split, patient))
+    release.people += [("testing", patient) for patient in patient_names(root / "testing")]
+    return release
+
+
+def _find_nifti(root: Path) -> Release:
+    release = Release(root, "nifti")
+    listed: dict[str, list[str]] = {}
+    for split in SPLITS:
+        path = root / "database_split" / f"subgroup_{split}.txt"
+        if not path.is_file():
+            release.problems.append(Problem(f"{path} is missing"))
+            continue
+        for name in dict.fromkeys(path.read_text().split()):
+            if PATIENT.fullmatch(name):
+                listed.setdefault(name, []).append(split)
+            else:
+                release.problems.append(Problem(f"{path}: {name!r} is no patientNNNN"))
+    for patient, splits in sorted(listed.items()):
+        release.people.append((splits[0], patient))
+        if len(splits) > 1:
+            text = f"{patient} stands in the subgroup lists of {' and '.join(splits)}"
+            release.problems.append(Problem(text, (splits[0], patient)))
+    unlisted = [name for name in patient_names(root / "database_nifti") if name not in listed]
+    release.problems += [Problem(f"{name} stands in no subgroup list", ("", name)) for name in unlisted]
+    return release
+
+
+def read_info(path: Path) -> dict[str, str]:
+    """image_quality, ef, edv_ml, esv_ml of an Info_*.cfg; empty where not given."""
+    values = {}
+    if path.is_file():
+        lines = path.read_text(errors="replace").splitlines()
+        values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return {column: next((values[key] for key in keys if values.get(key)), "") for column, keys in INFO_KEYS.items()}
 
 
 def write_info(path: Path, values: dict[str, object]) -> None:

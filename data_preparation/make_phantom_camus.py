@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 from anatomy import PHASES, VIEWS, draw_patient
-from camus import SPLITS, frame_files, info_file, patient_folder, write_image, write_info, write_subgroups
+from camus import MHD_VALIDATION, SPLITS, Release, patient_folder, write_info, write_subgroups
+from medical_images import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
 from phantom import Raster, draw_chest, simulate
@@ -16,7 +17,6 @@ from phantom import Raster, draw_chest, simulate
 from command import UserError, YesNo, run_command
 
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
-MHD_VALIDATION = 50  # patients 1 to 50 of an MHD release's training folder are the validation subgroup
 
 
 @dataclass
@@ -57,6 +57,7 @@ def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSetti
     index, patient, split = entry
     random = [settings.seed, 1 + index]  # what is drawn depends on the seed and the patient's index alone
     drawn = draw_patient(np.random.default_rng(random))
+    release = Release(root, settings.release)
     patient_folder(root, settings.release, split, patient).mkdir(parents=True)
     for v, view in enumerate(VIEWS):
         chest = draw_chest(np.random.default_rng([*random, 1 + v]))
@@ -64,11 +65,11 @@ def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSetti
         for p, phase in enumerate(PHASES):
             rng = np.random.default_rng([*random, 1 + v, 1 + p])
             image, label = simulate(drawn.hearts[view, phase], raster, view, chest, rng)
-            files = frame_files(root, settings.release, split, patient, f"{view}_{phase}")
-            write_image(files.image, image, raster.spacing_mm)
-            write_image(files.label, label, raster.spacing_mm)
+            frame = release.frame(split, patient, f"{view}_{phase}")
+            write_medical_image(frame.image, image, raster.spacing_mm)
+            write_medical_image(frame.label, label, raster.spacing_mm)
         write_info(
-            info_file(root, settings.release, split, patient, view),
+            frame.info,
             {
                 "ED": 1,
                 "ES": 2,

@@ -1,5 +1,6 @@
 """The same function over many items, in this process or in several, with a progress bar."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from command import UserError
 
 CHUNKS_PER_WORKER = 16
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def default_workers() -> int:
@@ -39,11 +41,25 @@ def for_each(function: Callable[[Any], Any], items: Sequence, num_workers: int, 
     chunk = max(1, len(items) // (num_workers * CHUNKS_PER_WORKER))
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        yield from tqdm(pool.map(function, items, chunksize=chunk), **bar)
+        with _environment(ONE_THREAD):
+            results = pool.map(function, items, chunksize=chunk)
+        yield from tqdm(results, **bar)
     except BrokenProcessPool:
         raise UserError("a worker process was killed (out of memory?): try a smaller --num_workers") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes started in the block: NumPy reads them when it is imported."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _start_worker() -> None:

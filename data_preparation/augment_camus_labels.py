@@ -1,0 +1,152 @@
+"""Make five-class sector labels: deformed ones to sample from (default), or undeformed ones to train the SDM with."""
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from camus import SPLITS, Stem, to_sector_labels
+from deformation import MAX_TRIES, deform
+from outputs import new_folders
+from parallel import default_workers, for_each
+from view_folders import (
+    ANNOTATIONS,
+    IMAGES,
+    SECTOR_ANNOTATIONS,
+    Pair,
+    check_labels,
+    check_same_size,
+    encode_png,
+    find_view_folders,
+    list_pairs,
+    metadata_row,
+    read_metadata,
+    read_png,
+    write_metadata,
+)
+
+from command import UserError, YesNo, run_command
+
+
+@dataclass
+class AugmentSettings:
+    data_folder: Path
+    """A view folder made by extract_camus_data.py, or the folder that holds them (then each of them, all_views too)."""
+    save_folder: Path
+    """Where <view>_augmented (or, with --add_augmentation False, <view>_sector) is made."""
+    n_repeat: int = 5
+    """Deformed label maps per training and validation frame. Testing frames are passed through once, undeformed."""
+    add_augmentation: YesNo = True
+    """True: deformed label maps to sample from. False: the frames' own sector labels, the SDM's training folder."""
+    seed: int = 0
+    """The same seed gives the same files, whatever the number of workers."""
+    num_workers: int = field(default_factory=default_workers)
+    """Processes that work at the same time; 0 works in this one."""
+    overwrite: YesNo = False
+    """Replace <view>_augmented or <view>_sector if there already; otherwise that is an error."""
+
+
+@dataclass
+class Done:
+    """What became of one frame: the names written, deformations drawn again, maps left undeformed, what was wrong."""
+
+    stems: list[Stem] = field(default_factory=list)
+    rejected: int = 0
+    undeformed: int = 0
+    problem: str | None = None
+
+
+def read_pair(pair: Pair):
+    """(image, label) as uint8 [height, width]. Raises UserError for files that cannot be used."""
+    image, label = read_png(pair.image), read_png(pair.label)
+    check_same_size(pair.image, image, pair.label, label)
+    check_labels(pair.label, label)
+    if not image.any():
+        raise UserError(f"{pair.image} is 0 everywhere: it shows no ultrasound cone")
+    return image, label
+
+
+def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) -> Done:
+    """Write what is made of one frame below `out`/<folder>."""
+    pair, folder = job
+    done = Done()
+    try:
+        image, label = read_pair(pair)
+    except UserError as error:
+        done.problem = str(error)
+        return done
+    deformed = settings.add_augmentation and pair.stem.split != "testing"
+    for repeat in range(settings.n_repeat) if deformed else [None]:
+        present = label
+        if deformed:
+            present, rejected = deform(label, str(pair.stem), repeat, settings.seed)
+            done.rejected += rejected
+            done.undeformed += rejected == MAX_TRIES
+        stem = Stem(pair.stem.patient, pair.stem.view, pair.stem.split, repeat)
+        place = {kind: out / folder / kind / stem.split / f"{stem}.png" for kind in _kinds(settings, stem.split)}
+        shutil.copyfile(pair.image, place[IMAGES])
+        place[ANNOTATIONS].write_bytes(encode_png(present))
+        if SECTOR_ANNOTATIONS in place:
+            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, image != 0)))
+        done.stems.append(stem)
+    return done
+
+
+def _kinds(settings: AugmentSettings, split: str) -> tuple[str, ...]:
+    """Deformed sets have no sector labels of testing frames: nothing is to be sampled from them."""
+    if settings.add_augmentation and split == "testing":
+        return IMAGES, ANNOTATIONS
+    return IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS
+
+
+def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pair, str]], list[str]]:
+    """Output folder -> view folder; (pair, output folder) of each frame; what is wrong with the names."""
+    views = find_view_folders(settings.data_folder.resolve())
+    suffix = "augmented" if settings.add_augmentation else "sector"
+    folders = {f"{view.name}_{suffix}": view for view in views}
+    problems: list[str] = []
+    jobs = []
+    for folder, view in folders.items():
+        pairs = list_pairs(view, problems)
+        problems += [f"{pair.image} is no real frame: its name has _k" for pair in pairs if not pair.stem.is_real]
+        if not pairs:
+            problems.append(f"{view} holds no frames")
+        jobs += [(pair, folder) for pair in pairs]
+    return folders, jobs, problems
+
+
+def augment_camus_labels(settings: AugmentSettings) -> None:
+    """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
+    if settings.n_repeat < 1:
+        raise UserError(f"--n_repeat {settings.n_repeat}: must be 1 or more")
+    if settings.seed < 0:
+        raise UserError(f"--seed {settings.seed}: must be 0 or more")
+    folders, jobs, problems = find_jobs(settings)
+    with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
+        for folder in folders:
+            for split in SPLITS:
+                for kind in _kinds(settings, split):
+                    (out / folder / kind / split).mkdir(parents=True)
+        work = partial(process_pair, out=out, settings=settings)
+        results = list(for_each(work, jobs, settings.num_workers, "label maps"))
+        problems += [done.problem for done in results if done.problem]
+        if problems:
+            raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)
+        for folder, view in folders.items():
+            known = read_metadata(view)
+            mine = [done for (_, of), done in zip(jobs, results, strict=True) if of == folder]
+            write_metadata(out / folder, [metadata_row(stem, known) for done in mine for stem in done.stems])
+    maps = sum(len(done.stems) for done in results if done.stems[0].split != "testing")
+    tests = len(results) - sum(done.stems[0].split != "testing" for done in results)
+    what = "undeformed sector label maps"
+    if settings.add_augmentation:
+        what = (
+            f"deformed label maps ({sum(done.rejected for done in results)} deformations drawn again, "
+            f"{sum(done.undeformed for done in results)} maps left undeformed)"
+        )
+    print(f"{maps} {what} and {tests} testing frames in {', '.join(folders)} of {settings.save_folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(augment_camus_labels, AugmentSettings, description=__doc__))

@@ -1,0 +1,109 @@
+"""One warp of a label map: an affine map after a cubic B-spline free-form deformation, composed into one resampling.
+
+An output pixel p takes its label from A(p + d(p)): d is the displacement of the B-spline (Rueckert et al. 1999, IEEE
+TMI 18(8):712), A the affine map. Nearest neighbour, once, so that edges are not torn twice. The ranges are those of the
+published recipe; pixels refer to 256 x 256 and scale with the size.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from scipy.interpolate import BSpline
+
+REFERENCE_SIZE = 256
+MESH = (7, 1)  # cells of the B-spline over the rows and the columns of the image
+DEGREE = 3
+COEFFICIENT_RANGE = 19.0  # pixels at 256 x 256, either way: a displacement of 5.3 pixels rms per axis
+ROTATION = np.radians(5.0)  # either way
+SHEAR = np.radians(5.0)  # along x, either way
+SHIFT = 0.05  # of the height, either way, vertical only
+SCALE = (0.8, 1.05)
+MAX_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """What is drawn for one warp."""
+
+    rotation: float  # radians, counter-clockwise as seen
+    scale: float
+    shear: float  # radians
+    shift: float  # of the height, positive moves the content down
+    coefficients: np.ndarray  # [10 rows, 4 columns, (y, x)] in pixels at 256 x 256; outermost rows 0
+
+
+def draw_deformation(rng: np.random.Generator) -> Deformation:
+    """A deformation within the ranges above, each value uniform."""
+    rotation, shear, shift = (rng.uniform(-most, most) for most in (ROTATION, SHEAR, SHIFT))
+    coefficients = rng.uniform(-COEFFICIENT_RANGE, COEFFICIENT_RANGE, (MESH[0] + DEGREE, MESH[1] + DEGREE, 2))
+    coefficients[[0, -1]] = 0
+    return Deformation(rotation, rng.uniform(*SCALE), shear, shift, coefficients)
+
+
+@lru_cache(maxsize=8)
+def spline_basis(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """A uniform cubic B-spline over `size` pixels: the weight of each control point at each pixel's centre, float32
+    [size, cells + 3], and the pixel coordinate of each control point (the first and the last lie outside)."""
+    knots = np.arange(-DEGREE, cells + DEGREE + 1, dtype=float)
+    centres = (np.arange(size) + 0.5) / size * cells
+    weights = BSpline.design_matrix(centres, knots, DEGREE).toarray().astype(np.float32)
+    return weights, np.arange(-1, cells + 2) / cells * size - 0.5
+
+
+def affine_matrix(deformation: Deformation, shape: tuple[int, int]) -> np.ndarray:
+    """The 3 x 3 map from output to input pixels (x, y, 1): shear, scale and rotation about the centre, undone."""
+    cos, sin = np.cos(deformation.rotation), np.sin(deformation.rotation)
+    turn = np.array([[cos, sin], [-sin, cos]])  # counter-clockwise where y points down
+    forward = np.eye(3)
+    forward[:2, :2] = deformation.scale * turn @ np.array([[1, np.tan(deformation.shear)], [0, 1]])
+    centre = (np.array(shape[::-1]) - 1) / 2
+    forward[:2, 2] = centre + [0, deformation.shift * shape[0]] - forward[:2, :2] @ centre
+    return np.linalg.inv(forward)
+
+
+def sampling_map(deformation: Deformation, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) of the input pixel of each output pixel, both float32 [height, width].
+
+    A B-spline weighs its control points with weights that sum to 1 and reproduces straight lines, so the affine map
+    of the deformed grid is the B-spline of the mapped control points.
+    """
+    (rows, y), (columns, x) = (spline_basis(size, cells) for size, cells in zip(shape, MESH, strict=True))
+    moved_y = y[:, None] + deformation.coefficients[..., 0] * shape[0] / REFERENCE_SIZE
+    moved_x = x[None, :] + deformation.coefficients[..., 1] * shape[1] / REFERENCE_SIZE
+    matrix = affine_matrix(deformation, shape)
+    mapped = (row[0] * moved_x + row[1] * moved_y + row[2] for row in matrix[:2])
+    return tuple(rows @ (points.astype(np.float32) @ columns.T) for points in mapped)
+
+
+def warp(label: np.ndarray, deformation: Deformation) -> np.ndarray:
+    """`label` (uint8 [height, width]) deformed; 0 where the input would lie outside the image."""
+    x, y = sampling_map(deformation, label.shape)
+    return cv2.remap(label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def pieces(label: np.ndarray) -> dict[int, int]:
+    """The number of connected pieces (8-neighbourhood) of each structure (label > 0) present."""
+    return {
+        int(value): cv2.connectedComponents((label == value).view(np.uint8), connectivity=8)[0] - 1
+        for value in np.flatnonzero(np.bincount(label.ravel()))
+        if value
+    }
+
+
+def deform(label: np.ndarray, stem: str, repeat: int, seed: int) -> tuple[np.ndarray, int]:
+    """The `repeat`-th deformation of the label map called `stem`, and how many were rejected before it.
+
+    A deformation that loses a structure or splits one into more pieces than `label` has is drawn again; after MAX_TRIES
+    rejections the undeformed map is returned. What is drawn depends on (seed, stem, repeat, try) alone.
+    """
+    whole = pieces(label)
+    for attempt in range(MAX_TRIES):
+        rng = np.random.default_rng([seed, zlib.crc32(stem.encode()), repeat, attempt])
+        deformed = warp(label, draw_deformation(rng))
+        found = pieces(deformed)
+        if all(1 <= found.get(value, 0) <= count for value, count in whole.items()):
+            return deformed, attempt
+    return label.copy(), MAX_TRIES

@@ -1,0 +1,171 @@
+"""Turn sampling results into folders for the segmentation: synthetic images to train on, real ones to test on."""
+
+import csv
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from camus import ALL_VIEWS, CAMUS_CLASSES, SECTOR_CLASSES, SPLITS, VIEW_NAMES, from_sector_labels
+from outputs import new_folders
+from parallel import default_workers, for_each
+from view_folders import (
+    ANNOTATIONS,
+    IMAGES,
+    Pair,
+    check_labels,
+    check_same_size,
+    encode_png,
+    find_view_folders,
+    list_pairs,
+    metadata_row,
+    pair_by_name,
+    read_metadata,
+    read_png,
+    write_metadata,
+)
+
+from command import UserError, YesNo, run_command
+
+SAMPLES, LABELS, MANIFEST = "samples", "labels", "manifest.csv"
+
+
+@dataclass
+class PrepareSettings:
+    testing_data_folder: Path
+    """Real test frames: the folder with the extracted view folders, or one of these (made by extract_camus_data.py)."""
+    sdm_results_folder: Path
+    """The results_dir of image_sample.py (with samples/ and labels/), or a folder that holds several of them."""
+    save_folder: Path
+    """Where <view>/{images,annotations}/<split>/ is made for each view in the results, and all_views."""
+    num_workers: int = field(default_factory=default_workers)
+    """Processes that work at the same time; 0 works in this one."""
+    overwrite: YesNo = False
+    """Replace the view folders (as a whole) if save_folder has them already; otherwise they are an error."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image with its label: to be copied as it is (real), or with five classes turned into four (synthetic)."""
+
+    pair: Pair
+    synthetic: bool
+
+
+def find_results(folder: Path) -> list[Path]:
+    """`folder` itself if it holds sampling results, otherwise its folders that do. Raises UserError if none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    found = [path for path in candidates if (path / SAMPLES).is_dir() and (path / LABELS).is_dir()]
+    if not found:
+        raise UserError(
+            f"{folder} holds no sampling results: neither it nor a folder in it has {SAMPLES}/ and {LABELS}/"
+        )
+    return found[:1] if found[0] == folder else found
+
+
+def synthetic_pairs(results: list[Path], problems: list[str]) -> list[Pair]:
+    """All synthetic images with their five-class label maps; names used twice and missing samples are problems."""
+    found: dict[str, Pair] = {}
+    for folder in results:
+        pairs = pair_by_name(folder / SAMPLES, folder / LABELS, problems)
+        if not pairs:
+            problems.append(f"{folder / SAMPLES} holds no images")
+        here = {str(pair.stem): pair for pair in pairs}
+        for stem, pair in here.items():
+            if stem in found:
+                problems.append(f"{pair.image} has the same name as {found[stem].image}: results of two runs?")
+            if pair.stem.split == "testing":
+                problems.append(f"{pair.image} is synthetic and says testing: test frames must be real")
+        missing = [stem for stem in manifest_stems(folder) if stem not in here]
+        problems += [f"{folder / SAMPLES / stem}.png is missing, but stands in {MANIFEST}" for stem in missing]
+        found.update(here)
+    return list(found.values())
+
+
+def manifest_stems(folder: Path) -> list[str]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if any(not row.get("stem") for row in rows):
+        raise UserError(f"{path} has rows without a stem")
+    return [row["stem"] for row in rows]
+
+
+def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[list[Pair], dict[str, dict[str, str]]]:
+    """The real test frames of `views`, and the metadata of every real frame."""
+    known: dict[str, dict[str, str]] = {}
+    found: dict[str, Pair] = {}
+    for view_folder in find_view_folders(folder.resolve()):
+        pairs = list_pairs(view_folder, problems, ["testing"])
+        found |= {str(pair.stem): pair for pair in pairs if pair.stem.view in views}
+        known |= read_metadata(view_folder)
+    present = {pair.stem.view for pair in found.values()}
+    problems += [f"{folder} has no test frames of {view}" for view in views if view not in present]
+    problems += [f"{pair.image} is no real frame: its name has _k" for pair in found.values() if not pair.stem.is_real]
+    return list(found.values()), known
+
+
+def process_job(job: Job, out: Path) -> tuple[tuple[int, int] | None, str | None]:
+    """Write one image and its label into its view's folder and all_views; returns its size or what is wrong."""
+    pair = job.pair
+    try:
+        image, label = read_png(pair.image), read_png(pair.label)
+        check_same_size(pair.image, image, pair.label, label)
+        check_labels(pair.label, label, SECTOR_CLASSES if job.synthetic else CAMUS_CLASSES)
+    except UserError as error:
+        return None, str(error)
+    label = from_sector_labels(label) if job.synthetic else label
+    for folder in (pair.stem.view, ALL_VIEWS):
+        place = {kind: out / folder / kind / pair.stem.split / f"{pair.stem}.png" for kind in (IMAGES, ANNOTATIONS)}
+        place[IMAGES].write_bytes(encode_png(image))
+        place[ANNOTATIONS].write_bytes(encode_png(label))
+    return image.shape, None
+
+
+def check_sizes(jobs: list[Job], sizes: list[tuple[int, int] | None]) -> list[str]:
+    """All images must have one size: a network does not learn 64 x 64 images to be tested on 256 x 256 ones."""
+    by_size: dict[tuple[int, int], list[Path]] = defaultdict(list)
+    for job, size in zip(jobs, sizes, strict=True):
+        if size:
+            by_size[size].append(job.pair.image)
+    if len(by_size) < 2:
+        return []
+    text = "; ".join(f"{len(paths)} of {h} x {w} (as {paths[0]})" for (h, w), paths in by_size.items())
+    return [f"images differ in size: {text}; extract the test frames with the --save_img_size of the synthetic ones"]
+
+
+def prepare_inference4segmentation(settings: PrepareSettings) -> None:
+    """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
+    problems: list[str] = []
+    synthetic = synthetic_pairs(find_results(settings.sdm_results_folder), problems)
+    views = [view for view in VIEW_NAMES if any(pair.stem.view == view for pair in synthetic)]
+    real, known = real_pairs(settings.testing_data_folder, views, problems)
+    jobs = [Job(pair, True) for pair in synthetic] + [Job(pair, False) for pair in real]
+    folders = (*views, ALL_VIEWS)
+    with new_folders(settings.save_folder, folders, settings.overwrite) as out:
+        for folder in folders:
+            for kind in (IMAGES, ANNOTATIONS):
+                for split in SPLITS:
+                    (out / folder / kind / split).mkdir(parents=True)
+        results = list(for_each(partial(process_job, out=out), jobs, settings.num_workers, "images"))
+        problems += [problem for _, problem in results if problem]
+        problems += check_sizes(jobs, [size for size, _ in results])
+        if problems:
+            raise UserError(f"{len(problems)} problems with the input:", problems)
+        rows = [metadata_row(job.pair.stem, known) for job in jobs]
+        for folder in folders:
+            write_metadata(out / folder, [row for row in rows if folder in (row["view"], ALL_VIEWS)])
+    count = {split: sum(pair.stem.split == split for pair in synthetic) for split in SPLITS}
+    print(
+        f"{', '.join(views)}: {count['training']} synthetic training, {count['validation']} synthetic validation and "
+        f"{len(real)} real test images in {settings.save_folder}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(prepare_inference4segmentation, PrepareSettings, description=__doc__))

@@ -1,0 +1,140 @@
+"""View folders: <view>/{images,annotations}/<split>/<stem>.png with metadata.csv, as the commands here hand them on."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from camus import ALL_VIEWS, CAMUS_CLASSES, METADATA_COLUMNS, SPLITS, VIEW_NAMES, Stem, parse_stem
+
+from command import UserError
+
+IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
+METADATA = "metadata.csv"
+
+
+def read_png(path: Path) -> np.ndarray:
+    """uint8 grey pixels [height, width] of an 8-bit PNG (colour is turned grey). Raises UserError."""
+    data = path.read_bytes()
+    if not data:
+        raise UserError(f"{path} is empty (0 bytes)")
+    if not data.startswith(b"\x89PNG") or data[-8:-4] != b"IEND":
+        raise UserError(f"{path} is no PNG, or a truncated one")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint8:
+        raise UserError(f"{path} is damaged, or not an 8-bit PNG")
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY)
+    return pixels
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 `pixels` [height, width] as the bytes of a PNG file."""
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def check_labels(path: Path, label: np.ndarray, classes: int = CAMUS_CLASSES) -> None:
+    """Raises UserError if `label` holds values outside 0 .. classes - 1."""
+    if label.max() >= classes:
+        wrong = np.unique(label[label >= classes])
+        values = ", ".join(map(str, wrong[:8])) + (", …" if len(wrong) > 8 else "")
+        raise UserError(f"{path} has label values outside 0-{classes - 1}: {values}")
+
+
+def check_same_size(image_path: Path, image: np.ndarray, label_path: Path, label: np.ndarray) -> None:
+    """Raises UserError if image and label differ in height or width."""
+    if image.shape != label.shape:
+        sizes = [f"{height} x {width}" for height, width in (image.shape, label.shape)]
+        raise UserError(f"{image_path} is {sizes[0]} pixels, its label {label_path.name} {sizes[1]}")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label map, paired by file name."""
+
+    stem: Stem
+    image: Path
+    label: Path
+
+
+def list_pngs(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Stem -> file of the PNGs in `folder`; hidden files and other types are passed over, bad names are problems."""
+    found = {}
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.glob("*.png")):
+        if path.name.startswith("."):
+            continue
+        try:
+            found[str(parse_stem(path.stem))] = path
+        except UserError as error:
+            problems.append(f"{path}: {error}")
+    return found
+
+
+def pair_by_name(images: Path, labels: Path, problems: list[str]) -> list[Pair]:
+    """PNGs of the folder `images` with those of the same name in `labels`; one without the other is a problem."""
+    image_files, label_files = list_pngs(images, problems), list_pngs(labels, problems)
+    problems += [
+        f"{path} has no label map in {labels}" for stem, path in image_files.items() if stem not in label_files
+    ]
+    problems += [f"{path} has no image in {images}" for stem, path in label_files.items() if stem not in image_files]
+    return [Pair(parse_stem(s), image_files[s], label_files[s]) for s in image_files if s in label_files]
+
+
+def list_pairs(view_folder: Path, problems: list[str], splits: Iterable[str] = SPLITS) -> list[Pair]:
+    """All pairs of a view folder; a file whose name says another split than its folder is a problem."""
+    pairs = []
+    for split in splits:
+        found = pair_by_name(view_folder / IMAGES / split, view_folder / ANNOTATIONS / split, problems)
+        problems += [f"{pair.image} lies in the folder of {split}" for pair in found if pair.stem.split != split]
+        pairs += found
+    return pairs
+
+
+def is_view_folder(folder: Path) -> bool:
+    return (folder / IMAGES).is_dir() and (folder / ANNOTATIONS).is_dir()
+
+
+def find_view_folders(folder: Path) -> list[Path]:
+    """`folder` itself if it is a view folder, otherwise the view folders of the extracted set in it.
+
+    Raises UserError if there is none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    if is_view_folder(folder):
+        return [folder]
+    found = [folder / name for name in (*VIEW_NAMES, ALL_VIEWS) if is_view_folder(folder / name)]
+    if not found:
+        raise UserError(
+            f"{folder} is neither a view folder (with images/ and annotations/) nor a folder of view folders"
+        )
+    return found
+
+
+def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
+    """Stem -> row of the folder's metadata.csv; empty without one."""
+    path = folder / METADATA
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if any("stem" not in row for row in rows):
+        raise UserError(f"{path} has no column stem")
+    return {row["stem"]: row for row in rows}
+
+
+def write_metadata(folder: Path, rows: Iterable[dict[str, object]]) -> None:
+    with open(folder / METADATA, "w", newline="") as file:
+        writer = csv.DictWriter(file, METADATA_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def metadata_row(stem: Stem, known: dict[str, dict[str, str]]) -> dict[str, object]:
+    """The row of an image made from a real frame: what is known of the frame, and what the name says."""
+    named = {"patient": stem.patient, "view": stem.view, "phase": stem.view.split("_")[1], "split": stem.split}
+    return {**named, **known.get(stem.source, {}), "stem": str(stem)}
