@@ -14,6 +14,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,7 +75,12 @@ def model_settings(settings: Settings) -> dict[str, Any]:
 def write_torch(folder: str, name: str, content: Any) -> int:
     """Save `content` as folder/name, atomically; return its size in bytes."""
     path = storage.join(folder, name)
-    storage.write_whole(path, lambda temporary: torch.save(content, temporary))
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # given a path, torch.save would put the temporary name into the file
+            torch.save(content, file)
+
+    storage.write_whole(path, write)
     return storage.size(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from guided_diffusion.distributed import World
+from guided_diffusion.distributed import AgreedError, World
 
 
 class StopRequest:
@@ -40,8 +40,10 @@ class StopRequest:
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type | None, *_: Any) -> None:
         self._heard.set()
+        if self._pending is not None and (kind is None or issubclass(kind, AgreedError)):
+            self._pending.wait()  # every rank comes here; the connection must not be closed under way
         signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -74,6 +76,6 @@ class StopRequest:
                 stop = bool(self._flag)
             self._flag = torch.tensor([float(self._asked)])
             self._pending = dist.all_reduce(self._flag, async_op=True)
-        if stop:
-            self._heard.set()
+        if self._asked or stop:
+            self._heard.set()  # a step has ended: from here on the loop sees to it
         return stop

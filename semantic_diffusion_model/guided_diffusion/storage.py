@@ -55,6 +55,16 @@ def list_names(folder: str) -> list[str]:
     return sorted(name.rstrip("/") for name in names if not name.startswith("."))
 
 
+def walk_files(folder: str) -> list[str]:
+    """Paths below `folder`, relative to it, with "/" between names; nothing hidden."""
+    walk = _blobfile().walk(folder) if is_remote(folder) else os.walk(folder, followlinks=True)
+    found = []
+    for parent, _, names in walk:
+        below = parent[len(folder) :].strip("/")
+        found += [f"{below}/{name}" if below else name for name in names]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
+
+
 def open_for_reading(path: str) -> AbstractContextManager[BinaryIO]:
     return _blobfile().BlobFile(path, "rb") if is_remote(path) else open(path, "rb")
 

@@ -1,0 +1,111 @@
+"""One update of the weights: precision, learning rate, clipping, skipping; nothing here waits for the device."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from command import UserError
+from config import Settings
+
+FIRST_LG_LOSS_SCALE = 20.0
+BAD_STEPS_IN_A_ROW = 20
+
+
+def choose_precision(settings: Settings, device: torch.device) -> str:
+    """ "fp32", "bf16" or "fp16": as settings.precision says; for "auto", what use_fp16 and the device allow."""
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; on a CPU take fp32 or bf16")
+    if settings.precision != "auto":
+        return settings.precision
+    if not settings.use_fp16 or device.type == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Rate of the update after `step` updates: from lr at 0, on a line to 0 at lr_anneal_steps (0: constant)."""
+    if not settings.lr_anneal_steps:
+        return settings.lr
+    return settings.lr * max(0.0, 1 - step / settings.lr_anneal_steps)
+
+
+class Optimiser:
+    """AdamW that skips a step with inf or NaN gradients, on the device: its counters are read only at a log.
+
+    In fp16 the loss is scaled by 2 ** lg_loss_scale, which grows by `fp16_scale_growth` a step and falls by 1 at an
+    overflow.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], settings: Settings, precision: str, device: torch.device):
+        self.parameters = list(parameters)
+        self.max_grad_norm = settings.max_grad_norm
+        self.scaled = precision == "fp16"
+        self.growth = settings.fp16_scale_growth
+        self.adamw = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        first = FIRST_LG_LOSS_SCALE if self.scaled else 0.0
+        self.lg_loss_scale = torch.tensor(first, dtype=torch.float64, device=device)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of `loss` (a scalar), scaled in fp16."""
+        (loss * self.scale() if self.scaled else loss).backward()
+
+    def scale(self) -> torch.Tensor:
+        return torch.exp2(self.lg_loss_scale).float()
+
+    @torch.no_grad()
+    def step(self, lr: float) -> torch.Tensor:
+        """Update the weights with learning rate `lr`; return the gradient norm before clipping (scalar, on device)."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        divisor = self.scale()
+        norm = nn.utils.get_total_norm(gradients, foreach=True) / divisor
+        bad = ~norm.isfinite()
+        if self.max_grad_norm > 0:
+            divisor = divisor * (norm / self.max_grad_norm).clamp(min=1)
+        # The fused kernel divides by grad_scale and does nothing where found_inf is 1: both are tensors on the device.
+        self.adamw.grad_scale = divisor if self.scaled or self.max_grad_norm > 0 else None
+        self.adamw.found_inf = bad.float()
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=False)
+        self.skipped += bad
+        self.skipped_in_a_row = torch.where(bad, self.skipped_in_a_row + 1, 0)
+        if self.scaled:
+            self.lg_loss_scale += torch.where(bad, -1.0, self.growth)
+        return norm
+
+    @torch.no_grad()
+    def parameter_norm(self) -> torch.Tensor:
+        return nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters], foreach=True)
+
+    def state_dict(self) -> dict:
+        counters = {name: getattr(self, name) for name in ("lg_loss_scale", "skipped", "skipped_in_a_row")}
+        return {"adamw": self.adamw.state_dict(), **counters}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.adamw.load_state_dict(state["adamw"])
+        for name in ("lg_loss_scale", "skipped", "skipped_in_a_row"):
+            getattr(self, name).copy_(state[name])
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], ranks: int) -> None:
+    """Replace each gradient by its mean over ranks, with one all-reduce."""
+    parameters = list(parameters)
+    for parameter in parameters:
+        if parameter.grad is None:  # every rank must send the same parameters
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
+    dist.all_reduce(flat)
+    parts = flat.div_(ranks).split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad.copy_(part.view(parameter.shape))
