@@ -62,7 +62,7 @@ class DiffusionSettings:
     rescale_timesteps: YesNo = False
     """Hand the network timesteps scaled to 0 .. 1000, whatever T."""
     rescale_learned_sigmas: YesNo = False
-    """Weight the variational bound by T / 1000, as in improved DDPM, instead of by vb_weight."""
+    """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
     schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
     """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
     vb_weight: float = 1e-3
@@ -147,7 +147,7 @@ class SamplingSettings:
     """Guidance scale: 1 none; larger follows the label more closely (needs a model trained with drop_rate > 0)."""
     use_ddim: YesNo = False
     """Sample with DDIM; the same as --sampler ddim."""
-    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m", "heun"] = "auto"
+    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m"] = "auto"
     """auto: ddim with --use_ddim; else dpmpp_2m with --num_steps below 100; else ddpm, as published."""
     num_steps: int = 0
     """Sampling steps, evenly spaced and including the last timestep; 0: as timestep_respacing says."""

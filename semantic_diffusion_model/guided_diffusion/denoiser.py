@@ -1,0 +1,73 @@
+"""One function from (x_t, t) to the clean image: the network, the process, the condition and guidance together.
+
+Samplers see nothing else, so that samplers and networks never meet.
+"""
+
+import torch
+
+from guided_diffusion.condition import Condition
+from guided_diffusion.diffusion import GaussianDiffusion, Prediction
+from guided_diffusion.unet import UNetModel
+
+
+class Denoiser:
+    """Predicts x_0, and mean and variance of x_{t-1}, for a batch with one condition.
+
+    s: guidance scale (Ho & Salimans 2022, arXiv 2207.12598): the predicted noise becomes eps_null + s (eps - eps_null),
+    where eps_null is predicted for an all-zero label map. The encoder sees no label, so it runs once for both; s = 1
+    costs nothing. autocast: half precision of the network, or None.
+    """
+
+    def __init__(
+        self,
+        network: UNetModel,
+        diffusion: GaussianDiffusion,
+        condition: Condition | None,
+        s: float = 1.0,
+        clip_denoised: bool = True,
+        autocast: torch.dtype | None = None,
+    ):
+        self.network = network
+        self.diffusion = diffusion
+        self.condition = condition.remember_tables() if condition is not None else None
+        self.s = s
+        self.clip_denoised = clip_denoised
+        self.autocast = autocast
+        self._null: Condition | None = None
+
+    def respaced(self, timesteps: list[int]) -> "Denoiser":
+        """The same denoiser for a process that visits only `timesteps` (ascending)."""
+        diffusion = self.diffusion.respaced(timesteps)
+        return Denoiser(self.network, diffusion, self.condition, self.s, self.clip_denoised, self.autocast)
+
+    def __call__(self, x: torch.Tensor, index: int) -> Prediction:
+        """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""
+        t = torch.full((len(x),), index, dtype=torch.int64, device=x.device)
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self._guided(x, self.diffusion.model_timesteps(t))
+        return self.diffusion.interpret(output, x, t, self.clip_denoised)
+
+    def _guided(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        encoded = self.network.encode(x, timesteps)
+        output = self.network.decode(encoded, self.condition).float()
+        if self.s == 1.0 or self.condition is None:
+            return output
+        null = self.network.decode(encoded, self._null_condition(x)).float()
+        channels = x.shape[1]  # the noise is guided; the variance is that of the labelled branch
+        eps = torch.lerp(null[:, :channels], output[:, :channels], self.s)
+        return torch.cat([eps, output[:, channels:]], dim=1)
+
+    def _null_condition(self, x: torch.Tensor) -> Condition:
+        if self._null is None:
+            labels = torch.zeros(len(x), *x.shape[2:], dtype=torch.int64)
+            dropped = torch.ones(len(x), dtype=torch.bool)
+            null = Condition.from_labels(
+                labels,
+                self.network.num_classes,
+                dropped=dropped,
+                factors=self.network.factors,
+                mode=self.network.modulation,
+                training=False,
+            )
+            self._null = null.to(x.device).remember_tables()
+        return self._null
