@@ -34,7 +34,8 @@ class Checkpoint:
 
     `kind` is "ema" or "model"; `step` the number of updates by the file's name, or None; `settings` those of
     MODEL_SETTINGS that are known, and `source` where from: "file" (ours), "json" (train_test_config.json beside it) or
-    "shapes" (nothing but the tensors); `note` says which file was chosen if `path` was a folder.
+    "shapes" (nothing but the tensors); `note` says which file was chosen if `path` was a folder; `drop_rate` is the share
+    of samples that were trained without label, None where nothing says so.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Checkpoint:
     step: int | None
     source: str
     note: str = ""
+    drop_rate: float | None = None
 
 
 def model_name(step: int) -> str:
@@ -61,7 +63,8 @@ def ema_name(rate: float, step: int) -> str:
 def plain_state_dict(state_dict: Mapping[str, torch.Tensor], settings: Settings) -> OrderedDict[str, torch.Tensor]:
     """`state_dict` as contiguous float32 tensors on the CPU, with the settings of the network in its metadata."""
     plain = OrderedDict((name, value.detach().float().cpu().contiguous()) for name, value in state_dict.items())
-    plain._metadata = OrderedDict({"": {"version": 1, "settings": model_settings(settings)}})
+    about = {"version": 1, "settings": model_settings(settings), "drop_rate": settings.drop_rate}
+    plain._metadata = OrderedDict({"": about})
     return plain
 
 
@@ -106,18 +109,19 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise UserError(f"{path} is the state of an optimizer; the weights are in the ema_* and model* files beside it")
     if not isinstance(content, dict) or "input_blocks.0.0.weight" not in content:
         raise UserError(f"{path} holds no weights of a semantic diffusion model")
-    settings, source = _find_settings(path, content)
+    found, source = _find_settings(path, content)
     match = WEIGHTS_NAME.fullmatch(name)
     state_dict = {key: value.float() for key, value in content.items()}
     return Checkpoint(
         path=path,
         state_dict=state_dict,
-        settings=settings,
+        settings={name: value for name, value in found.items() if name in MODEL_SETTINGS},
         sha256=_sha256(path),
         kind="ema" if name.startswith("ema") else "model",
         step=int(match["step"]) if match else None,
         source=source,
         note=note,
+        drop_rate=found.get("drop_rate"),
     )
 
 
@@ -159,18 +163,17 @@ def _is_optimizer_state(content: Any) -> bool:
 
 
 def _find_settings(path: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    carried = getattr(content, "_metadata", {}).get("", {}).get("settings")
-    if carried:
-        return dict(carried), "file"
+    about = getattr(content, "_metadata", {}).get("", {})
+    if "settings" in about:
+        return {"drop_rate": about.get("drop_rate"), **about["settings"]}, "file"
     beside = storage.join(os.path.dirname(path) or ".", SETTINGS_FILE)
     if not storage.exists(beside):
         return {}, "shapes"
     try:
         with storage.open_for_reading(beside) as file:
-            found = from_published_json(json.load(file))
+            return from_published_json(json.load(file)), "json"
     except (ValueError, AttributeError):
         raise UserError(f"{beside} is not the JSON of a training's settings") from None
-    return {name: value for name, value in found.items() if name in MODEL_SETTINGS}, "json"
 
 
 def _sha256(path: str) -> str:

@@ -20,8 +20,8 @@ PIXELS_PER_ROW_FOR_TABLE = 2.0
 class Level:
     """Label maps [N, h, w] at one resolution, as integers that index the palette of the condition.
 
-    For dense modulation: `ids` [N, h, w] int64. For the table, with U distinct neighbourhoods, made of U3 distinct 3 x 3
-    parts: row_of_pixel [N * h * w] int64; patch_vectors [U3, 9 * C] float32, the condition vectors of a part, rows first;
+    Dense modulation needs `ids` [N, h, w] int64. The table, with U distinct neighbourhoods, made of U3 distinct 3 x 3
+    parts, needs row_of_pixel [N * h * w] int64; patch_vectors [U3, 9 * C] float32, their condition vectors, rows first;
     patch_inside [U3, 1] float32, 0 where its centre lies outside the image; patch_of_row [U, 9] int64; and the plan of
     `neighbourhoods.summation_plan` for the backward pass (order, part_starts, row_starts).
     """

@@ -15,7 +15,7 @@ class Denoiser:
 
     s: guidance scale (Ho & Salimans 2022, arXiv 2207.12598): the predicted noise becomes eps_null + s (eps - eps_null),
     where eps_null is predicted for an all-zero label map. The encoder sees no label, so it runs once for both; s = 1
-    costs nothing. autocast: half precision of the network, or None.
+    costs nothing.
     """
 
     def __init__(
@@ -25,26 +25,23 @@ class Denoiser:
         condition: Condition | None,
         s: float = 1.0,
         clip_denoised: bool = True,
-        autocast: torch.dtype | None = None,
     ):
         self.network = network
         self.diffusion = diffusion
         self.condition = condition.remember_tables() if condition is not None else None
         self.s = s
         self.clip_denoised = clip_denoised
-        self.autocast = autocast
         self._null: Condition | None = None
 
     def respaced(self, timesteps: list[int]) -> "Denoiser":
         """The same denoiser for a process that visits only `timesteps` (ascending)."""
         diffusion = self.diffusion.respaced(timesteps)
-        return Denoiser(self.network, diffusion, self.condition, self.s, self.clip_denoised, self.autocast)
+        return Denoiser(self.network, diffusion, self.condition, self.s, self.clip_denoised)
 
     def __call__(self, x: torch.Tensor, index: int) -> Prediction:
         """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""
         t = torch.full((len(x),), index, dtype=torch.int64, device=x.device)
-        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            output = self._guided(x, self.diffusion.model_timesteps(t))
+        output = self._guided(x, self.diffusion.model_timesteps(t))
         return self.diffusion.interpret(output, x, t, self.clip_denoised)
 
     def _guided(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

@@ -13,14 +13,10 @@ import torch
 
 from guided_diffusion.denoiser import Denoiser
 from guided_diffusion.diffusion import Prediction
+from guided_diffusion.random_streams import normal
 
 Denoise = Callable[[torch.Tensor, int], Prediction]
 Generators = Sequence[torch.Generator]
-
-
-def standard_noise(generators: Generators, shape: Sequence[int]) -> torch.Tensor:
-    """Standard normal noise [len(generators), *shape] float32, each sample from its own generator, on its device."""
-    return torch.stack([torch.randn(*shape, generator=one, device=one.device) for one in generators])
 
 
 def ddpm(denoise: Denoise, alphas_cumprod: np.ndarray, x: torch.Tensor, generators: Generators) -> torch.Tensor:
@@ -29,7 +25,7 @@ def ddpm(denoise: Denoise, alphas_cumprod: np.ndarray, x: torch.Tensor, generato
         predicted = denoise(x, i)
         x = predicted.mean
         if i > 0:
-            x = x + (0.5 * predicted.log_variance).exp() * standard_noise(generators, x.shape[1:])
+            x = x + (0.5 * predicted.log_variance).exp() * normal(generators, x.shape[1:])
     return x
 
 
@@ -44,7 +40,7 @@ def ddim(
         deviation = eta * math.sqrt((1 - there) / (1 - here) * (1 - here / there))
         x = math.sqrt(there) * x_start + math.sqrt(max(1 - there - deviation**2, 0.0)) * eps
         if deviation > 0 and i > 0:
-            x = x + deviation * standard_noise(generators, x.shape[1:])
+            x = x + deviation * normal(generators, x.shape[1:])
     return x
 
 

@@ -2,9 +2,9 @@
 
     out = normalise(x) * (1 + gamma(labels)) + beta(labels),    gamma, beta = conv(relu(conv(labels)))
 
-Two ways to the same values. Dense: convolve the label map at each pixel. Table: gamma and beta depend on the 5 x 5 labels
-around a pixel, so compute them once for each distinct neighbourhood of the batch, as rows of a table, and let each pixel
-take its row. Exactness needs care in three places: a label outside the image is nothing, not class 0; the hidden
+Two ways to the same values. Dense: convolve the label map at each pixel. Table: gamma and beta depend on the 5 x 5
+labels around a pixel: compute them once for each distinct neighbourhood of the batch, as rows of a table, and let each
+pixel take its row. Exactness needs care in three places: a label outside the image is nothing, not class 0; the hidden
 activation outside the image is 0, not relu(bias); a dropped label is an all-zero vector inside the image.
 """
 

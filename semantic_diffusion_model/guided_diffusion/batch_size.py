@@ -1,0 +1,39 @@
+"""How many images a batch of sampling holds: what was asked for, or what the memory takes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+ON_A_CPU = 8
+MOST_ON_A_GPU = 64
+
+
+class BatchSize:
+    """`value` images per batch. On a GPU it is found by trying: doubled while it fits, halved when it does not.
+
+    A batch that runs out of memory is taken again in halves, so a size that was asked for is an upper bound as well.
+    """
+
+    def __init__(self, asked: int, device: torch.device):
+        self.searching = asked <= 0 and device.type == "cuda"
+        self.value = asked if asked > 0 else 1 if self.searching else ON_A_CPU
+
+    def attempt(self, function: Callable[[Sequence[Any]], Result], batch: Sequence[Any]) -> Result | None:
+        """function(batch), or None if that took more memory than there is, with `value` halved."""
+        try:
+            result = function(batch)
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            self.searching = False
+            self.value = len(batch) // 2
+        else:
+            if self.searching and len(batch) == self.value:
+                self.value = min(2 * self.value, MOST_ON_A_GPU)
+                self.searching = self.value < MOST_ON_A_GPU
+            return result
+        torch.cuda.empty_cache()
+        return None

@@ -1,0 +1,86 @@
+"""Images, label maps and overlays as pictures: uint8 arrays that can be looked at."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+# Okabe and Ito's colours, which colour-blind readers tell apart, on black for class 0. Class 2 of the sector labels,
+# the cone's background, is a dull grey, so that the chambers stand out.
+PALETTE = np.array(
+    [
+        (0, 0, 0),
+        (230, 159, 0),
+        (90, 90, 90),
+        (0, 158, 115),
+        (86, 180, 233),
+        (240, 228, 66),
+        (0, 114, 178),
+        (213, 94, 0),
+        (204, 121, 167),
+    ],
+    dtype=np.uint8,
+)
+QUIET_CLASSES = (0, 2)  # left as they are in overlays
+OVERLAY_SHARE = 0.4
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] [..., 3, H, W] as [..., H, W, 3] uint8."""
+    return np.moveaxis(np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8), -3, -1)
+
+
+def to_grey(picture: np.ndarray) -> np.ndarray:
+    """The mean of three channels [H, W, 3], which for a model of grey images are nearly equal: [H, W] uint8."""
+    return np.rint(picture.astype(np.float32).mean(-1)).astype(np.uint8)
+
+
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    return np.repeat(picture[..., None], 3, axis=-1) if picture.ndim == 2 else picture
+
+
+def colour(labels: np.ndarray) -> np.ndarray:
+    """Label map [H, W] in colours [H, W, 3]."""
+    return PALETTE[labels % len(PALETTE)]
+
+
+def visible(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Class values spread over 0 .. 255, so that a viewer shows them."""
+    return (labels.astype(np.uint16) * 255 // max(1, num_classes - 1)).astype(np.uint8)
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The picture with its chambers tinted in their colours."""
+    rgb = as_rgb(picture)
+    tinted = ((1 - OVERLAY_SHARE) * rgb + OVERLAY_SHARE * colour(labels)).astype(np.uint8)
+    return np.where(np.isin(labels, QUIET_CLASSES)[..., None], rgb, tinted)
+
+
+def outlines(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The picture with the borders of its label map drawn one pixel wide."""
+    rgb = as_rgb(picture).copy()
+    kernel = np.ones((3, 3), np.uint8)
+    for value in np.unique(labels):
+        if value not in QUIET_CLASSES:
+            region = (labels == value).astype(np.uint8)
+            rgb[(region - cv2.erode(region, kernel)) > 0] = PALETTE[value % len(PALETTE)]
+    return rgb
+
+
+def stack(panels: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Panels one under the other; None stands for a black one."""
+    shape = next(panel.shape for panel in map(_rgb_or_none, panels) if panel is not None)
+    return np.concatenate([np.zeros(shape, np.uint8) if p is None else as_rgb(p) for p in panels], axis=0)
+
+
+def _rgb_or_none(panel: np.ndarray | None) -> np.ndarray | None:
+    return None if panel is None else as_rgb(panel)
+
+
+def contact_sheet(columns: Sequence[np.ndarray], per_row: int = 8) -> np.ndarray:
+    """Columns [h, w, 3] of equal size beside each other, `per_row` of them in a row of the sheet."""
+    per_row = min(per_row, len(columns))
+    blank = np.zeros_like(columns[0])
+    padded = [*columns, *[blank] * (-len(columns) % per_row)]
+    rows = [np.concatenate(padded[i : i + per_row], axis=1) for i in range(0, len(padded), per_row)]
+    return np.concatenate(rows, axis=0)

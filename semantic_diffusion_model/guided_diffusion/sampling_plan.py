@@ -1,0 +1,84 @@
+"""What a sampling job makes: which images, from which label maps, by which sampler."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from command import UserError
+from config import Settings
+from guided_diffusion import storage
+from guided_diffusion.datasets import Pair, find_pairs, has_split
+from guided_diffusion.random_streams import seed_of
+from guided_diffusion.timesteps import even_timesteps, space_timesteps
+
+# Up to this many steps the second-order solver is the default: ancestral sampling needs more of them.
+FEW_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to make: its place in the job, its name, its label map, and how often that was used before."""
+
+    index: int
+    stem: str
+    pair: Pair
+    round: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A sampler and the timesteps it visits (ascending); `spacing` says how those were chosen."""
+
+    sampler: str
+    timesteps: tuple[int, ...]
+    spacing: str
+
+
+def plan_items(settings: Settings) -> list[Item]:
+    """Each label map once, in the order of splits, then further rounds, until num_samples. Raises UserError."""
+    splits = ["training", "validation"] if settings.inference_on_train else ["validation"]
+    pairs = find_pairs(settings, _present(settings, splits), with_images=False)
+    if not pairs:
+        raise UserError(f"datadir {settings.datadir} has no label maps to sample for ({' or '.join(splits)})")
+    if settings.num_samples < 0:
+        raise UserError(f"num_samples {settings.num_samples} must not be negative (0: one for each label map)")
+    if not settings.deterministic_test:
+        order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
+        pairs = [pairs[place] for place in order]
+    count = len(pairs) if settings.all or settings.num_samples == 0 else settings.num_samples
+    return [_item(index, pairs) for index in range(count)]
+
+
+def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
+    if not settings.datadir or not storage.is_folder(settings.datadir):
+        return list(splits)  # find_pairs says what is wrong
+    return [split for split in splits if has_split(settings, split)] or list(splits)
+
+
+def _item(index: int, pairs: Sequence[Pair]) -> Item:
+    turn, place = divmod(index, len(pairs))
+    pair = pairs[place]
+    return Item(index, f"{pair.stem}_r{turn}" if turn else pair.stem, pair, turn)
+
+
+def choose_schedule(settings: Settings) -> Schedule:
+    """The sampler and its timesteps, from sampler, use_ddim, num_steps and timestep_respacing. Raises UserError."""
+    if settings.num_steps < 0:
+        raise UserError(f"num_steps {settings.num_steps} must not be negative (0: as timestep_respacing says)")
+    if settings.num_steps and settings.timestep_respacing:
+        raise UserError("num_steps and timestep_respacing both choose the timesteps: give one of them")
+    if settings.use_ddim and settings.sampler not in ("auto", "ddim"):
+        raise UserError(f"use_ddim and --sampler {settings.sampler} disagree: give one of them")
+    if settings.num_steps:
+        timesteps, spacing = even_timesteps(settings.diffusion_steps, settings.num_steps), "even"
+    else:
+        timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
+        spacing = f"published {settings.timestep_respacing}".strip()
+    sampler = settings.sampler
+    if sampler == "auto":
+        few = 0 < settings.num_steps < FEW_STEPS
+        sampler = "ddim" if settings.use_ddim else "dpmpp_2m" if few else "ddpm"
+    if settings.eta and sampler != "ddim":
+        raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
+    return Schedule(sampler, tuple(timesteps), spacing)

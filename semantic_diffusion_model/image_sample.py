@@ -1,0 +1,24 @@
+"""Draw synthetic images for label maps with a trained semantic diffusion model.
+
+Example:
+    mpiexec -np 8 python3 ./image_sample.py --datadir ./data/2CH_ED_augmented --results_dir ./results_2CH_ED \
+        --resume_checkpoint ./output/ema_0.9999_050000.pt --num_samples 2250
+"""
+
+import sys
+
+from command import UserError
+from config import Settings
+from guided_diffusion import distributed
+
+
+def main(settings: Settings, given: set[str]) -> None:
+    if settings.is_train:
+        raise UserError("is_train True: image_sample.py samples; image_train.py trains")
+    from guided_diffusion.sampling import run_sampling  # after the command line is known to be right
+
+    run_sampling(settings, given, distributed.start(settings.device))
+
+
+if __name__ == "__main__":
+    sys.exit(distributed.run(main, Settings, __doc__))
