@@ -34,8 +34,8 @@ class Checkpoint:
 
     `kind` is "ema" or "model"; `step` the number of updates by the file's name, or None; `settings` those of
     MODEL_SETTINGS that are known, and `source` where from: "file" (ours), "json" (train_test_config.json beside it) or
-    "shapes" (nothing but the tensors); `note` says which file was chosen if `path` was a folder; `drop_rate` is the share
-    of samples that were trained without label, None where nothing says so.
+    "shapes" (nothing but the tensors); `note` says which file was chosen if `path` was a folder; `drop_rate` is the
+    share of samples that were trained without label, None where nothing says so.
     """
 
     path: str
