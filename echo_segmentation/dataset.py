@@ -1,0 +1,137 @@
+"""Decoded cases: checked, brought to one size, and kept in memory where they fit."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pairs import Case
+from PIL import Image, UnidentifiedImageError
+
+from command import UserError
+
+SECTOR_CLASSES = 5
+
+
+@dataclass
+class CaseSet:
+    """Cases of one split at size x size. `arrays` is None for a set too large for the memory: it is read from files."""
+
+    cases: list[Case]
+    size: int
+    grey_histogram: np.ndarray
+    """How often each grey value 0 .. 255 occurs, over all images at their size here."""
+    arrays: tuple[np.ndarray, np.ndarray] | None
+    """Images and labels, each (cases, size, size) uint8."""
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and label of one case, (size, size) uint8 each."""
+        if self.arrays is not None:
+            return self.arrays[0][index], self.arrays[1][index]
+        return read_case(self.cases[index], self.size)
+
+    def mean_std(self) -> tuple[float, float]:
+        """Mean and standard deviation of all pixels, as grey values from 0 to 1."""
+        values = np.arange(256) / 255
+        weights = self.grey_histogram / self.grey_histogram.sum()
+        mean = float(weights @ values)
+        return mean, float(np.sqrt(weights @ (values - mean) ** 2))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An 8-bit grey image from a grey or RGB PNG. Raises ValueError for what is neither."""
+    image = _open(path)
+    if image.mode not in ("L", "RGB", "RGBA", "LA"):
+        raise ValueError(f"8-bit grey or RGB expected, the file's mode is {image.mode}")
+    return np.asarray(image.convert("L"))
+
+
+def read_annotation(path: Path) -> np.ndarray:
+    """Class values of a label map. Raises ValueError for a file that has none (colours, 16 bit)."""
+    image = _open(path)
+    if image.mode == "RGB":
+        red, green, blue = np.moveaxis(np.asarray(image), -1, 0)
+        if (red == green).all() and (red == blue).all():
+            return red
+    if image.mode not in ("L", "P"):
+        raise ValueError(f"a label map of one 8-bit channel expected, the file's mode is {image.mode}")
+    return np.asarray(image)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"cannot be read as a PNG ({error})") from error
+    return image
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """To (size, size): area means where it shrinks, linear where it grows."""
+    if image.shape == (size, size):
+        return image
+    shrinks = size <= min(image.shape)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_annotation(annotation: np.ndarray, size: int) -> np.ndarray:
+    """To (size, size), nearest neighbour."""
+    if annotation.shape == (size, size):
+        return annotation
+    return cv2.resize(annotation, (size, size), interpolation=cv2.INTER_NEAREST)
+
+
+def read_case(case: Case, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label map of a case at size x size, uint8. Raises ValueError if their sizes on disk differ."""
+    image, annotation = read_image(case.image), read_annotation(case.annotation)
+    if image.shape != annotation.shape:
+        raise ValueError(f"the image is {image.shape}, its annotation {annotation.shape} (rows, columns)")
+    return resize_image(image, size), resize_annotation(annotation, size)
+
+
+def load_cases(cases: Sequence[Case], size: int, num_classes: int, cache_gb: float) -> CaseSet:
+    """Decode and check all cases (files that cannot be read, sizes, class values) and keep them if they fit.
+
+    Raises UserError with every problem found, by file.
+    """
+    in_memory = 2 * size * size * len(cases) <= cache_gb * 1e9
+    images, labels = np.empty((2, len(cases) if in_memory else 0, size, size), np.uint8)
+    histogram, problems, largest = np.zeros(256, np.int64), [], 0
+
+    def check(index: int) -> tuple[np.ndarray | None, int, str]:
+        """Grey histogram, largest class and problem of one case."""
+        case = cases[index]
+        try:
+            image, label = read_case(case, size)
+        except ValueError as error:
+            return None, 0, f"{case.image}: {error}"
+        top = int(label.max())
+        if in_memory:
+            images[index], labels[index] = image, label
+        wrong = f"{case.annotation}: class {top}" if top >= num_classes else ""
+        return np.bincount(image.ravel(), minlength=256), top, wrong
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for counts, top, wrong in threads.map(check, range(len(cases))):
+            histogram += counts if counts is not None else 0
+            largest = max(largest, top)
+            problems += [wrong] if wrong else []
+    if problems:
+        raise UserError(_what_is_wrong(num_classes, largest, len(problems)), problems)
+    return CaseSet(list(cases), size, histogram, (images, labels) if in_memory else None)
+
+
+def _what_is_wrong(num_classes: int, largest: int, count: int) -> str:
+    if largest < num_classes:
+        return f"{count} cases cannot be used:"
+    hint = "label maps scaled to be seen?" if largest >= SECTOR_CLASSES else "does --num-classes fit?"
+    if num_classes == SECTOR_CLASSES - 1 and largest == SECTOR_CLASSES - 1:
+        hint = "five-class sector labels of the diffusion model? Then run prepare_inference4segmentation.py on them"
+    return f"{count} cases cannot be used; classes beyond 0 .. {num_classes - 1} (--num-classes {num_classes}): {hint}"

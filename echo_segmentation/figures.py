@@ -1,0 +1,113 @@
+"""Figures of a judged run: Dice box plots, Bland-Altman of the ejection fraction, overlays of cases."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from summary import Row, column, structures_in
+
+from command import whole_file
+
+matplotlib.use("Agg")  # files only: works without a display
+import matplotlib.pyplot as plt
+
+TITLES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
+# Told apart by the colour-blind too (Okabe & Ito 2008): cavity, myocardium, atrium, further classes.
+COLOURS = np.array([(230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167)])
+DOTS_PER_INCH = 150
+Panel = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+
+
+def class_colour(value: int) -> np.ndarray:
+    """RGB 0 .. 255 of a class from 1 up."""
+    return COLOURS[(value - 1) % len(COLOURS)]
+
+
+def edges_of(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask that have a neighbour (of four) outside of it; the border of the image counts as outside."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
+
+
+def overlay(
+    image: np.ndarray, labels: np.ndarray, reference: np.ndarray | None = None, alpha: float = 0.35
+) -> np.ndarray:
+    """Grey image (height, width) uint8 -> RGB uint8: classes of `labels` as tints, outlines of `reference` in white."""
+    rgb = np.repeat(image[..., None], 3, axis=-1).astype(float)
+    for value in np.unique(labels[labels > 0]):
+        inside = labels == value
+        rgb[inside] = (1 - alpha) * rgb[inside] + alpha * class_colour(int(value))
+    if reference is not None:
+        for value in np.unique(reference[reference > 0]):
+            rgb[edges_of(reference == value)] = 255
+    return rgb.round().astype(np.uint8)
+
+
+def pick_cases(rows: Sequence[Row], count: int) -> list[int]:
+    """Indices of `count` cases, from best to worst mean Dice, evenly spread in rank: the extremes are among them."""
+    dice = np.array([column(rows, s, "dice") for s in structures_in(rows)])
+    defined = np.isfinite(dice)
+    score = np.where(defined, dice, 0).sum(0) / np.maximum(defined.sum(0), 1)
+    order = np.argsort(-score, kind="stable")
+    return order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))].tolist()
+
+
+def dice_boxes(path: Path, rows: Sequence[Row]) -> None:
+    """A box per structure (quartiles, whiskers to 1.5 times their distance), with every case as a dot."""
+    structures = structures_in(rows)
+    values = [column(rows, s, "dice") for s in structures]
+    values = [v[np.isfinite(v)] for v in values]
+    figure, axes = plt.subplots(figsize=(1.5 + 1.5 * len(structures), 4), layout="constrained")
+    for position, (structure, dice) in enumerate(zip(structures, values, strict=True), start=1):
+        colour = class_colour(position) / 255
+        spread = np.random.default_rng(0).uniform(-0.12, 0.12, len(dice))
+        axes.plot(position + spread, dice, ".", color=colour, alpha=0.5, markersize=4, zorder=1)
+        axes.boxplot(dice, positions=[position], widths=0.5, showfliers=False, medianprops={"color": "black"}, zorder=2)
+        mean = f"\nmean {dice.mean():.3f}" if dice.size else "\nabsent"
+        axes.annotate(TITLES.get(structure, structure) + mean, (position, -0.03), (0, 0), ("data", "axes fraction"),
+                      "offset points", ha="center", va="top")  # fmt: skip
+    axes.set_xticks([])
+    axes.set_xlim(0.4, len(structures) + 0.6)
+    axes.set_ylabel("Dice")
+    axes.set_title(f"{len(rows)} cases")
+    axes.grid(axis="y", alpha=0.3)
+    _save(figure, path)
+
+
+def bland_altman(path: Path, predicted: np.ndarray, reference: np.ndarray, statistics: dict[str, float]) -> None:
+    """Difference of the ejection fractions (%) over their mean, with bias and limits of agreement."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.axhline(0, color="0.8", linewidth=1)
+    axes.plot((predicted + reference) / 2, predicted - reference, "o", color=COLOURS[1] / 255, markersize=4)
+    lines = {"bias": ("bias", "-"), "lower": ("- 1.96 SD", "--"), "upper": ("+ 1.96 SD", "--")}
+    for name, (text, style) in lines.items():
+        if np.isfinite(statistics[name]):
+            axes.axhline(statistics[name], color="black", linestyle=style, linewidth=1)
+            place = {"xy": (1.01, statistics[name]), "xycoords": ("axes fraction", "data")}
+            axes.annotate(f"{text}\n{statistics[name]:+.1f}", **place, va="center", fontsize=8)
+    axes.set_xlabel("Mean of predicted and reference ejection fraction (%)")
+    axes.set_ylabel("Predicted - reference (%)")
+    axes.set_title(f"Ejection fraction, {statistics['n']} patients, r = {statistics['correlation']:.2f}")
+    _save(figure, path)
+
+
+def overlay_sheet(path: Path, panels: Sequence[Panel], columns: int = 4) -> None:
+    """Panels of (title, image, predicted labels, reference labels): prediction tinted, reference outlined in white."""
+    rows = -(-len(panels) // columns)
+    columns = min(columns, len(panels))
+    figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 3.4 * rows), squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (title, image, predicted, reference) in zip(grid.flat, panels, strict=False):
+        axes.imshow(overlay(image, predicted, reference), interpolation="nearest")
+        axes.set_title(title, fontsize=8)
+    figure.suptitle("tint: prediction, white: reference", fontsize=9)
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+    plt.close(figure)

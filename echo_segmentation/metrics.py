@@ -1,0 +1,77 @@
+"""How well a predicted label map agrees with the reference: Dice, Hausdorff and surface distances, by MONAI.
+
+A structure that is absent in both maps is not judged: all its values are NaN, and it counts as `absent`. Absent in one
+of them, its Dice is 0; its distances are NaN, as there is no surface to measure to, and it counts as `missed`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+
+# The structures that CAMUS reports on, as sets of classes; the epicardium encloses cavity and myocardium.
+CAMUS_STRUCTURES = {"lv_endo": (1,), "lv_epi": (1, 2), "la": (3,)}
+LABEL_NAMES = ("background", "lv_cavity", "lv_myocardium", "left_atrium")
+METRICS = ("dice", "hd95", "hd", "msd")
+MARGIN = 2
+
+
+def structures_of(num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Structures to judge: those of CAMUS as far as the classes go, and each further class by itself."""
+    known = {name: classes for name, classes in CAMUS_STRUCTURES.items() if max(classes) < num_classes}
+    return known | {f"class_{c}": (c,) for c in range(len(LABEL_NAMES), num_classes)}
+
+
+def label_names(num_classes: int) -> list[str]:
+    """Name of each class value."""
+    return [LABEL_NAMES[c] if c < len(LABEL_NAMES) else f"class_{c}" for c in range(num_classes)]
+
+
+def structure_masks(labels: torch.Tensor, structures: dict[str, tuple[int, ...]]) -> torch.Tensor:
+    """Label maps (batch, height, width) -> boolean masks (batch, structures, height, width)."""
+    masks = [torch.isin(labels, torch.tensor(c, device=labels.device)) for c in structures.values()]
+    return torch.stack(masks, dim=1)
+
+
+def dice_scores(predicted: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Dice, 2 |A and B| / (|A| + |B|), of masks (batch, structures, height, width) -> (batch, structures).
+
+    NaN where a structure is absent in both.
+    """
+    scores = compute_dice(predicted, reference, include_background=True, ignore_empty=False)
+    absent = ~(predicted.flatten(2).any(-1) | reference.flatten(2).any(-1))
+    return scores.masked_fill(absent, float("nan"))
+
+
+def surface_distances(predicted: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
+    """`hd95`, `hd` (maximum) and `msd` (symmetric mean) between the edges of two masks (height, width).
+
+    `spacing` is the distance between pixel centres along rows and columns; the results have its unit. NaN if a mask is
+    empty. hd95 is the greater of the two directed 95 % quantiles, msd the mean over the edge pixels of both.
+    """
+    if not predicted.any() or not reference.any():
+        return dict.fromkeys(METRICS[1:], float("nan"))
+    rows, columns = np.nonzero(predicted | reference)  # nothing outside of this box matters
+    box = (slice(max(rows.min() - MARGIN, 0), rows.max() + MARGIN + 1),)
+    box += (slice(max(columns.min() - MARGIN, 0), columns.max() + MARGIN + 1),)
+    pair = [torch.from_numpy(np.pad(mask[box], MARGIN))[None, None] for mask in (predicted, reference)]
+    options = {"include_background": True, "spacing": list(spacing)}
+    return {
+        "hd95": compute_hausdorff_distance(*pair, percentile=95, **options).item(),
+        "hd": compute_hausdorff_distance(*pair, **options).item(),
+        "msd": compute_average_surface_distance(*pair, symmetric=True, **options).item(),
+    }
+
+
+def judge_case(
+    predicted: np.ndarray, reference: np.ndarray, structures: dict[str, tuple[int, ...]], spacing: Sequence[float]
+) -> dict[str, float]:
+    """All metrics of one case, `<structure>_<metric>`, of label maps (height, width); see `surface_distances`."""
+    pair = [structure_masks(torch.from_numpy(labels)[None], structures) for labels in (predicted, reference)]
+    result = {}
+    for s, (name, dice) in enumerate(zip(structures, dice_scores(*pair)[0].tolist(), strict=True)):
+        masks = [mask[0, s].numpy() for mask in pair]
+        for metric, value in {"dice": dice, **surface_distances(*masks, spacing)}.items():
+            result[f"{name}_{metric}"] = value
+    return result

@@ -1,0 +1,142 @@
+"""Which cases there are: images and annotations paired by name, and what metadata.csv knows of them.
+
+Layout, as the data preparation writes it: `<data>/{images,annotations}/{training,validation,testing}/<stem>.png`, with
+an optional `<data>/metadata.csv`.
+"""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from command import UserError
+
+SPLITS = ("training", "validation", "testing")
+KINDS = ("images", "annotations")
+STEM = re.compile(r"(?P<patient>patient\d+)_(?P<view>[^_]+)_(?P<phase>ED|ES)(_.*)?")
+GEOMETRY = ("native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm")
+CLINICAL = ("ef", "edv_ml", "esv_ml")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its annotation. What is not known is an empty string or None."""
+
+    stem: str
+    image: Path
+    annotation: Path
+    patient: str = ""
+    view: str = ""
+    phase: str = ""
+    image_quality: str = ""
+    extent_mm: tuple[float, float] | None = None
+    """Depth and lateral extent of the whole frame (rows, columns), whatever its present size in pixels."""
+    clinical: tuple[float, float, float] | None = None
+    """Ejection fraction (%), end-diastolic and end-systolic volume (ml) as reported by the data set."""
+
+
+def split_folder(data_dir: str, kind: str, split: str) -> Path:
+    """Folder of one kind (images or annotations) of one split."""
+    base = Path(data_dir.replace("%s", kind)) if "%s" in data_dir else Path(data_dir) / kind
+    return base / split
+
+
+def check_data_dir(data_dir: str) -> None:
+    """Raises UserError unless `data_dir` leads to a folder of images and one of annotations."""
+    if data_dir.count("%s") > 1:
+        raise UserError(f"--data-dir {data_dir}: %s may stand once, where images or annotations goes")
+    for kind in KINDS:
+        folder = split_folder(data_dir, kind, "")
+        if folder.is_dir():
+            continue
+        hint = f"give a folder that holds {KINDS[0]} and {KINDS[1]}, or a path with %s in that place (/path/%s/)"
+        if kind == "annotations" and split_folder(data_dir, "sector_annotations", "").is_dir():
+            hint = "it has sector_annotations, the labels of the diffusion model: run prepare_inference4segmentation.py"
+        elif "%" in data_dir.replace("%s", ""):
+            hint = "the only place holder is %s"
+        raise UserError(f"--data-dir {data_dir}: {folder} is not a folder; {hint}")
+
+
+def find_cases(data_dir: str, split: str, optional: bool = False) -> list[Case]:
+    """The cases of a split, sorted by name; none if `optional` and the split is not there.
+
+    Files that are hidden or are no PNG, and folders, are passed over. Raises UserError for a split that is not there or
+    empty, for an image without annotation and the other way round (all of them are listed).
+    """
+    folders = [split_folder(data_dir, kind, split) for kind in KINDS]
+    if optional and not any(folder.is_dir() for folder in folders):
+        return []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--data-dir {data_dir}: the folder {folder} is not there")
+    images, annotations = (_png_files(folder) for folder in folders)
+    problems = [f"{images[stem]}: no annotation of this name" for stem in sorted(set(images) - set(annotations))]
+    problems += [f"{annotations[stem]}: no image of this name" for stem in sorted(set(annotations) - set(images))]
+    if problems:
+        raise UserError(f"{len(problems)} files of {split} have no partner:", problems)
+    if not images:
+        raise UserError(f"{folders[0]}: no PNG files")
+    table = read_metadata(metadata_file(data_dir))
+    return [_describe(stem, images[stem], annotations[stem], table.get(stem, {})) for stem in sorted(images)]
+
+
+def _png_files(folder: Path) -> dict[str, Path]:
+    files = (f for f in folder.iterdir() if f.suffix.lower() == ".png" and not f.name.startswith(".") and f.is_file())
+    return {file.stem: file for file in files}
+
+
+def metadata_file(data_dir: str) -> Path:
+    """metadata.csv of a data folder: beside the images and annotations folders."""
+    if "%s" not in data_dir:
+        return Path(data_dir) / "metadata.csv"
+    before = data_dir.split("%s")[0]
+    return (Path(before) if before.endswith("/") or not before else Path(before).parent) / "metadata.csv"
+
+
+def read_metadata(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of metadata.csv by stem; empty if there is no such file. Raises UserError if it is not one."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"stem", *GEOMETRY} <= set(rows[0]):
+        missing = sorted({"stem", *GEOMETRY} - set(rows[0]))
+        raise UserError(f"{path}: the columns {', '.join(missing)} are missing")
+    problems = []
+    for number, row in enumerate(rows, start=2):
+        for name in (*GEOMETRY, *CLINICAL):
+            if row.get(name) and not _is_positive(row[name]):
+                problems.append(f"line {number}, {row['stem']}: {name} is {row[name]!r}, not a positive number")
+    table = {row["stem"]: row for row in rows}
+    if len(table) < len(rows):
+        problems.append(f"{len(rows) - len(table)} stems stand in it more than once")
+    if problems:
+        raise UserError(f"{path} cannot be used:", problems)
+    return table
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> Case:
+    """metadata.csv comes first; otherwise a name like patient0001_2CH_ED_testing tells patient, view and phase."""
+    match = STEM.fullmatch(stem)
+    known = {name: row.get(name) or (match[name] if match else "") for name in ("patient", "view", "phase")}
+    if known["view"].endswith(("_ED", "_ES")):  # a view folder's name
+        known["view"] = known["view"][:-3]
+    geometry = [float(row.get(name) or 0) for name in GEOMETRY]
+    extent = (geometry[0] * geometry[2], geometry[1] * geometry[3]) if all(geometry) else None
+    clinical = [float(row.get(name) or 0) for name in CLINICAL]
+    return Case(
+        stem,
+        image,
+        annotation,
+        **known,
+        image_quality=row.get("image_quality") or "",
+        extent_mm=extent,
+        clinical=tuple(clinical) if all(clinical) else None,
+    )

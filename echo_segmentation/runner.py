@@ -1,0 +1,34 @@
+"""Train a segmentation network, on synthetic images say, and judge the best one on the test split.
+
+Written into --output-dir: model.pth (best validation Dice), last.pth (to resume: run the same command again), log.csv,
+logs/ (TensorBoard), settings.json, and of the test split metrics.csv, summary.json, predictions/ and figures/.
+"""
+
+import sys
+
+from dataset import load_cases
+from pairs import SPLITS, check_data_dir, find_cases
+from settings import TrainSettings
+
+from command import UserError, run_command
+
+
+def main(settings: TrainSettings) -> None:
+    """Check all that is cheap to check, then import what is slow, then train and judge."""
+    settings.check()
+    check_data_dir(settings.data_dir)
+    if settings.model_path is not None and not settings.model_path.is_file():
+        raise UserError(f"--model-path {settings.model_path}: no such file")
+    cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
+    if not cases["testing"]:
+        print("no testing split: the trained network will not be judged")
+    size, classes = settings.img_size, settings.num_classes
+    sets = {s: load_cases(found, size, classes, settings.cache_gb) for s, found in cases.items() if found}
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    from training import train_and_judge  # slow: torch, MONAI, segmentation-models-pytorch
+
+    train_and_judge(settings, sets)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, TrainSettings, description=__doc__))

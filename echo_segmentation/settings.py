@@ -1,0 +1,139 @@
+"""Every setting of the two segmentation commands: its name, default and meaning, once."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from command import UserError, YesNo
+
+# What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
+SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
+FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
+
+
+@dataclass(kw_only=True)
+class CommonSettings:
+    output_dir: Path = Path("./output")
+    """Folder for the results; it is made if it is not there."""
+    gpu: str = "auto"
+    """cuda:0, cuda:1 ... or cpu. auto: cuda:0 or, saying so, the CPU. A GPU named and absent is an error."""
+    batch_size: int = 1
+    """Images per batch."""
+    num_workers: int = 10
+    """Loader processes, at most one per core; none with data in memory and the network on the CPU: no gain there."""
+    pin_memory: YesNo = True
+    """Page-locked batches, for faster copies to a GPU; without a GPU it has nothing to do."""
+    cache_gb: float = 4.0
+    """Keep the decoded images in memory if they take no more than this (2 bytes a pixel); 0: read files each time."""
+    test_viz_num: int = 8
+    """How many cases are drawn as overlays (of the test: best, median, worst and between). 0: none."""
+    test_shuffle: YesNo = False
+    """Judge the test cases in random order (rows of metrics.csv follow) instead of by name."""
+    seed: int = 0
+    """On a CPU, the same seed gives the same run: weights, order, augmentation, bootstrap."""
+    bootstrap: int = 0
+    """Resamplings of the patients for 95 % intervals of the means (1000 is usual). 0: none."""
+
+
+@dataclass(kw_only=True)
+class TrainSettings(CommonSettings):
+    data_dir: str
+    """Data: a path with %s where images/annotations goes (/path/%s/), or the folder that holds the two."""
+    model_name: Literal["unet", "camus-unet"] = "unet"
+    """unet: a U-Net of segmentation-models-pytorch. camus-unet: the published one of MONAI."""
+    encoder_name: str = "resnet18"
+    """Encoder of unet, by its name in segmentation-models-pytorch (tu-NAME takes one of timm)."""
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """Channels of unet's decoder, from the coarsest level up to full size; as many as the encoder goes down."""
+    encoder_weights: str = "none"
+    """Pre-trained weights of the encoder, downloaded unless cached: imagenet and so on. none: no download."""
+    model_path: Path | None = None
+    """Start from the weights of this checkpoint (of the same architecture) instead of random ones."""
+    num_classes: int = 4
+    """Classes of the labels: values 0 .. num_classes - 1."""
+    img_size: int = 256
+    """Height and width in pixels that images and labels are brought to."""
+    compile_model: YesNo = True
+    """Compile the network for a GPU. A network on the CPU is not compiled."""
+    mixed_precision: YesNo = True
+    """bfloat16 arithmetic where it is safe, on a GPU. A network on the CPU computes in float32."""
+    epochs: int = 300
+    """Passes over the training images."""
+    lr: float = 1e-3
+    """Learning rate of Adam at the start; it falls along a half cosine, per step, over the whole run."""
+    min_lr: float = 1e-4
+    """Learning rate at the end."""
+    loss: Literal["ce", "dice_ce"] = "ce"
+    """Cross-entropy, or the sum of cross-entropy and soft Dice loss."""
+    augment: YesNo = True
+    """Augment training images: gamma, flip, rotation, shift, scale."""
+    train_shuffle: YesNo = True
+    """A new random order of the training images in each epoch; False: by name."""
+    patience: int = 0
+    """Stop after this many epochs without a better validation Dice. 0: never."""
+
+    def check(self) -> None:
+        """Raises UserError if a number makes no sense."""
+        check_common(self)
+        for name in ("num_classes", "epochs"):
+            check_at_least(self, name, 2 if name == "num_classes" else 1)
+        check_at_least(self, "patience", 0)
+        check_at_least(self, "img_size", 32)
+        if not 0 <= self.min_lr <= self.lr:
+            raise UserError(f"--lr {self.lr} and --min-lr {self.min_lr}: needed is 0 <= min-lr <= lr")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values only, so that it can be written as JSON and into a checkpoint."""
+        plain = {Path: str, type(Path()): str, tuple: list}
+        return {name: plain.get(type(value), lambda v: v)(value) for name, value in asdict(self).items()}
+
+
+@dataclass(kw_only=True)
+class TestSettings(CommonSettings):
+    __test__ = False  # the name starts like a test of pytest's, which it is not
+
+    data_dir: str = ""
+    """Data: a path with %s where images/annotations goes (/path/%s/), or the folder that holds the two."""
+    model_path: Path | None = None
+    """Checkpoint to test: model.pth of runner.py, or a published state dict. Needed, except with --compare."""
+    split: Literal["testing", "validation", "training"] = "testing"
+    """Split that is judged."""
+    num_classes: int | None = None
+    """Classes of the network: known from the checkpoint; another number given here is an error."""
+    img_size: int | None = None
+    """Height and width in pixels. Default: the size of the training; 256 for a published checkpoint."""
+    compile_model: YesNo = False
+    """Compile the network for a GPU. A network on the CPU is not compiled."""
+    mean: float | None = None
+    """Mean grey value (0 to 1) for a checkpoint that does not carry it. Default: of --data-dir's training split."""
+    std: float | None = None
+    """Standard deviation of the grey values (0 to 1), likewise."""
+    compare: tuple[Path, Path] | None = None
+    """Two output folders: print their results side by side, with paired differences, and do nothing else."""
+
+    def check(self) -> None:
+        """Raises UserError if something is missing or makes no sense."""
+        check_common(self)
+        if self.compare is not None:
+            return
+        if not self.data_dir or self.model_path is None:
+            raise UserError("needed are --data-dir and --model-path (or --compare with two output folders)")
+        if (self.mean is None) != (self.std is None):
+            raise UserError("--mean and --std go together: give both or neither")
+        if self.std is not None and self.std <= 0:
+            raise UserError(f"--std {self.std}: must be greater than 0")
+        if self.img_size is not None:
+            check_at_least(self, "img_size", 32)
+
+
+def check_at_least(settings: Any, name: str, least: int) -> None:
+    """Raises UserError if the setting `name` is below `least`."""
+    if getattr(settings, name) < least:
+        raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}")
+
+
+def check_common(settings: CommonSettings) -> None:
+    """Raises UserError if a number that both commands share makes no sense."""
+    check_at_least(settings, "batch_size", 1)
+    for name in ("num_workers", "test_viz_num", "bootstrap", "cache_gb", "seed"):
+        check_at_least(settings, name, 0)

@@ -1,0 +1,170 @@
+"""The training loop. To resume, run the same command again: on a CPU it goes on exactly as if never interrupted.
+
+Nothing random is carried from one epoch to the next: order and augmentation depend on (seed, epoch, index), and torch's
+generator is seeded by (seed, epoch). So `last.pth` holds weights, optimiser, epoch and log, and no generator.
+"""
+
+import json
+import math
+
+import numpy as np
+import torch
+from checkpoint import load_weights, read_checkpoint
+from dataset import CaseSet
+from figures import overlay
+from inference import Loss, autocast, choose_device, normalise, predict
+from judgement import judge
+from loader import make_loader
+from metrics import dice_scores, structure_masks, structures_of
+from model import Architecture, build_network, check_size
+from run_state import LOG_COLUMNS, Run
+from settings import TrainSettings
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from command import UserError, whole_file
+
+
+def train_and_judge(settings: TrainSettings, sets: dict[str, CaseSet]) -> None:
+    """Train on `sets` of training and validation, then judge the best network on testing, if it is there."""
+    device = choose_device(settings.gpu)
+    run = start(settings, sets["training"].mean_std(), device)
+    with whole_file(settings.output_dir / "settings.json") as path:
+        path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
+    train(run, sets["training"], sets["validation"], device)
+    if "testing" in sets:
+        judge_best(run, sets["testing"], device)
+
+
+def start(settings: TrainSettings, mean_std: tuple[float, float], device: torch.device) -> Run:
+    """A new run with random weights or those of --model-path, or the one to be resumed."""
+    is_unet = settings.model_name == "unet"
+    unet = {"encoder_name": settings.encoder_name, "decoder_channels": settings.decoder_channels} if is_unet else {}
+    architecture = Architecture(settings.model_name, settings.num_classes, **unet)
+    torch.manual_seed(settings.seed)
+    network = build_network(architecture, settings.encoder_weights)
+    check_size(network, architecture, settings.img_size)
+    if settings.model_path is not None:
+        checkpoint = read_checkpoint(settings.model_path)
+        if checkpoint.architecture != architecture:
+            raise UserError(f"{settings.model_path} is of {checkpoint.architecture}, asked for is {architecture}")
+        load_weights(network, checkpoint, settings.model_path)
+    run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, mean_std)
+    run.resume()
+    return run
+
+
+def learning_rate(step: int, steps: int, start: float, end: float) -> float:
+    """Half a cosine from `start` at step 0 to `end` at the last of `steps` (Loshchilov & Hutter 2017, eq. 5)."""
+    return end + (start - end) * (1 + math.cos(math.pi * step / max(steps - 1, 1))) / 2
+
+
+def make_loss(name: str) -> Loss:
+    """Cross-entropy of logits (batch, classes, height, width), mean over pixels; dice_ce adds the soft Dice loss."""
+    if name == "ce":
+        return nn.functional.cross_entropy
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    dice = DiceLoss("multiclass")
+    return lambda logits, labels: nn.functional.cross_entropy(logits, labels) + dice(logits, labels)
+
+
+def mean_dice(predicted: torch.Tensor, reference: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Per case, the mean Dice over the structures present, of label maps (cases, height, width) -> (cases,)."""
+    structures = structures_of(num_classes)
+    return dice_scores(structure_masks(predicted, structures), structure_masks(reference, structures)).nanmean(1)
+
+
+def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device) -> None:
+    """Train to the end, or until patience ends; each epoch writes model.pth (if best), last.pth, log.csv and logs/."""
+    settings, progress, loss = run.settings, run.progress, make_loss(run.settings.loss)
+    common = (settings.batch_size, device, settings.num_workers, settings.pin_memory, settings.seed)
+    batches = make_loader(training, *common, shuffle=settings.train_shuffle, augmented=settings.augment)
+    held_out = make_loader(validation, *common)
+    compiled = torch.compile(run.network) if settings.compile_model and device.type == "cuda" else run.network
+    writers = {s: SummaryWriter(run.folder / "logs" / s, purge_step=len(progress.log) + 1) for s in ("train", "val")}
+    for epoch in range(len(progress.log) + 1, settings.epochs + 1):
+        if settings.patience and epoch - 1 - progress.best_epoch >= settings.patience and progress.log:
+            print(f"no better validation Dice since epoch {progress.best_epoch}: stopped")
+            break
+        row = {"epoch": epoch} | train_epoch(run, compiled, batches, epoch, loss, device)
+        predictions, val_loss = predict(compiled, held_out, run.mean, run.std, loss, device, settings.mixed_precision)
+        row |= {"val_loss": val_loss, "val_dice_mean": set_dice(validation, predictions, settings.num_classes)}
+        progress.log.append(dict.fromkeys(LOG_COLUMNS, "") | row)
+        if row["val_dice_mean"] > progress.best_dice:
+            progress.best_epoch, progress.best_dice = epoch, row["val_dice_mean"]
+            run.save_best()
+        run.save_last()
+        log_epoch(writers, row, validation, predictions, settings.test_viz_num)
+    for writer in writers.values():
+        writer.close()
+
+
+def train_epoch(
+    run: Run, network: nn.Module, batches, epoch: int, loss: Loss, device: torch.device
+) -> dict[str, float]:
+    """One pass over the training images; the mean loss and Dice of all its images."""
+    settings, steps = run.settings, len(batches.batch_sampler)
+    torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))  # for dropout
+    network.train()
+    batches.batch_sampler.epoch = epoch
+    totals, cases = torch.zeros(2, device=device), 0
+    for i, (images, labels) in enumerate(tqdm(batches, f"epoch {epoch}/{settings.epochs}", leave=False, mininterval=1)):
+        step = (epoch - 1) * steps + i
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings.epochs * steps, settings.lr, settings.min_lr)
+        labels = labels.to(device, non_blocking=True).long()
+        with autocast(device, settings.mixed_precision):
+            logits = network(normalise(images, run.mean, run.std, device))
+            value = loss(logits, labels)
+        run.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        run.optimizer.step()
+        with torch.no_grad():  # summed on the device: reading a value here would stop it at each step
+            dice = mean_dice(logits.argmax(1), labels, settings.num_classes).nan_to_num(0).sum()
+            totals += torch.stack([value.detach().float() * len(images), dice])
+        cases += len(images)
+    mean_loss, dice = (totals / cases).tolist()
+    if not math.isfinite(mean_loss):
+        raise UserError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller --lr (now {settings.lr})")
+    return {"loss": mean_loss, "dice_mean": dice}
+
+
+def set_dice(case_set: CaseSet, predictions: np.ndarray, num_classes: int) -> float:
+    """Mean over the cases of their mean Dice; 0 if no case shows any structure."""
+    reference = np.stack([case_set[index][1] for index in range(len(case_set))])
+    dice = mean_dice(torch.from_numpy(predictions), torch.from_numpy(reference), num_classes)
+    return float(dice.nanmean().nan_to_num(0))
+
+
+def log_epoch(writers: dict[str, SummaryWriter], row: dict, validation: CaseSet, predictions, overlays: int) -> None:
+    """One line on the console, scalars of both splits, and the first few validation cases as overlays."""
+    epoch = row["epoch"]
+    for split, prefix in (("train", ""), ("val", "val_")):
+        writers[split].add_scalar("loss", row[f"{prefix}loss"], epoch)
+        writers[split].add_scalar("dice_mean", row[f"{prefix}dice_mean"], epoch)
+        writers[split].flush()
+    for index in range(min(overlays, len(validation))):
+        image, reference = validation[index]
+        picture = overlay(image, predictions[index], reference)
+        writers["val"].add_image(validation.cases[index].stem, picture, epoch, dataformats="HWC")
+    values = "  ".join(f"{name} {row[name]:.4f}" for name in LOG_COLUMNS[1:5])
+    print(f"epoch {epoch}: {values}", flush=True)
+
+
+def judge_best(run: Run, testing: CaseSet, device: torch.device) -> None:
+    """Judge model.pth on the test split, and complete the last row of log.csv by its loss and Dice."""
+    settings, last = run.settings, run.progress.log[-1]
+    load_weights(run.network, read_checkpoint(run.folder / "model.pth"), run.folder / "model.pth")
+    loader = make_loader(testing, settings.batch_size, device, settings.num_workers, settings.pin_memory)
+    loss = make_loss(settings.loss)
+    predictions, value = predict(run.network, loader, run.mean, run.std, loss, device, settings.mixed_precision)
+    last |= {"test_loss": value, "test_dice_mean": set_dice(testing, predictions, settings.num_classes)}
+    run.save_last()
+    with SummaryWriter(run.folder / "logs" / "test") as writer:
+        for name in ("loss", "dice_mean"):
+            writer.add_scalar(name, last[f"test_{name}"], last["epoch"])
+    origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
+    options = {"overlays": settings.test_viz_num, "bootstrap": settings.bootstrap, "seed": settings.seed}
+    judge(testing, predictions, settings.num_classes, run.folder, origin, **options)
