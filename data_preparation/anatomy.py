@@ -79,6 +79,10 @@ class LeftHeart:
         offset, height = inner + thickness * normal
         return self._place(np.minimum(height / self.length_mm, 1.0), offset)
 
+    def wall(self) -> Contour:
+        """The horseshoe between cavity and epicardium."""
+        return np.concatenate([self.epicardium(), self.cavity()[::-1]])
+
     def atrium(self) -> Contour:
         """Below the mitral plane: an egg that begins with nearly the width of the mitral ring."""
         u = np.sin(np.linspace(0, np.pi / 2, CONTOUR_POINTS))  # 0 at the mitral plane, 1 at the bottom

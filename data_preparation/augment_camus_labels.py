@@ -1,6 +1,5 @@
 """Make five-class sector labels: deformed ones to sample from (default), or undeformed ones to train the SDM with."""
 
-import shutil
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +75,7 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
     except UserError as error:
         done.problem = str(error)
         return done
+    image_file = pair.image.read_bytes()
     deformed = settings.add_augmentation and pair.stem.split != "testing"
     for repeat in range(settings.n_repeat) if deformed else [None]:
         present = label
@@ -85,7 +85,7 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
             done.undeformed += rejected == MAX_TRIES
         stem = Stem(pair.stem.patient, pair.stem.view, pair.stem.split, repeat)
         place = {kind: out / folder / kind / stem.split / f"{stem}.png" for kind in _kinds(settings, stem.split)}
-        shutil.copyfile(pair.image, place[IMAGES])
+        place[IMAGES].write_bytes(image_file)
         place[ANNOTATIONS].write_bytes(encode_png(present))
         if SECTOR_ANNOTATIONS in place:
             place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, image != 0)))

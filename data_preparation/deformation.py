@@ -86,9 +86,11 @@ def warp(label: np.ndarray, deformation: Deformation) -> np.ndarray:
 
 def pieces(label: np.ndarray) -> dict[int, int]:
     """The number of connected pieces (8-neighbourhood) of each structure (label > 0) present."""
+    left, top, width, height = cv2.boundingRect(label)
+    inner = label[top : top + height, left : left + width]
     return {
-        int(value): cv2.connectedComponents((label == value).view(np.uint8), connectivity=8)[0] - 1
-        for value in np.flatnonzero(np.bincount(label.ravel()))
+        value: cv2.connectedComponents((inner == value).view(np.uint8), connectivity=8)[0] - 1
+        for value in np.flatnonzero(np.bincount(inner.ravel())).tolist()
         if value
     }
 

@@ -16,6 +16,7 @@ from phantom import Raster, draw_chest, simulate
 
 from command import UserError, YesNo, run_command
 
+MARK = "PHANTOMS.txt"  # stands in each folder made here, so that real data is never replaced
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
 
 
@@ -34,7 +35,7 @@ class PhantomSettings:
     num_workers: int = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
-    """Replace the release's folders if save_folder has them already; otherwise they are an error."""
+    """Replace phantoms that save_folder has already; otherwise they are an error. Other data is never replaced."""
 
 
 def split_patients(n_patients: int, seed: int) -> list[str]:
@@ -83,20 +84,36 @@ def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSetti
     return drawn.ef
 
 
-def make_phantom_camus(settings: PhantomSettings) -> None:
-    """Write the data set. Raises UserError for impossible settings or folders that exist."""
+def check_settings(settings: PhantomSettings) -> None:
+    """Raises UserError for impossible settings, and for data in the way that is not ours."""
     if not 3 <= settings.n_patients <= 9000:
         raise UserError(f"--n_patients {settings.n_patients}: from 3 (one per subgroup) to 9000")
+    if settings.release == "mhd" and settings.n_patients > 10 * MHD_VALIDATION:
+        raise UserError(f"--n_patients {settings.n_patients}: an MHD release has room for {10 * MHD_VALIDATION}")
     if not 32 <= settings.size <= 4096:
         raise UserError(f"--size {settings.size}: from 32 to 4096 rows")
     if settings.seed < 0:
         raise UserError(f"--seed {settings.seed}: must be 0 or more")
+    for name in RELEASE_FOLDERS[settings.release]:
+        folder = settings.save_folder / name
+        if settings.overwrite and folder.exists() and not (folder / MARK).is_file():
+            raise UserError(f"{folder} holds no phantoms (there is no {MARK} in it): it is not replaced")
+
+
+def make_phantom_camus(settings: PhantomSettings) -> None:
+    """Write the data set. Raises UserError for impossible settings or folders that exist."""
+    check_settings(settings)
     splits = split_patients(settings.n_patients, settings.seed)
     names = [f"patient{number:04d}" for number in number_patients(splits, settings.release)]
     entries = list(zip(range(settings.n_patients), names, splits, strict=True))
     with new_folders(settings.save_folder, RELEASE_FOLDERS[settings.release], settings.overwrite) as root:
         if settings.release == "nifti":
             write_subgroups(root, {s: [n for n, of in zip(names, splits, strict=True) if of == s] for s in SPLITS})
+        for folder in RELEASE_FOLDERS[settings.release]:
+            (root / folder).mkdir(exist_ok=True)
+            (root / folder / MARK).write_text(
+                f"Simulated by make_phantom_camus.py, seed {settings.seed}: no real data.\n"
+            )
         work = partial(make_patient, root=root, settings=settings)
         ejection = list(for_each(work, entries, settings.num_workers, "phantoms"))
     counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)

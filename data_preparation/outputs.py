@@ -23,6 +23,8 @@ def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator
     empty folder) and `overwrite` is False.
     """
     parent = Path(parent)
+    if parent.exists() and not parent.is_dir():
+        raise UserError(f"{parent} is not a folder")
     existing = [name for name in names if _occupied(parent / name)]
     if existing and not overwrite:
         raise UserError(

@@ -52,7 +52,7 @@ def label_map(heart: LeftHeart, raster: Raster) -> np.ndarray:
     """CAMUS labels of `heart`, uint8 [rows, columns]."""
     labels = np.zeros(raster.shape, np.uint8)
     raster.fill(labels, heart.atrium(), ATRIUM)
-    raster.fill(labels, heart.epicardium(), MYOCARDIUM)
+    raster.fill(labels, heart.wall(), MYOCARDIUM)
     raster.fill(labels, heart.cavity(), CAVITY)
     return labels
 
@@ -78,7 +78,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         level_db={
             BACKGROUND: -35.5 + rng.normal(0, 1.5),
             CAVITY: -42 + washed_out + rng.normal(0, 1.5),
-            MYOCARDIUM: -28 - 0.5 * washed_out + rng.normal(0, 1.2),
+            MYOCARDIUM: -27 - 0.5 * washed_out + rng.normal(0, 1.2),
             ATRIUM: -39 + washed_out + rng.normal(0, 1.5),
         },
         gain_db=rng.normal(0, 3.0),

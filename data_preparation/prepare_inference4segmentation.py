@@ -145,6 +145,9 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     synthetic = synthetic_pairs(find_results(settings.sdm_results_folder), problems)
     views = [view for view in VIEW_NAMES if any(pair.stem.view == view for pair in synthetic)]
     real, known = real_pairs(settings.testing_data_folder, views, problems)
+    inputs = {view_folder.resolve() for view_folder in find_view_folders(settings.testing_data_folder)}
+    if inputs & {(settings.save_folder / folder).resolve() for folder in (*views, ALL_VIEWS)}:
+        raise UserError(f"--save_folder {settings.save_folder} holds the testing data: it would be replaced")
     jobs = [Job(pair, True) for pair in synthetic] + [Job(pair, False) for pair in real]
     folders = (*views, ALL_VIEWS)
     with new_folders(settings.save_folder, folders, settings.overwrite) as out:

@@ -128,10 +128,11 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def write_metadata(folder: Path, rows: Iterable[dict[str, object]]) -> None:
+    """The folder's metadata.csv, sorted by stem."""
     with open(folder / METADATA, "w", newline="") as file:
         writer = csv.DictWriter(file, METADATA_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(sorted(rows, key=lambda row: row["stem"]))
 
 
 def metadata_row(stem: Stem, known: dict[str, dict[str, str]]) -> dict[str, object]:

@@ -1,0 +1,96 @@
+"""How long data preparation takes; the log goes to benchmarks/results/data_preparation.txt.
+
+    python benchmarks/data_preparation.py --camus_nifti FOLDER [--num_workers 2] [--log FILE]
+
+FOLDER is a complete CAMUS release in the NIfTI layout. Without it phantoms of the same number and size take its place.
+"""
+
+import datetime
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ROOT / "data_preparation"
+sys.path.insert(0, str(COMMANDS))
+from command import run_command  # noqa: E402
+
+
+@dataclass
+class BenchmarkSettings:
+    camus_nifti: Path | None = None
+    """A complete CAMUS release in the NIfTI layout (500 patients); default: 500 phantoms of 224 rows."""
+    num_workers: int = 2
+    """Processes of each command."""
+    log: Path = ROOT / "benchmarks" / "results" / "data_preparation.txt"
+    """Where the results are written."""
+
+
+def cpu_seconds() -> float:
+    """CPU time of all processes started so far that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(*arguments: object) -> tuple[float, float, str]:
+    """Seconds from start to end of a command, CPU seconds of its processes, and its summary."""
+    start, cpu = time.perf_counter(), cpu_seconds()
+    words = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return time.perf_counter() - start, cpu_seconds() - cpu, done.stdout.strip().splitlines()[-1]
+
+
+def machine() -> list[str]:
+    """What the figures depend on."""
+    import cv2
+    import numpy
+    import SimpleITK
+
+    versions = {"numpy": numpy.__version__, "opencv": cv2.__version__, "SimpleITK": SimpleITK.Version_VersionString()}
+    return [
+        f"date {datetime.date.today()}",
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
+        ", ".join(f"{name} {version}" for name, version in versions.items()),
+    ]
+
+
+def measure(settings: BenchmarkSettings) -> None:
+    """Time the three jobs whose speed is promised, and write the log."""
+    workers = ("--num_workers", settings.num_workers)
+    lines = [
+        *machine(),
+        f"{settings.num_workers} workers; seconds from start to end of a command, and CPU time of its processes",
+        f"load of other work at the start: {os.getloadavg()[0]:.1f} processes (last minute)",
+        "",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+
+        def job(aim: int | None, name: str, *arguments: object) -> None:
+            seconds, cpu, summary = timed(COMMANDS / f"{name}.py", *arguments, *workers)
+            summary = summary.split(f", in {work}")[0].split(f" in {work}")[0].split(f" of {work}")[0]
+            wanted = f"aim {aim} s" if aim else "no aim"
+            lines.append(f"{seconds:6.1f} s ({wanted}; CPU {cpu:.1f} s)  {name}: {summary}")
+            print(lines[-1])
+
+        job(20, "make_phantom_camus", "--save_folder", work / "phantoms")
+        source = settings.camus_nifti
+        if source is None:
+            source = work / "release"
+            job(None, "make_phantom_camus", "--save_folder", source, "--n_patients", 500, "--size", 224)
+        job(15, "extract_camus_data", "--camus_data_folder", source, "--save_folder_path", work / "extracted")
+        views = ("--data_folder", work / "extracted" / "all_views", "--save_folder", work)
+        job(30, "augment_camus_labels", *views)
+        job(None, "augment_camus_labels", *views, "--add_augmentation", "False")
+    settings.log.parent.mkdir(parents=True, exist_ok=True)
+    settings.log.write_text("\n".join([*lines, ""]))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(measure, BenchmarkSettings, description=__doc__.splitlines()[0]))

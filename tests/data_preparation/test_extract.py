@@ -1,0 +1,302 @@
+"""extract_camus_data: both releases, and every way in which a release can be wrong."""
+
+import errno
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from camus import ALL_VIEWS, METADATA_COLUMNS, VIEW_NAMES, find_release
+from extract_camus_data import nearest_indices
+from medical_images import read_medical_image, write_medical_image
+from view_folders import read_metadata, read_png
+
+
+def extract(run, source, out, *flags):
+    return run("extract_camus_data", "--camus_data_folder", source, "--save_folder_path", out, *flags)
+
+
+def refused(run, source, tmp_path, *messages, flags=()):
+    """The error must hold all `messages`, and nothing may appear on disk."""
+    outcome = extract(run, source, tmp_path / "out", *flags)
+    assert outcome.code == 2 and outcome.err.count("error:") == 1 and "Traceback" not in outcome.err
+    for message in messages:
+        assert message in outcome.err
+    out = tmp_path / "out"
+    assert not out.exists() or not any(out.iterdir())
+    return outcome
+
+
+def one(root: Path, pattern: str) -> Path:
+    return sorted(root.rglob(pattern))[0]
+
+
+@pytest.mark.parametrize(("size", "new"), [(549, 256), (778, 256), (224, 256), (256, 256), (100, 7)])
+def test_nearest_rule(size, new):
+    expected = [int(k * ((size - 1) / (new - 1))) for k in range(new)]
+    assert nearest_indices(size, new).tolist() == expected
+
+
+def test_layout_and_metadata(releases, extracted):
+    splits = {split: set() for split in ("training", "validation", "testing")}
+    for split, patient in find_release(releases["nifti"]).people:
+        splits[split].add(patient)
+    everything = {}
+    for view in VIEW_NAMES:
+        for split, people in splits.items():
+            names = {f"{patient}_{view}_{split}.png" for patient in people}
+            for kind in ("images", "annotations"):
+                files = {path.name: path.read_bytes() for path in (extracted / view / kind / split).iterdir()}
+                assert set(files) == names
+                everything |= {(kind, split, name): data for name, data in files.items()}
+        rows = read_metadata(extracted / view)
+        assert {row["view"] for row in rows.values()} == {view} and len(rows) == 10
+    found = {path.parts[-3:]: path.read_bytes() for path in (extracted / ALL_VIEWS).rglob("*.png")}
+    assert found == everything
+    row = read_metadata(extracted / ALL_VIEWS)[one(extracted / ALL_VIEWS, "*4CH_ES_testing.png").stem]
+    assert tuple(row) == METADATA_COLUMNS
+    native = read_medical_image(releases["nifti"] / row["source"])
+    assert (int(row["native_height"]), int(row["native_width"])) == native.pixels.shape
+    assert float(row["spacing_depth_mm"]) == pytest.approx(native.spacing_mm[0], abs=1e-5)
+    assert float(row["spacing_lateral_mm"]) == pytest.approx(native.spacing_mm[1], abs=1e-5)
+    assert row["phase"] == "ES" and row["image_quality"] in ("Good", "Medium", "Poor")
+    assert float(row["ef"]) == pytest.approx(100 * (1 - float(row["esv_ml"]) / float(row["edv_ml"])), abs=0.3)
+
+
+def test_pixels_are_the_nearest_ones(releases, extracted):
+    row = next(iter(read_metadata(extracted / "2CH_ED").values()))
+    source = releases["nifti"] / row["source"]
+    for kind, path in (("images", source), ("annotations", source.with_name(source.name.replace(".nii", "_gt.nii")))):
+        native = read_medical_image(path).pixels
+        small = read_png(extracted / "2CH_ED" / kind / row["split"] / f"{row['stem']}.png")
+        height, width = native.shape
+        for k in (0, 17, 40, 63):
+            for m in (0, 5, 33, 63):
+                assert small[k, m] == native[int(k * ((height - 1) / 63)), int(m * ((width - 1) / 63))]
+
+
+def test_both_releases_give_the_same_frames(run, releases, extracted, tmp_path):
+    """The phantoms are the same people; the MHD release numbers them anew, by split."""
+    outcome = extract(run, releases["mhd"], tmp_path / "out", "--save_img_size", 64)
+    assert (
+        outcome.code == 0
+        and "mhd release: 40 frames of 10 patients (8 training, 1 validation, 1 testing)" in outcome.out
+    )
+    for split in ("training", "validation", "testing"):
+        content = [
+            {path.read_bytes() for path in (root / ALL_VIEWS / "images" / split).iterdir()}
+            for root in (extracted, tmp_path / "out")
+        ]
+        assert content[0] == content[1] and content[0]
+    people = {
+        row["patient"] for row in read_metadata(tmp_path / "out" / "2CH_ED").values() if row["split"] != "training"
+    }
+    assert people == {"patient0001"}, "training/patient0001 and testing/patient0001 are two people"
+    assert (tmp_path / "out/2CH_ED/images/testing/patient0001_2CH_ED_testing.png").exists()
+    assert (tmp_path / "out/2CH_ED/images/validation/patient0001_2CH_ED_validation.png").exists()
+
+
+def test_workers_change_nothing(run, releases, extracted, tmp_path, tree):
+    out = tmp_path / "out"
+    assert extract(run, releases["nifti"], out, "--save_img_size", 64, 64, "--num_workers", 2).code == 0
+    assert tree(out) == tree(extracted)
+
+
+def test_some_views_and_a_rectangular_size(run, releases, tmp_path):
+    flags = ("--view_names", "4CH_ES", "2CH_ED", "--save_img_size", 48, 80)
+    assert extract(run, releases["nifti"], tmp_path / "out", *flags).code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2CH_ED", "4CH_ES", ALL_VIEWS]
+    assert read_png(one(tmp_path / "out", "*.png")).shape == (48, 80)
+
+
+def test_area_interpolation_averages(run, release, tmp_path):
+    source = release("nifti")
+    path = one(source, "patient0001_2CH_ED.nii.gz")
+    stripes = np.zeros_like(read_medical_image(path).pixels)
+    stripes[::2] = 200
+    write_medical_image(path, stripes, (0.4, 0.4))
+    flags = ("--image_interpolation", "area", "--view_names", "2CH_ED", "--save_img_size", 48, 64)
+    assert extract(run, source, tmp_path / "out", *flags).code == 0
+    image = read_png(one(tmp_path / "out/2CH_ED/images", "patient0001*.png"))
+    assert (image == 100).all(), "96 rows to 48: every pixel is the mean of a bright and a dark row"
+    label = read_png(one(tmp_path / "out/2CH_ED/annotations", "patient0001*.png"))
+    assert set(np.unique(label)) <= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", ["compressed mhd", "nifti with one slice"])
+def test_other_ways_to_store_a_frame(run, releases, release, tmp_path, tree, kind):
+    source = release(kind.split()[-1] if kind.endswith("mhd") else "nifti")
+    reference = releases[source.name.removeprefix("camus_")]
+    for path in [*source.rglob("*.mhd"), *source.rglob("*.nii.gz")]:
+        image = sitk.ReadImage(str(path))
+        if kind.endswith("mhd"):
+            path.with_suffix(".raw").unlink()
+            sitk.WriteImage(image, str(path), useCompression=True)
+            assert path.with_suffix(".zraw").exists()
+        else:
+            sitk.WriteImage(sitk.JoinSeries(image), str(path))
+    for root, out in ((source, "a"), (reference, "b")):
+        assert extract(run, root, tmp_path / out, "--save_img_size", 64).code == 0
+    images = [{k: v for k, v in tree(tmp_path / out).items() if k.endswith(".png")} for out in "ab"]
+    assert images[0] == images[1]
+
+
+def test_no_release(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    refused(
+        run, tmp_path / "photos", tmp_path, "photos is no CAMUS release: it needs database_nifti/ and database_split/"
+    )
+    refused(run, tmp_path / "absent", tmp_path, "absent is not a folder")
+
+
+@pytest.mark.parametrize("kind", ["nifti", "mhd"])
+@pytest.mark.parametrize(
+    ("pattern", "missing"),
+    [("*_2CH_E?*", 2), ("*_4CH_ES*", 1), ("*_2CH_ED_gt*", 1)],
+    ids=["view", "phase", "label"],
+)
+def test_missing_files_are_all_listed_and_can_be_left_out(run, release, tmp_path, kind, pattern, missing):
+    source = release(kind)
+    folder = one(source, "patient0001" if kind == "nifti" else "patient0051")
+    gone = [path for path in folder.glob(pattern) if path.suffix != ".raw"]
+    for path in folder.glob(pattern):
+        path.unlink()
+    refused(run, source, tmp_path, "--skip_incomplete True", *(f"{path} is missing" for path in gone))
+    outcome = extract(run, source, tmp_path / "out", "--skip_incomplete", "True", "--save_img_size", 64)
+    assert outcome.code == 0 and f"left out: {folder.name}, because of" in outcome.err
+    assert "36 frames of 9 patients" in outcome.out and "1 patients left out" in outcome.out
+    split = "testing|validation|training" if kind == "nifti" else "training"
+    assert not [p for p in (tmp_path / "out").rglob(f"{folder.name}*") if p.stem.split("_")[-1] in split]
+    assert len(read_metadata(tmp_path / "out/2CH_ED")) == 9
+
+
+def test_missing_means_missing_among_the_views_asked_for(run, release, tmp_path):
+    source = release("nifti")
+    for path in source.rglob("*_2CH_*"):
+        path.unlink()
+    refused(run, source, tmp_path, f"{source} has 40 problems")
+    assert extract(run, source, tmp_path / "out", "--view_names", "4CH_ED", "4CH_ES").code == 0
+
+
+def test_missing_and_truncated_raw(run, release, tmp_path):
+    source = release("mhd")
+    gone, short = one(source, "patient0051_2CH_ED.raw"), one(source, "patient0052_2CH_ED.raw")
+    gone.unlink()
+    short.write_bytes(short.read_bytes()[:1000])
+    refused(run, source, tmp_path, f"{gone} is missing", f"{short} is truncated: 1000 bytes of", "has 2 problems")
+
+
+def test_all_problems_are_listed_at_once(run, release, tmp_path):
+    source = release("nifti")
+    frame = one(source, "patient0001_2CH_ED.nii.gz")
+    write_medical_image(frame, read_medical_image(frame).pixels[:90], (0.4, 0.4))
+    label = one(source, "patient0002_4CH_ED_gt.nii.gz")
+    pixels = read_medical_image(label).pixels.copy()
+    pixels[:2] = [[4], [255]]
+    write_medical_image(label, pixels, (0.4, 0.4))
+    cut = one(source, "patient0003_2CH_ES.nii.gz")
+    cut.write_bytes(cut.read_bytes()[:-500])
+    empty = one(source, "patient0004_2CH_ES_gt.nii.gz")
+    empty.write_bytes(b"")
+    text = one(source, "patient0005_4CH_ES_gt.nii.gz")
+    text.write_bytes(gzip.compress(b"not an image"))
+    fraction = one(source, "patient0006_4CH_ES_gt.nii.gz")
+    image = sitk.Cast(sitk.ReadImage(str(fraction)), sitk.sitkFloat32) + 0.5
+    sitk.WriteImage(image, str(fraction))
+    testing = source / "database_split/subgroup_testing.txt"
+    twice = (source / "database_split/subgroup_training.txt").read_text().split()[0]
+    testing.write_text(testing.read_text() + f"{twice}\npatientX\n")
+    shutil.copytree(source / "database_nifti/patient0001", source / "database_nifti/patient0777")
+    refused(
+        run,
+        source,
+        tmp_path,
+        "has 9 problems",
+        f"{frame} is 90 x",
+        f"{label} has label values outside 0-3: 4, 255",
+        f"{cut} is truncated or damaged",
+        f"{empty} is empty",
+        f"{text} cannot be read",
+        f"{fraction} has values that are no whole numbers from 0 to 255",
+        f"{twice} stands in the subgroup lists of training and testing",
+        "'patientX' is no patientNNNN",
+        "patient0777 stands in no subgroup list",
+    )
+
+
+@pytest.mark.parametrize("kind", ["nifti", "mhd"])
+def test_empty_subgroup(run, release, tmp_path, kind):
+    source = release(kind)
+    if kind == "nifti":
+        (source / "database_split/subgroup_testing.txt").write_text("\n")
+    else:
+        shutil.rmtree(source / "testing")
+    refused(run, source, tmp_path, "subgroup testing has no patients")
+
+
+def test_missing_list(run, release, tmp_path):
+    source = release("nifti")
+    (path := source / "database_split/subgroup_validation.txt").unlink()
+    refused(run, source, tmp_path, f"{path} is missing")
+
+
+def test_existing_output_is_refused_or_replaced_but_never_mixed(run, releases, tmp_path, tree):
+    out = tmp_path / "out"
+    assert extract(run, releases["nifti"], out, "--save_img_size", 64).code == 0
+    (out / "notes.txt").write_text("mine")
+    before = tree(out)
+    flags = ("--save_img_size", 32, "--view_names", "2CH_ED")
+    outcome = extract(run, releases["mhd"], out, *flags)
+    assert outcome.code == 2 and f"{out} already holds 2CH_ED, all_views" in outcome.err
+    assert "--overwrite True" in outcome.err and tree(out) == before
+    assert extract(run, releases["mhd"], out, *flags, "--overwrite", "True").code == 0
+    after = tree(out)
+    assert {k: v for k, v in after.items() if k[:4] in ("2CH_", "all_") and k[:6] != "2CH_ES"} == {
+        k: v for k, v in after.items() if "2CH_ED" in k or k.startswith(ALL_VIEWS)
+    }
+    assert after["notes.txt"] == b"mine"
+    assert {read_png(path).shape for path in (out / ALL_VIEWS).rglob("*.png")} == {(32, 32)}
+    assert {path.stem[:11] for path in (out / ALL_VIEWS / "images/training").iterdir()} == {
+        *(f"patient{number:04d}" for number in range(51, 59))
+    }
+
+
+def test_no_space_left(run, releases, tmp_path, monkeypatch, tree):
+    out = tmp_path / "out"
+    assert extract(run, releases["nifti"], out, "--save_img_size", 64).code == 0
+    before, write, written = tree(out), Path.write_bytes, []
+
+    def full(path, data):
+        written.append(path)
+        if len(written) > 30:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    outcome = extract(run, releases["nifti"], out, "--overwrite", "True")
+    assert outcome.code == 2 and "error: No space left on device" in outcome.err and len(written) > 30
+    assert tree(out) == before and not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_interrupted(run, releases, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extract_camus_data.resize_nearest", stop)
+    outcome = extract(run, releases["nifti"], tmp_path / "out")
+    assert outcome.code == 130 and not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--save_img_size", 8), "--save_img_size 8 8: one or two numbers from 16"),
+        (("--save_img_size", 64, 64, 64), "one or two numbers"),
+        (("--view_names", "3CH_ED"), "3CH_ED"),
+        (("--num_workers", -2), "--num_workers -2"),
+    ],
+)
+def test_impossible_settings(run, releases, tmp_path, flags, message):
+    refused(run, releases["nifti"], tmp_path, message, flags=flags)

@@ -1,0 +1,231 @@
+"""Anatomy, simulated ultrasound and the phantom release: closed forms first, then what a phantom must look like."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from anatomy import PHASES, VIEWS, Cone, LeftHeart, biplane_volume_ml, draw_patient
+from deformation import pieces
+from make_phantom_camus import number_patients, split_patients
+from medical_images import read_medical_image
+from phantom import ATRIUM, BACKGROUND, CAVITY, MYOCARDIUM, Raster, draw_chest, label_map, simulate
+from ultrasound import Probe, cone_coordinates, echo_envelope, log_compress, scan_convert
+
+PLAIN = LeftHeart(
+    apex_mm=np.array([0.0, 25.0]),
+    tilt=0.0,
+    length_mm=80.0,
+    half_width_mm=22.0,
+    widest=0.5,
+    taper=0.0,
+    bend_mm=0.0,
+    waves=np.zeros((2, 3)),
+    wall_mm=np.array([10.0, 10.0]),
+    apex_wall_mm=10.0,
+    atrium_length_mm=40.0,
+    atrium_width_mm=38.0,
+    atrium_tilt=0.0,
+)
+
+
+def patients(n: int):
+    return [draw_patient(np.random.default_rng([5, index])) for index in range(n)]
+
+
+def frames(n: int):
+    """(patient, view, phase, image, label) of n patients at a small size."""
+    for index, patient in enumerate(patients(n)):
+        for view in VIEWS:
+            chest = draw_chest(np.random.default_rng([6, index]))
+            for phase in PHASES:
+                raster = Raster(patient.cones[view], 160)
+                rng = np.random.default_rng([7, index])
+                yield patient, view, phase, *simulate(patient.hearts[view, phase], raster, view, chest, rng)
+
+
+def test_volume_of_an_ellipsoid():
+    wide = replace(PLAIN, half_width_mm=25.0)
+    expected = np.pi / 6 * 80 * 44 * 50 / 1000
+    assert biplane_volume_ml(PLAIN, wide) == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_longer_axis_counts():
+    assert biplane_volume_ml(replace(PLAIN, length_mm=88), PLAIN) == pytest.approx(
+        1.1 * biplane_volume_ml(PLAIN, PLAIN)
+    )
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_drawn_area_is_that_of_the_discs(tilt):
+    heart = replace(PLAIN, tilt=tilt, taper=0.7, widest=0.6, waves=np.full((2, 3), 0.03), bend_mm=2.0)
+    raster = Raster(Cone(150.0, np.radians(45)), 900)
+    area = np.sum(label_map(heart, raster) == CAVITY) * np.prod(raster.spacing_mm)
+    assert area == pytest.approx(heart.diameters(200).mean() * heart.length_mm, rel=0.01)
+
+
+def test_wall_has_the_drawn_thickness():
+    labels = label_map(PLAIN, raster := Raster(Cone(150.0, np.radians(45)), 900))
+    row = round((25 + 40) / raster.spacing_mm[0])  # half way down, where the sides run straight
+    left, right = np.array_split(labels[row], 2)
+    for side in (left, right):
+        assert np.sum(side == MYOCARDIUM) * raster.spacing_mm[1] == pytest.approx(10, abs=0.4)
+    above = np.sum(labels[: round(45 / raster.spacing_mm[0]), labels.shape[1] // 2] == MYOCARDIUM)
+    assert above * raster.spacing_mm[0] == pytest.approx(10, abs=0.4)
+
+
+def test_ejection_fraction_follows_from_the_volumes():
+    for patient in patients(30):
+        edv, esv = (biplane_volume_ml(*(patient.hearts[view, phase] for view in VIEWS)) for phase in PHASES)
+        assert patient.edv_ml == edv and patient.esv_ml == esv and esv < edv
+        assert patient.ef == pytest.approx(100 * (1 - esv / edv))
+        assert 15 < patient.ef < 80 and 30 < edv < 350
+
+
+def test_every_drawn_heart_has_each_structure_in_one_piece_and_in_its_place():
+    for patient in patients(30):
+        for (view, phase), heart in patient.hearts.items():
+            labels = label_map(heart, Raster(patient.cones[view], 200))
+            assert pieces(labels) == {CAVITY: 1, MYOCARDIUM: 1, ATRIUM: 1}, (view, phase)
+            depth = {value: np.nonzero(labels == value)[0] for value in (CAVITY, MYOCARDIUM, ATRIUM)}
+            assert depth[MYOCARDIUM].min() < depth[CAVITY].min() < depth[ATRIUM].min()  # apex up, atrium below
+            assert depth[ATRIUM].mean() > depth[CAVITY].max() - 12
+            below = labels[np.minimum(np.nonzero(labels == CAVITY)[0] + 1, 199), np.nonzero(labels == CAVITY)[1]]
+            assert np.sum(below == ATRIUM) > 8, "the cavity opens into the atrium at the mitral plane"
+
+
+def test_envelope_is_rayleigh_distributed_and_linear_in_the_amplitude():
+    probe = Probe(looks=1)
+    ones = np.ones((720, 224), np.float32)
+    envelope = echo_envelope(probe, ones, 150.0, 0.7, np.random.default_rng(0))[40:-40, 20:-20]
+    assert np.mean(envelope**2) == pytest.approx(1, rel=0.03)
+    assert envelope.mean() / envelope.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.03)  # 1.913
+    twice = echo_envelope(probe, 2 * ones, 150.0, 0.7, np.random.default_rng(0))[40:-40, 20:-20]
+    np.testing.assert_allclose(twice, 2 * envelope, rtol=1e-4)
+
+
+def test_compounding_averages_speckle():
+    ones = np.ones((720, 224), np.float32)
+    ratio = {}
+    for looks in (1, 4):
+        envelope = echo_envelope(Probe(looks=looks), ones, 150.0, 0.7, np.random.default_rng(0))
+        ratio[looks] = envelope.std() / envelope.mean()
+    assert ratio[4] == pytest.approx(ratio[1] / 2, rel=0.05)
+
+
+def test_speckle_width_follows_the_beam():
+    """Correlation of the envelope across the beams grows with the beam's width, along the beam it does not."""
+
+    def correlation(width, axis):
+        ones = np.ones((720, 224), np.float32)
+        envelope = echo_envelope(Probe(beam_width=width), ones, 150.0, 0.7, np.random.default_rng(0))
+        first, second = envelope.take(range(100, 200), axis), envelope.take(range(104, 204), axis)
+        return np.corrcoef(first.ravel(), second.ravel())[0, 1]
+
+    assert correlation(0.02, 1) > correlation(0.0095, 1) + 0.2
+    assert correlation(0.02, 0) == pytest.approx(correlation(0.0095, 0), abs=0.05)
+
+
+def test_log_compression():
+    decibels = np.array([10.0, 0.0, -30.0, -60.0, -90.0])
+    grey = log_compress(10 ** (decibels / 20), dynamic_range_db=60)
+    np.testing.assert_allclose(grey, [255, 255, 127.5, 0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("half_angle", [37.5, 45.0])
+def test_scan_conversion_puts_each_sample_at_its_place(half_angle):
+    angle, shape = np.radians(half_angle), (300, round(600 * np.sin(np.radians(half_angle))))
+    by_depth = np.repeat(np.linspace(0, 200, 500, dtype=np.float32)[:, None], 100, axis=1)
+    image = scan_convert(by_depth, 150.0, angle, shape)
+    radius, direction = cone_coordinates(150.0, angle, shape)
+    inside = (radius <= 150) & (np.abs(direction) <= angle)
+    assert np.array_equal(image == 0, ~inside) and 0.3 < inside.mean() < 0.8
+    assert np.abs(image[inside] - np.maximum(radius[inside] / 150 * 200, 1)).max() <= 0.51
+    by_angle = np.repeat(np.linspace(0, 200, 100, dtype=np.float32)[None, :], 500, axis=0)
+    image = scan_convert(by_angle, 150.0, angle, shape)
+    assert np.abs(image[inside] - np.maximum((direction[inside] / angle + 1) * 100, 1)).max() <= 0.51
+
+
+def test_phantom_frames_look_like_an_echo():
+    for patient, view, phase, image, labels in frames(6):
+        radius, direction = cone_coordinates(patient.cones[view].depth_mm, patient.cones[view].half_angle, image.shape)
+        inside = (radius <= patient.cones[view].depth_mm) & (np.abs(direction) <= patient.cones[view].half_angle)
+        assert np.array_equal(image > 0, inside), "0 means outside the cone, and nothing else"
+        grey = {value: image[(labels == value) & inside].mean() for value in (BACKGROUND, CAVITY, MYOCARDIUM, ATRIUM)}
+        assert grey[CAVITY] + 12 < grey[MYOCARDIUM], (view, phase, grey)
+        assert grey[ATRIUM] < grey[MYOCARDIUM]
+
+
+def test_phantoms_have_the_grey_levels_of_real_frames(camus):
+    packed = np.load(camus / "camus_224.npz")
+    some = slice(None, None, 19)
+    real = list(zip(packed["images"][some], packed["labels"][some], strict=True))
+    drawn = [(image, labels) for *_, image, labels in frames(6)]
+    for value in (BACKGROUND, CAVITY, MYOCARDIUM, ATRIUM):
+        means = [np.mean([i[(la == value) & (i > 0)].mean() for i, la in group]) for group in (real, drawn)]
+        areas = [np.mean([np.mean(la == value) for _, la in group]) for group in (real, drawn)]
+        assert means[1] == pytest.approx(means[0], abs=15), value
+        assert areas[1] == pytest.approx(areas[0], rel=0.35), value
+
+
+@pytest.mark.parametrize(("n", "expected"), [(3, (1, 1, 1)), (10, (8, 1, 1)), (40, (32, 4, 4)), (500, (400, 50, 50))])
+def test_split_sizes(n, expected):
+    splits = split_patients(n, seed=0)
+    assert tuple(splits.count(name) for name in ("training", "validation", "testing")) == expected
+
+
+def test_mhd_numbers_tell_the_splits_apart():
+    assert number_patients(["training", "testing", "validation", "training", "testing"], "mhd") == [51, 1, 1, 52, 2]
+
+
+def test_both_releases_hold_the_same_frames_and_what_is_reported(releases):
+    nifti = read_medical_image(next(releases["nifti"].rglob("patient0001_2CH_ED.nii.gz")))
+    same = [
+        path
+        for path in releases["mhd"].rglob("*_2CH_ED.mhd")
+        if np.array_equal(read_medical_image(path).pixels, nifti.pixels)
+    ]
+    assert len(same) == 1
+    assert read_medical_image(same[0]).spacing_mm == pytest.approx(nifti.spacing_mm, abs=1e-5)
+    assert nifti.pixels.shape[0] == 96 and nifti.spacing_mm[0] == pytest.approx(nifti.spacing_mm[1], rel=0.01)
+    info = dict(line.split(": ") for line in (same[0].parent / "Info_2CH.cfg").read_text().splitlines())
+    ejection = 100 * (1 - float(info["LVesv"]) / float(info["LVedv"]))
+    assert float(info["LVef"]) == pytest.approx(ejection, abs=0.2)
+
+
+def test_seed_alone_decides_whatever_the_workers(run, releases, tmp_path, tree):
+    again = ("--n_patients", 10, "--size", 96, "--release", "nifti")
+    assert run("make_phantom_camus", "--save_folder", tmp_path / "a", *again, "--num_workers", 2).code == 0
+    assert tree(tmp_path / "a") == tree(releases["nifti"])
+    assert run("make_phantom_camus", "--save_folder", tmp_path / "b", *again, "--seed", 1).code == 0
+    assert tree(tmp_path / "b") != tree(releases["nifti"])
+
+
+def test_phantoms_replace_phantoms_but_nothing_else(run, tmp_path, tree):
+    flags = ("--save_folder", tmp_path, "--n_patients", 3, "--size", 32)
+    assert run("make_phantom_camus", *flags).code == 0
+    before = tree(tmp_path)
+    refused = run("make_phantom_camus", *flags, "--seed", 1)
+    assert refused.code == 2 and "already holds database_nifti, database_split" in refused.err
+    assert tree(tmp_path) == before
+    assert run("make_phantom_camus", *flags, "--seed", 1, "--overwrite", "True").code == 0
+    after = tree(tmp_path)
+    assert after != before
+    (tmp_path / "database_nifti/PHANTOMS.txt").unlink()
+    del after["database_nifti/PHANTOMS.txt"]
+    outcome = run("make_phantom_camus", *flags, "--overwrite", "True")
+    assert outcome.code == 2 and "database_nifti holds no phantoms" in outcome.err and tree(tmp_path) == after
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--n_patients", 2), "--n_patients 2: from 3"),
+        (("--size", 8), "--size 8: from 32"),
+        (("--seed", -1), "--seed -1: must be 0 or more"),
+        (("--release", "dicom"), "dicom"),
+        (("--release", "mhd", "--n_patients", 501), "an MHD release has room for 500"),
+    ],
+)
+def test_impossible_settings(run, tmp_path, flags, message):
+    outcome = run("make_phantom_camus", "--save_folder", tmp_path / "out", *flags)
+    assert outcome.code == 2 and message in outcome.err and not (tmp_path / "out").exists()

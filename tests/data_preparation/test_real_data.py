@@ -1,0 +1,101 @@
+"""Real CAMUS frames against the golden vectors and against each other (skipped where the data is absent)."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from camus import VIEW_NAMES, parse_stem
+from deformation import deform, pieces
+from view_folders import read_metadata, read_png
+
+
+def call(run, source, out, *flags):
+    outcome = run("extract_camus_data", "--camus_data_folder", source, "--save_folder_path", out, *flags)
+    assert outcome.code == 0, outcome.err
+    return out
+
+
+@pytest.fixture
+def from_mhd(run, camus, tmp_path) -> Path:
+    """The five patients of the MHD release: all of them validation, so the other subgroups are empty."""
+    return call(run, camus / "mhd", tmp_path / "mhd", "--skip_incomplete", "True")
+
+
+def by_frame(folder: Path, kind: str) -> dict[tuple[str, str], np.ndarray]:
+    """(patient, view) -> pixels: the split of a patient differs between the releases."""
+    found = {}
+    for path in (folder / "all_views" / kind).rglob("*.png"):
+        stem = parse_stem(path.stem)
+        found[stem.patient, stem.view] = read_png(path)
+    return found
+
+
+def test_golden_frames_and_sector_labels(run, from_mhd, reference, tmp_path):
+    flags = ("--data_folder", from_mhd / "all_views", "--save_folder", tmp_path, "--add_augmentation", "False")
+    assert run("augment_camus_labels", *flags).code == 0
+    folders = {"image": "images", "label": "annotations", "sector_label": "sector_annotations"}
+    golden = np.load(reference / "data_preparation.npz")
+    assert len(golden.files) == 12
+    for name in golden.files:
+        stem, kind = name.split("/")
+        made = read_png(tmp_path / "all_views_sector" / folders[kind] / "validation" / f"{stem}.png")
+        assert made.dtype == golden[name].dtype and np.array_equal(made, golden[name]), name
+
+
+def test_mhd_metadata(from_mhd):
+    row = read_metadata(from_mhd / "2CH_ED")["patient0001_2CH_ED_validation"]
+    expected = {
+        "source": "training/patient0001/patient0001_2CH_ED.mhd",
+        "native_height": "778",
+        "native_width": "549",
+        "spacing_depth_mm": "0.154",
+        "spacing_lateral_mm": "0.308",
+        "image_quality": "Good",
+        "ef": "63.2",
+        "edv_ml": "94.0",
+        "esv_ml": "34.6",
+    }
+    assert {key: row[key] for key in expected} == expected
+
+
+def compare(first: Path, second: Path, least_correlation: float) -> int:
+    images, labels = ([by_frame(folder, kind) for folder in (first, second)] for kind in ("images", "annotations"))
+    common = sorted(set(images[0]) & set(images[1]))
+    for frame in common:
+        correlation = np.corrcoef(images[0][frame].ravel(), images[1][frame].ravel())[0, 1]
+        assert correlation > least_correlation, (frame, correlation)
+        assert np.mean(labels[0][frame] == labels[1][frame]) > 0.98, frame
+    return len(common)
+
+
+def test_native_nifti_agrees_with_mhd(run, camus, from_mhd, tmp_path):
+    native = call(run, camus / "native_4CH", tmp_path / "native", "--view_names", "4CH_ED", "4CH_ES")
+    assert compare(native, from_mhd, 0.99) == 10
+    outcome = run(
+        *("extract_camus_data", "--camus_data_folder", camus / "native_4CH", "--save_folder_path", tmp_path / "all")
+    )
+    assert outcome.code == 2 and "has 120 problems" in outcome.err, "2CH of 30 patients, ED and ES, image and label"
+
+
+def test_packed_nifti_agrees_with_mhd(run, camus, from_mhd, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["unpack.py", str(tmp_path / "packed"), "--patients", "5"])
+    runpy.run_path(str(camus / "unpack.py"), run_name="__main__")
+    packed = call(run, tmp_path / "packed", tmp_path / "out")
+    assert compare(packed, from_mhd, 0.97) == 20
+    assert {path.name for path in (packed / "2CH_ED/images/testing").iterdir()} == {
+        f"patient{number:04d}_2CH_ED_testing.png" for number in (27, 47, 51, 52, 187)
+    }
+
+
+def test_deformations_of_real_label_maps(from_mhd):
+    """Structures stay whole; few draws are rejected."""
+    rejected = []
+    for (patient, view), label in by_frame(from_mhd, "annotations").items():
+        before = pieces(label)
+        for repeat in range(3):
+            deformed, count = deform(label, f"{patient}_{view}_validation", repeat, seed=0)
+            assert all(1 <= pieces(deformed)[value] <= number for value, number in before.items())
+            rejected.append(count)
+    assert len(rejected) == 3 * 5 * len(VIEW_NAMES) and np.mean(rejected) < 0.3
