@@ -6,6 +6,7 @@ that an error is told once and ends all ranks.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -276,8 +277,14 @@ def run(
 
 
 def _disconnect() -> None:
+    """Leave the process group, on all ranks at once.
+
+    Whatever still refers to it (DistributedDataParallel is part of reference cycles) keeps its threads alive until the
+    interpreter ends, and then they abort the process.
+    """
     global _HOST_GROUP
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
         _HOST_GROUP = None
 
