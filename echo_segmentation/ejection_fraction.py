@@ -78,8 +78,8 @@ def volume_ml(labels: dict[str, np.ndarray], spacings_mm: dict[str, Sequence[flo
 
 
 def ejection_fraction(edv: float, esv: float) -> float:
-    """100 % * (end-diastolic - end-systolic) / end-diastolic volume; NaN where one of them is."""
-    return 100 * (edv - esv) / edv
+    """100 % * (end-diastolic - end-systolic) / end-diastolic volume; NaN where one is, or edv is 0."""
+    return 100 * (edv - esv) / edv if edv else float("nan")
 
 
 def agreement(measured: Sequence[float], reference: Sequence[float]) -> dict[str, float]:

@@ -46,12 +46,14 @@ def overlay(
 
 
 def pick_cases(rows: Sequence[Row], count: int) -> list[int]:
-    """Indices of `count` cases, from best to worst mean Dice, evenly spread in rank: the extremes are among them."""
+    """Indices of `count` cases, from best to worst mean Dice, evenly spread in rank; the median is among them."""
     dice = np.array([column(rows, s, "dice") for s in structures_in(rows)])
     defined = np.isfinite(dice)
     score = np.where(defined, dice, 0).sum(0) / np.maximum(defined.sum(0), 1)
-    order = np.argsort(-score, kind="stable")
-    return order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))].tolist()
+    ranks = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    if len(ranks) > 2:
+        ranks[len(ranks) // 2] = len(rows) // 2
+    return np.argsort(-score, kind="stable")[ranks].tolist()
 
 
 def dice_boxes(path: Path, rows: Sequence[Row]) -> None:

@@ -130,11 +130,11 @@ def draw(case_set: CaseSet, predictions: np.ndarray, rows: Sequence[Row], overla
     """dice.png, and overlays.png of cases from best to worst."""
     dice_boxes(folder / "dice.png", rows)
     panels = []
-    for index in pick_cases(rows, overlays) if overlays else []:
+    for index in pick_cases(rows, overlays):
         dice = "  ".join(f"{rows[index][f'{s}_dice']:.2f}" for s in structures_in(rows))
         image, reference = case_set[index]
         panels.append((f"{case_set.cases[index].stem}\nDice {dice}", image, predictions[index], reference))
-    if panels:
+    if panels:  # from the best case to the worst
         overlay_sheet(folder / "overlays.png", panels)
 
 

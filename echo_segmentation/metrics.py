@@ -4,6 +4,7 @@ A structure that is absent in both maps is not judged: all its values are NaN, a
 of them, its Dice is 0; its distances are NaN, as there is no surface to measure to, and it counts as `missed`.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ CAMUS_STRUCTURES = {"lv_endo": (1,), "lv_epi": (1, 2), "la": (3,)}
 LABEL_NAMES = ("background", "lv_cavity", "lv_myocardium", "left_atrium")
 METRICS = ("dice", "hd95", "hd", "msd")
 MARGIN = 2
+warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own functions, on each other
 
 
 def structures_of(num_classes: int) -> dict[str, tuple[int, ...]]:

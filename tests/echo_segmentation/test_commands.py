@@ -1,0 +1,185 @@
+"""Arguments and input are checked first, in one line with exit code 2, and before anything slow is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model import build_camus_unet
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parents[2] / "echo_segmentation"
+SLOW = ("torch", "monai", "segmentation_models_pytorch", "albumentations", "matplotlib", "scipy")
+
+
+@pytest.mark.parametrize("command", ["runner", "test_model"])
+@pytest.mark.parametrize(
+    ("flags", "code"), [(["--help"], 0), (["--data-dir", "/no/%s/", "--model-path", "/no.pth"], 2)]
+)
+def test_help_and_a_wrong_path_are_answered_before_slow_imports(command, flags, code):
+    program = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+sys.argv = ["{command}.py", *{flags!r}]
+import runpy
+try:
+    runpy.run_path({str(FOLDER / (command + ".py"))!r}, run_name="__main__")
+except SystemExit as exit_:
+    print("exit", exit_.code)
+print("slow", sorted(set({SLOW!r}) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert f"exit {code}" in done.stdout
+    assert "slow []" in done.stdout
+    if code:
+        assert done.stderr.startswith("error: --data-dir /no/%s/: /no/images is not a folder")
+
+
+def test_help_names_every_setting_in_words(train, capsys):
+    with pytest.raises(SystemExit) as raised:
+        train("--help")
+    said = capsys.readouterr().out
+    assert raised.value.code == 0
+    for words in ("data", "pin_memory", "Passes over the training images", "Learning rate of Adam"):
+        assert words in said
+
+
+@pytest.mark.parametrize("written", [("--augment", "False"), ("--augment=no",), ("--augment", "F")])
+def test_words_for_no(hearts, train, tiny, tmp_path, written):
+    assert train("--data-dir", hearts, "--output-dir", tmp_path, *tiny, *written, "--epochs", "0") == 2
+    from settings import TrainSettings
+
+    from command import parse_settings
+
+    assert parse_settings(TrainSettings, ["--data_dir", "x", *written]).augment is False
+    assert parse_settings(TrainSettings, ["--data-dir", "x", "--augment"]).augment is True
+
+
+def fails(command, capsys, *flags) -> str:
+    """Runs the command, which must end with exit code 2; what it says of it."""
+    assert command(*flags) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "message"),
+    [
+        ("{0}/%s/%s", "%s may stand once"),
+        ("{0}/%d/", "the only place holder is %s"),
+        ("{0}/images", "a folder that holds images and annotations"),
+        ("{0}/x%s", "is not a folder"),
+    ],
+)
+def test_wrong_data_folders(train, hearts, capsys, data_dir, message):
+    assert message in fails(train, capsys, "--data-dir", data_dir.format(hearts))
+
+
+def test_unpaired_files_are_all_named(train, make_folder, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"training": 2, "validation": 1})
+    images, annotations = (sorted((data / kind / "training").iterdir()) for kind in ("images", "annotations"))
+    images[0].unlink()
+    annotations[3].unlink()
+    said = fails(train, capsys, "--data-dir", data)
+    assert f"{annotations[0]}: no image" in said
+    assert f"{images[3]}: no annotation" in said
+
+
+def test_a_missing_or_empty_split(train, make_folder, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"training": 1})
+    assert "validation is not there" in fails(train, capsys, "--data-dir", data)
+    for kind in ("images", "annotations"):
+        (data / kind / "validation").mkdir()
+    assert "no PNG files" in fails(train, capsys, "--data-dir", data)
+
+
+def test_sector_labels_are_sent_to_be_converted(train, make_folder, tmp_path, capsys):
+    data = make_folder(tmp_path / "data")
+    file = next((data / "annotations" / "testing").iterdir())
+    labels = np.asarray(Image.open(file)).copy()
+    labels[-8:] = 4
+    Image.fromarray(labels).save(file)
+    said = fails(train, capsys, "--data-dir", data)
+    assert "prepare_inference4segmentation.py" in said
+    assert file.name in said
+    (data / "annotations").rename(data / "sector_annotations")
+    assert "prepare_inference4segmentation.py" in fails(train, capsys, "--data-dir", data)
+
+
+@pytest.mark.parametrize(("top", "message"), [(255, "scaled to be seen"), (4, "--num-classes 3")])
+def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, message):
+    data = make_folder(tmp_path / "data")
+    Image.fromarray(np.full((64, 64), top, np.uint8)).save(next((data / "annotations" / "training").iterdir()))
+    classes = 3 if top == 4 else 4
+    assert message in fails(train, capsys, "--data-dir", data, "--num-classes", classes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--lr", "0.1", "--min-lr", "0.2"], "0 <= min-lr <= lr"),
+        (["--num-classes", "1"], "must be at least 2"),
+        (["--epochs", "many"], "many"),
+        (["--no-such-flag", "1"], "no-such-flag"),
+        (["--img-size", "100", "--gpu", "cpu"], "takes multiples of 32 from 64 up"),
+        (["--img-size", "128", "--model-name", "camus-unet", "--gpu", "cpu"], "multiples of 128 from 256 up"),
+        (["--gpu", "cuda:77"], "--gpu cuda:77: is not there"),
+        (["--gpu", "fast"], "--gpu fast: expected is"),
+        (["--model-path", "none.pth"], "none.pth: no such file"),
+    ],
+)
+def test_wrong_settings_of_training(train, hearts, tmp_path, capsys, flags, message):
+    assert message in fails(train, capsys, "--data-dir", hearts, "--output-dir", tmp_path / "o", *flags)
+
+
+def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, capsys):
+    torch.save(build_camus_unet(4).state_dict(), tmp_path / "camus.pth")
+    said = fails(
+        train, capsys, "--data-dir", hearts, "--output-dir", tmp_path, *tiny, "--model-path", tmp_path / "camus.pth"
+    )
+    assert "model_name='camus-unet'" in said
+    assert "model_name='unet'" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "needed are --data-dir and --model-path"),
+        (["--data-dir", "{hearts}"], "needed are --data-dir and --model-path"),
+        (["--data-dir", "{hearts}", "--model-path", "{hearts}/none.pth"], "none.pth: no such file"),
+        (["--data-dir", "{hearts}", "--model-path", "{model}", "--mean", "0.1"], "go together"),
+        (["--data-dir", "{hearts}", "--model-path", "{model}", "--num-classes", "5"], "--num-classes 5"),
+        (["--data-dir", "{hearts}", "--model-path", "{model}", "--img-size", "36"], "multiples of 8 from 16 up"),
+        (["--data-dir", "{hearts}", "--model-path", "{hearts}/metadata.csv"], "not a checkpoint"),
+        (["--data-dir", "{hearts}", "--model-path", "{run}/last.pth"], "take model.pth"),
+        (["--compare", "{hearts}", "{run}"], "no metrics.csv"),
+    ],
+)
+def test_wrong_settings_of_testing(judge, hearts, trained, tmp_path, capsys, flags, message):
+    places = {"hearts": hearts, "run": trained, "model": trained / "model.pth"}
+    filled = [flag.format(**places) for flag in flags]
+    assert message in fails(judge, capsys, *filled, "--output-dir", tmp_path)
+
+
+def test_a_published_checkpoint_without_training_images(judge, make_folder, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"testing": 1})
+    torch.save(build_camus_unet(4).state_dict(), tmp_path / "camus.pth")
+    said = fails(
+        judge, capsys, "--data-dir", data, "--model-path", tmp_path / "camus.pth", "--output-dir", tmp_path / "o"
+    )
+    assert "give --mean and --std, or training images" in said
+
+
+def test_metadata_that_cannot_be_used(judge, make_folder, trained, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"testing": 1})
+    file = data / "metadata.csv"
+    file.write_text(file.read_text().replace("400", "-400", 1))
+    flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", tmp_path / "o")
+    assert "native_height is '-400'" in fails(judge, capsys, *flags)
+    file.write_text("stem,patient\na,b\n")
+    assert "columns native_height, native_width" in fails(judge, capsys, *flags)

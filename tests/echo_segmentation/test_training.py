@@ -1,0 +1,146 @@
+"""A whole run on drawn hearts: what it writes, that it learns, and that resuming equals not stopping."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import training
+from checkpoint import read_checkpoint
+from model import build_network
+from PIL import Image
+from training import learning_rate, make_loss
+
+
+def read_log(folder) -> list[dict[str, str]]:
+    with open(folder / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_weights(first, second):
+    states = [torch.load(folder / "model.pth", weights_only=True) for folder in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        assert torch.equal(states[0][name], states[1][name]), name
+
+
+def test_the_network_learns(trained):
+    log = read_log(trained)
+    assert float(log[-1]["loss"]) < 0.5 * float(log[0]["loss"])
+    overall = json.loads((trained / "summary.json").read_text())["overall"]
+    assert min(structure["dice"]["mean"] for structure in overall.values()) > 0.6
+
+
+def test_log_has_the_published_columns_and_judges_the_test_split_once(trained):
+    log = read_log(trained)
+    assert list(log[0]) == ["epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean"]
+    assert [row["epoch"] for row in log] == [str(epoch) for epoch in range(1, 41)]
+    assert all(row["test_loss"] == row["test_dice_mean"] == "" for row in log[:-1])
+    with open(trained / "metrics.csv", newline="") as file:
+        cases = [[float(row[f"{s}_dice"]) for s in ("lv_endo", "lv_epi", "la")] for row in csv.DictReader(file)]
+    assert float(log[-1]["test_dice_mean"]) == pytest.approx(np.mean(cases), abs=1e-5)
+
+
+def test_the_checkpoint_is_the_best_epoch_and_says_how_it_was_made(trained, hearts):
+    checkpoint = read_checkpoint(trained / "model.pth")
+    log, said = read_log(trained), checkpoint.description
+    best = max(log, key=lambda row: float(row["val_dice_mean"]))
+    assert said["epoch"] == int(best["epoch"])
+    assert said["val_dice_mean"] == float(best["val_dice_mean"])
+    assert said["labels"] == ["background", "lv_cavity", "lv_myocardium", "left_atrium"]
+    assert said["settings"]["epochs"] == 40
+    assert said["settings"]["data_dir"] == str(hearts)
+    assert said["settings"] == json.loads((trained / "settings.json").read_text())
+    build_network(checkpoint.architecture).load_state_dict(checkpoint.weights, strict=True)
+
+
+def test_predictions_are_label_maps_and_figures_are_drawn(trained, hearts):
+    names = {file.name for file in (hearts / "images" / "testing").iterdir()}
+    assert {file.name for file in (trained / "predictions").iterdir()} == names
+    for file in (trained / "predictions").iterdir():
+        labels = np.asarray(Image.open(file))
+        assert labels.shape == (32, 32)
+        assert labels.max() <= 3
+    for name in ("dice", "overlays", "ejection_fraction"):
+        assert np.asarray(Image.open(trained / "figures" / f"{name}.png")).std() > 0
+    for split in ("train", "val", "test"):
+        assert list((trained / "logs" / split).glob("events*"))
+    assert not list(trained.rglob("*.tmp*"))
+
+
+@pytest.mark.parametrize("flags", [(), ("--loss", "dice_ce", "--encoder-name", "timm-efficientnet-b0")])
+def test_resuming_equals_not_stopping(train, hearts, tiny, tmp_path, monkeypatch, flags):
+    """Stopped in the middle of an epoch; the efficientnet drops paths at random while it trains."""
+    command = ("--data-dir", hearts, *tiny, "--batch-size", "6", "--epochs", 3, "--test-viz-num", 0, *flags)
+    assert train(*command, "--output-dir", tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+
+        def stop_in_third_epoch(step, *schedule):
+            if step == 7:
+                raise KeyboardInterrupt
+            return learning_rate(step, *schedule)
+
+        patch.setattr(training, "learning_rate", stop_in_third_epoch)
+        assert train(*command, "--output-dir", tmp_path / "stopped") == 130
+    assert len(read_log(tmp_path / "stopped")) == 2
+    assert train(*command, "--output-dir", tmp_path / "stopped") == 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+    for name in ("log.csv", "metrics.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+def test_a_finished_run_is_only_judged_again(train, trained, hearts, tiny, tmp_path, capsys):
+    before = (trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes()
+    assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40) == 0
+    assert "epoch 40" in capsys.readouterr().out
+    assert before == ((trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes())
+
+
+def test_other_settings_or_images_are_refused_by_name(train, trained, hearts, tiny, make_folder, tmp_path, capsys):
+    command = ("--output-dir", trained, *tiny)
+    assert train("--data-dir", hearts, *command, "--epochs", 41, "--loss", "dice_ce") == 2
+    error = capsys.readouterr().err
+    assert "--epochs: 40 there, 41 now" in error
+    assert "--loss: ce there, dice_ce now" in error
+    assert "--output-dir:" not in error
+    other = make_folder(tmp_path / "other", {"training": 5, "validation": 1})
+    assert train("--data-dir", other, *command, "--epochs", 40) == 2
+    assert "training images are others" in capsys.readouterr().err
+
+
+def test_the_seed_decides_and_a_checkpoint_can_be_the_start(train, trained, make_folder, tiny, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"training": 2, "validation": 1})
+    command = ("--data-dir", data, *tiny, "--epochs", 1, "--test-viz-num", 0)
+    for name, flags in {"a": [], "b": [], "c": ["--seed", 1], "d": ["--model-path", trained / "model.pth"]}.items():
+        assert train(*command, "--output-dir", tmp_path / name, *flags) == 0
+    assert "no testing split" in capsys.readouterr().out
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    losses = {name: float(read_log(tmp_path / name)[0]["val_loss"]) for name in "acd"}
+    assert losses["a"] != losses["c"]
+    assert losses["d"] < 0.5 * losses["a"]
+
+
+def test_patience_ends_a_run(train, make_folder, tiny, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"training": 1, "validation": 1})
+    flags = ("--patience", 1, "--epochs", 30, "--lr", "0", "--min-lr", "0", "--test-viz-num", 0)
+    assert train("--data-dir", data, *tiny, "--output-dir", tmp_path / "o", *flags) == 0
+    assert "no better validation Dice" in capsys.readouterr().out
+    log = read_log(tmp_path / "o")
+    best = max(range(len(log)), key=lambda i: float(log[i]["val_dice_mean"]))
+    assert len(log) == best + 2 < 30
+
+
+def test_learning_rate_falls_along_half_a_cosine():
+    rates = [learning_rate(step, 101, 1e-3, 1e-4) for step in range(101)]
+    assert (rates[0], rates[-1]) == (pytest.approx(1e-3), pytest.approx(1e-4))
+    assert rates[50] == pytest.approx(5.5e-4)
+    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+
+
+def test_losses_by_hand():
+    logits, labels = torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[0, :2] = 1
+    assert make_loss("ce")(logits, labels).item() == pytest.approx(math.log(2))
+    assert make_loss("dice_ce")(logits, labels).item() == pytest.approx(math.log(2) + 0.5, abs=1e-5)
