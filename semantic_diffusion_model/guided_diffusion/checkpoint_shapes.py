@@ -29,8 +29,8 @@ def settings_from_shapes(
 
 
 def _read(state_dict: Mapping[str, torch.Tensor], img_size: int, no_instance: bool) -> dict[str, Any]:
-    num_channels = state_dict["input_blocks.0.0.weight"].shape[0]
-    upsamplings = [kind for key in state_dict if (kind := _upsampling(key))]
+    num_channels = state_dict["time_embed.0.weight"].shape[1]
+    upsamplings = dict(found for key in state_dict if (found := _upsampling(key)))
     levels = 1 + len(upsamplings)
     blocks = 1 + max(int(key.split(".")[1]) for key in state_dict if key.startswith("output_blocks."))
     per_level = blocks // levels  # residual blocks, and one that changes the resolution (the first convolution counts)
@@ -50,13 +50,13 @@ def _read(state_dict: Mapping[str, torch.Tensor], img_size: int, no_instance: bo
         "class_cond": bool(conditions),
     }
     if upsamplings:
-        known["resblock_updown"] = upsamplings[0] == "in_layers"
+        known["resblock_updown"] = "in_layers" in upsamplings.values()
     if conditions:
         known["num_classes"] = conditions[0] - (not no_instance)
     return known
 
 
-def _upsampling(key: str) -> str | None:
-    """ "in_layers" (a residual block) or "conv" if `key` is the one weight that marks an up-sampling, else None."""
-    match = re.fullmatch(r"output_blocks\.\d+\.[1-9]\.(in_layers\.\d+|conv)\.weight", key)
-    return match[1].split(".")[0] if match else None
+def _upsampling(key: str) -> tuple[str, str] | None:
+    """If `key` belongs to an up-sampling: its block, and "in_layers" (a residual block) or "conv"; else None."""
+    match = re.fullmatch(r"output_blocks\.(\d+)\.[1-9]\.(in_layers|conv)\b.*\.weight", key)
+    return (match[1], match[2]) if match else None

@@ -6,6 +6,7 @@ along in the state dict's `_metadata`, which PyTorch keeps and ignores.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -138,7 +139,9 @@ def read_torch(path: str) -> Any:
                 f"{path} is a pickle that holds more than tensors and could run code: it is not opened"
             ) from None
         raise UserError(f"{path} is truncated, or no checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError):
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which the reader of zip files raises
+            raise
         raise UserError(f"{path} is truncated, or no checkpoint") from None
 
 

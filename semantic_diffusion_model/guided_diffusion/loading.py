@@ -83,10 +83,10 @@ class Examples:
     def condition(self, indices: Sequence[int]) -> Condition | None:
         """The condition of these examples, as they are on disk."""
         parts = [self.get(index) for index in indices]
-        return make_condition([part[1] for part in parts], [part[2] for part in parts], self.settings)
+        return make_condition([part[1] for part in parts], [part[2] for part in parts], self.settings, training=False)
 
     def microbatch(self, indices: Sequence[int]) -> Microbatch:
-        """These examples as they are on disk."""
+        """These examples as they are on disk, for evaluation."""
         images = torch.stack([self.get(index)[0] for index in indices])
         return Microbatch(indices[0], images, self.condition(indices))
 
@@ -151,8 +151,12 @@ def make_condition(
     edges: Sequence[torch.Tensor | None],
     settings: Settings,
     dropped: torch.Tensor | None = None,
+    training: bool = True,
 ) -> Condition | None:
-    """The network's condition from label maps [H, W]; None for an unconditional model."""
+    """The network's condition from label maps [H, W]; None for an unconditional model.
+
+    `training` False leaves out what only the backward pass needs.
+    """
     if not settings.class_cond:
         return None
     return Condition.from_labels(
@@ -162,6 +166,7 @@ def make_condition(
         dropped=dropped,
         factors=tuple(2**level for level in range(len(settings.multipliers()))),
         mode=settings.modulation,
+        training=training,
     )
 
 

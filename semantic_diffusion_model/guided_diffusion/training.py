@@ -104,7 +104,7 @@ class TrainingRun:
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(seed_of(settings.seed, "weights"))
         self.network = build_network(settings).to(world.device)
-        self.diffusion = build_diffusion(settings, timestep_respacing="")
+        self.diffusion = build_diffusion(settings)
         self.optimiser = Optimiser(self.network.parameters(), settings, self.precision, world.device)
         self.averages = Averages(self.network, settings.ema_rates(), settings.ema_warmup)
         steps = self.diffusion.num_timesteps
