@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from dataset import CaseSet
 from ejection_fraction import agreement, ejection_fraction, volume_ml
 from figures import bland_altman, dice_boxes, overlay_sheet, pick_cases
@@ -68,8 +68,12 @@ def judge_cases(case_set: CaseSet, predictions: np.ndarray, num_classes: int) ->
         spacing = spacing_mm(case, case_set.size) if unit == "mm" else (1.0, 1.0)
         return known | {"unit": unit} | judge_case(predictions[index], case_set[index][1], structures, spacing)
 
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(row, range(len(case_set))))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a case is small: starting threads for it costs more than they give
+    try:
+        return [row(index) for index in range(len(case_set))]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def spacing_mm(case: Case, size: int) -> tuple[float, float]:

@@ -13,18 +13,23 @@ ORDER_STREAM, AUGMENT_STREAM = 0, 1
 
 
 class AddressedCases(Dataset):
-    """Cases by address (epoch, index): image and label, (size, size) uint8 tensors."""
+    """Cases by address (epoch, index): image and label, (size, size) uint8 arrays."""
 
     def __init__(self, case_set: CaseSet, seed: int, augmented: bool):
         self.case_set, self.seed = case_set, seed
         self.transform = training_transform() if augmented else None
 
-    def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, address: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         epoch, index = address
         image, label = self.case_set[index]
         if self.transform is not None:
             image, label = augment(self.transform, image, label, (self.seed, AUGMENT_STREAM, epoch, index))
-        return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(label))
+        return image, label
+
+
+def collate(cases: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels, each (batch, size, size) uint8. NumPy stacks them: torch would wake its threads for it."""
+    return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*cases, strict=True))
 
 
 class EpochBatches:
@@ -72,6 +77,7 @@ def make_loader(
     return DataLoader(
         AddressedCases(case_set, seed, augmented),
         batch_sampler=EpochBatches(len(case_set), batch_size, seed, shuffle),
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory and device.type == "cuda",

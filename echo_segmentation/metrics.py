@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.metrics import compute_dice
+from monai.metrics.utils import get_edge_surface_distance
 
 # The structures that CAMUS reports on, as sets of classes; the epicardium encloses cavity and myocardium.
 CAMUS_STRUCTURES = {"lv_endo": (1,), "lv_epi": (1, 2), "la": (3,)}
@@ -32,8 +33,8 @@ def label_names(num_classes: int) -> list[str]:
 
 def structure_masks(labels: torch.Tensor, structures: dict[str, tuple[int, ...]]) -> torch.Tensor:
     """Label maps (batch, height, width) -> boolean masks (batch, structures, height, width)."""
-    masks = [torch.isin(labels, torch.tensor(c, device=labels.device)) for c in structures.values()]
-    return torch.stack(masks, dim=1)
+    masks = [sum(labels == value for value in classes) for classes in structures.values()]  # classes exclude each other
+    return torch.stack(masks, dim=1).bool()
 
 
 def dice_scores(predicted: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -57,12 +58,12 @@ def surface_distances(predicted: np.ndarray, reference: np.ndarray, spacing: Seq
     rows, columns = np.nonzero(predicted | reference)  # nothing outside of this box matters
     box = (slice(max(rows.min() - MARGIN, 0), rows.max() + MARGIN + 1),)
     box += (slice(max(columns.min() - MARGIN, 0), columns.max() + MARGIN + 1),)
-    pair = [torch.from_numpy(np.pad(mask[box], MARGIN))[None, None] for mask in (predicted, reference)]
-    options = {"include_background": True, "spacing": list(spacing)}
+    pair = [torch.from_numpy(np.pad(mask[box], MARGIN)) for mask in (predicted, reference)]
+    _, (there, back), _ = get_edge_surface_distance(*pair, spacing=list(spacing), symmetric=True)
     return {
-        "hd95": compute_hausdorff_distance(*pair, percentile=95, **options).item(),
-        "hd": compute_hausdorff_distance(*pair, **options).item(),
-        "msd": compute_average_surface_distance(*pair, symmetric=True, **options).item(),
+        "hd95": max(there.quantile(0.95).item(), back.quantile(0.95).item()),
+        "hd": max(there.max().item(), back.max().item()),
+        "msd": torch.cat([there, back]).mean().item(),
     }
 
 
