@@ -199,11 +199,16 @@ def merge_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) 
         img_size = settings.img_size if "img_size" in given else known.get("img_size", settings.img_size)
         no_instance = settings.no_instance if "no_instance" in given else known.get("no_instance", True)
         known |= settings_from_shapes(checkpoint.state_dict, img_size, no_instance)
-    for name in given & known.keys():
+    return adopt_settings(settings, given, known, checkpoint.path)
+
+
+def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
+    """`settings` with those that are `known` of the checkpoint at `where`. Raises UserError as `merge_settings`."""
+    for name in sorted(given & known.keys()):
         if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings):
             raise UserError(
-                f"--{name} {getattr(settings, name)}: the checkpoint {checkpoint.path} has {known[name]}; leave the "
-                "flag out, or choose another checkpoint"
+                f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
+                "choose another checkpoint"
             )
     merged = dataclasses.replace(settings, **known)
     merged.check_network()

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from command import UserError
-from config import SamplingSettings, Settings, names
+from config import MODEL_SETTINGS, SamplingSettings, Settings, names
 from guided_diffusion import checkpoints, storage
 from guided_diffusion.datasets import Pair
 
@@ -155,6 +155,18 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
         warn(f"warning: only the weights of {path} are used: {error}")
         return None
     return folder, step
+
+
+def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int] | None) -> Settings:
+    """`settings` with the network of the run that `start` belongs to, or else of --resume_checkpoint.
+
+    Raises UserError where a `given` flag disagrees.
+    """
+    if start is None:
+        return checkpoints.merge_settings(settings, given, checkpoints.read_checkpoint(settings.resume_checkpoint))
+    before = read_state(*start)["run"]["settings"]
+    known = {name: before[name] for name in MODEL_SETTINGS if name in before}
+    return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
 
 
 def check_writable(folder: str) -> None:

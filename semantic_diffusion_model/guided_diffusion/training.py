@@ -60,8 +60,8 @@ def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings
         resuming.check_writable(settings.savedir)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
     start = resuming.find_starting_point(settings, warn)
-    if start is None and settings.resume_checkpoint:
-        settings = checkpoints.merge_settings(settings, given, checkpoints.read_checkpoint(settings.resume_checkpoint))
+    if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
+        settings = resuming.take_network_settings(settings, given, start)
     settings.check_network()
     examples = Examples(find_pairs(settings, ["training"]), settings)
     validation = None
