@@ -176,14 +176,22 @@ def start(device_setting: str = "auto") -> World:
 
 
 def _mpi_world(expected: int) -> tuple[World, Any]:
-    from mpi4py import MPI  # importing it starts MPI, which a process alone neither needs nor may be able to
+    import mpi4py
 
-    communicator = MPI.COMM_WORLD
-    if communicator.size != expected:
+    # Look at the library before it starts: one that finds itself under a launcher it does not know ends the process.
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI  # not at the top: alone, a process neither needs MPI nor may be able to load it
+
+    foreign = "OMPI_COMM_WORLD_SIZE" in os.environ and MPI.get_vendor()[0] != "Open MPI"
+    if not foreign and not MPI.Is_initialized():
+        MPI.Init_thread()
+    communicator = None if foreign else MPI.COMM_WORLD
+    seen = communicator.size if communicator else "another launcher's"
+    if seen != expected:
         library = MPI.Get_library_version().splitlines()[0].strip("\0 ")
         raise AgreedError(
-            f"the launcher started {expected} processes, but the MPI that mpi4py loaded ({library}) sees "
-            f"{communicator.size}: each would train alone into one folder. Use the mpiexec of that MPI "
+            f"the launcher started {expected} processes, but for the MPI that mpi4py loaded ({library}) the number is "
+            f"{seen}: each would train alone into one folder. Use the mpiexec of that MPI "
             f"({os.path.join(sys.prefix, 'bin', 'mpiexec')}, or `make setup MPI=system` for the cluster's), or torchrun"
         )
     node = communicator.Split_type(MPI.COMM_TYPE_SHARED)

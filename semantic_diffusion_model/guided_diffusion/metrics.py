@@ -35,7 +35,7 @@ class StepMetrics:
 
     @torch.no_grad()
     def add_gradient_norm(self, norm: torch.Tensor) -> None:
-        """Add the norm of a step's gradient, the same on all ranks."""
+        """Add the norm of a step's gradient; to be called on one rank."""
         finite = norm.isfinite()
         self.sums[-1, 0, 0] += torch.where(finite, norm, 0)
         self.sums[-1, 1, 0] += finite

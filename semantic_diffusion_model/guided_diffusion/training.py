@@ -237,7 +237,9 @@ class TrainingRun:
             drawn.append((t, losses["loss"].detach()))
         if world.size > 1 and not settings.distributed_data_parallel:
             average_gradients(self.network.parameters(), world.size)
-        self.metrics.add_gradient_norm(self.optimiser.step(learning_rate(self.step, settings)))
+        norm = self.optimiser.step(learning_rate(self.step, settings))
+        if world.is_main:  # the same on all ranks: told once, sums do not depend on their number
+            self.metrics.add_gradient_norm(norm)
         self.averages.update()
         if settings.schedule_sampler != "uniform":
             t, loss = (torch.cat(parts) for parts in zip(*drawn, strict=True))

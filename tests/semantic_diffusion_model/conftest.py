@@ -29,6 +29,12 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks this small gain nothing from more, and on a busy machine threads that wait for one another lose much."""
+    torch.set_num_threads(1)
+
+
 def write_pictures(folder: Path, count: int, size: int = 16, classes: int = 5, seed: int = 0) -> None:
     """Grey images and label maps p1.png .. in the layout of camus, `count` for training and half as many besides."""
     generator = np.random.default_rng(seed)
@@ -49,6 +55,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     write_pictures(folder, 10)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_changes() -> dict:
+    """The settings of `tiny` that are not the defaults."""
+    return TINY
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from guided_diffusion.metrics_log import MACHINE_COLUMNS
 from guided_diffusion.resuming import newest_complete
 from guided_diffusion.training import train
 
-# Everything that has a state of its own is on: two averages, timesteps by their losses, dropout, clipping, microbatches.
+# Everything with a state of its own is on: two averages, timesteps by their losses, dropout, clipping, microbatches.
 RICH = {
     "batch_size_train": 4,
     "microbatch": 3,
