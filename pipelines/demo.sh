@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# The whole chain, by the README's own commands at a small size: phantoms (or your CAMUS folder) in, a picture of
+# synthetic echoes and a Dice table out.
+#
+#   pipelines/demo.sh                  phantoms, in demo/
+#   pipelines/demo.sh /path/to/camus   a CAMUS release (MHD or NIfTI), in demo_camus/
+#
+# Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
+# start clean. Settings (environment): DEMO_FOLDER, DEMO_STEPS (of the diffusion training), DEMO_REPEAT (synthetic images
+# per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most), DEMO_RANKS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] && CAMUS=$(realpath "$1") || CAMUS=
+export NO_ALBUMENTATIONS_UPDATE=1
+SIZE=64
+RANKS=${DEMO_RANKS:-2}
+OUT=${DEMO_FOLDER:-demo${CAMUS:+_camus}}
+STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 400 || echo 40)}
+REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
+SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 800 || echo 0)}
+EPOCHS=${DEMO_EPOCHS:-$([ "$CAMUS" ] && echo 15 || echo 40)}
+NETWORK="--img_size $SIZE --num_channels 32 --channel_mult 1,1,2 --num_res_blocks 1
+         --attention_resolutions 16 --num_head_channels 32"
+mkdir -p "$OUT/.done"
+[ -e "$OUT/.done/1" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
+
+# step NUMBER TITLE COMMAND...: print and run a command, unless it ran to its end before with the same words.
+step() {
+    local number=$1 title=$2
+    shift 2
+    printf '\n[%s/10] %s\n$ %s\n' "$number" "$title" "$*"
+    if [ "$(cat "$OUT/.done/$number" 2>/dev/null)" = "$*" ]; then
+        echo "done before"
+        return
+    fi
+    if [ -e "$OUT/.done/$number" ]; then
+        echo "error: $OUT/ was made with other settings: delete it, or give another DEMO_FOLDER" >&2
+        exit 2
+    fi
+    "$@"
+    printf '%s' "$*" >"$OUT/.done/$number.tmp"
+    mv "$OUT/.done/$number.tmp" "$OUT/.done/$number"
+}
+
+if [ -z "$CAMUS" ]; then
+    CAMUS=$OUT/camus
+    step 1 "Draw 40 phantom patients" \
+        python data_preparation/make_phantom_camus.py --save_folder "$CAMUS" --n_patients 40 --overwrite True
+fi
+step 2 "Extract the frames" \
+    python data_preparation/extract_camus_data.py --camus_data_folder "$CAMUS" --save_folder_path "$OUT/views" \
+    --save_img_size $SIZE --image_interpolation area --skip_incomplete True --overwrite True
+step 3 "Make sector labels, to train the diffusion model with" \
+    python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/sector" \
+    --add_augmentation False --overwrite True
+# shellcheck disable=SC2086
+step 4 "Train the semantic diffusion model on $RANKS ranks, from the shipped weights (trained on other phantoms)" \
+    mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
+    --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema_0.998.pt $NETWORK --use_checkpoint False \
+    --batch_size_train $((8 / RANKS)) --lr 2e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 200 \
+    --max_grad_norm 1 --num_workers 0
+step 5 "Deform the label maps, to sample from" \
+    python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
+    --n_repeat $REPEAT --overwrite True
+step 6 "Sample a synthetic frame for each of them" \
+    mpiexec -np $RANKS python semantic_diffusion_model/image_sample.py --datadir "$OUT/augmented/all_views_augmented" \
+    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 20 \
+    --deterministic_test False
+step 7 "Prepare them for the segmentation" \
+    python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
+    --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
+train() {
+    step "$1" "Train the segmentation on $2 images alone, and test it on real frames never seen" \
+        python echo_segmentation/runner.py --data-dir "$3" --output-dir "$OUT/segmentation_$2" --img-size $SIZE \
+        --batch-size 16 --epochs "$4" --num-workers 0 --gpu cpu
+}
+train 8 synthetic "$OUT/segmentation_data/all_views" "$EPOCHS"
+# The same number of updates for the real frames, of which there may be fewer or more.
+train 9 real "$OUT/views/all_views" \
+    "$(python pipelines/report.py epochs "$OUT/segmentation_data/all_views" "$OUT/views/all_views" "$EPOCHS")"
+printf '\n[10/10] Report\n'
+python pipelines/report.py table "$OUT/segmentation_synthetic" "$OUT/segmentation_real" | tee "$OUT/table.txt"
+cp "$OUT/results/preview.png" "$OUT/picture.png"
+echo
+echo "picture (label, synthetic, overlay, real): $OUT/picture.png"
+echo "table:                                     $OUT/table.txt"
