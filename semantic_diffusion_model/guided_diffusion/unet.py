@@ -146,14 +146,15 @@ class AttentionBlock(nn.Module):
         self.proj_out = zero_parameters(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition | None) -> torch.Tensor:
+        # Channels stay last throughout: nothing is copied, and the fused attention takes no other layout.
         count, channels, height, width = x.shape
-        pixels = x.flatten(2)
+        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [N, T, C]
         split = (3, self.num_heads, -1) if self.new_order else (self.num_heads, 3, -1)
-        qkv = self.qkv(self.norm(pixels)).unflatten(1, split)  # [N, 3, heads, c, T] or [N, heads, 3, c, T]
-        q, k, v = qkv.transpose(-1, -2).unbind(1 if self.new_order else 2)
-        attended = F.scaled_dot_product_attention(q, k, v)  # [N, heads, T, c]
-        h = self.proj_out(attended.transpose(-1, -2).reshape(count, channels, -1))
-        return (pixels + h).view(count, channels, height, width)
+        qkv = F.linear(pixels, self.qkv.weight[..., 0], self.qkv.bias).unflatten(-1, split)
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2 if self.new_order else 3))  # [N, heads, T, c]
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        h = F.linear(attended, self.proj_out.weight[..., 0], self.proj_out.bias)
+        return x + h.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 class TimestepEmbedSequential(nn.Sequential):
