@@ -19,9 +19,9 @@ from command import UserError, one_line
 from config import Settings
 from guided_diffusion.condition import Condition
 from guided_diffusion.datasets import Box, Pair, load_edges, load_image, load_label, raise_problems
-from guided_diffusion.distributed import World
 from guided_diffusion.label_maps import check_classes
 from guided_diffusion.random_streams import stream
+from guided_diffusion.world import World
 
 SMALLEST_CROP = 0.8
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together

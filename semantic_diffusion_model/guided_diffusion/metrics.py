@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from guided_diffusion.distributed import World
+from guided_diffusion.world import World
 
 QUARTILES = 4
 

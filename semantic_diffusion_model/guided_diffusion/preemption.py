@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from guided_diffusion.distributed import AgreedError, World
+from guided_diffusion.world import AgreedError, World
 
 
 class StopRequest:

@@ -9,13 +9,13 @@ from config import Settings
 from guided_diffusion import storage
 from guided_diffusion.denoiser import Denoiser
 from guided_diffusion.diffusion import GaussianDiffusion
-from guided_diffusion.distributed import World
 from guided_diffusion.loading import Examples
 from guided_diffusion.optimisation import autocast
 from guided_diffusion.random_streams import normal, stream
 from guided_diffusion.samplers import sample
 from guided_diffusion.timesteps import even_timesteps
 from guided_diffusion.validation import chosen
+from guided_diffusion.world import World
 
 COLUMNS = 8
 # Okabe and Ito's palette, whose colours colour-blind readers tell apart, on black for class 0.

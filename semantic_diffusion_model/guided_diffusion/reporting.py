@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from config import Settings
 from guided_diffusion import storage
-from guided_diffusion.distributed import World
 from guided_diffusion.loading import BatchSource, Examples, Microbatch, worker_count
 from guided_diffusion.optimisation import autocast
+from guided_diffusion.world import World
 
 BACKWARD_COST = 2  # of a backward pass, in forward passes
 

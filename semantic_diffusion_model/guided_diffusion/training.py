@@ -15,7 +15,6 @@ from config import Settings
 from guided_diffusion import checkpoints, distributed, resuming, storage
 from guided_diffusion.build import build_diffusion, build_network
 from guided_diffusion.datasets import find_pairs, has_split
-from guided_diffusion.distributed import AgreedError, World
 from guided_diffusion.ema import Averages
 from guided_diffusion.loading import BatchSource, Examples, Microbatch, fits_in_memory, worker_count
 from guided_diffusion.metrics import StepMetrics, columns
@@ -34,6 +33,7 @@ from guided_diffusion.random_streams import normal, seed_of, stream, uniform
 from guided_diffusion.reporting import Clock, count_flops, ending, introduction
 from guided_diffusion.timesteps import TRAINING_SAMPLERS
 from guided_diffusion.validation import validate
+from guided_diffusion.world import AgreedError, World
 
 
 def train(settings: Settings, given: set[str]) -> None:
@@ -213,7 +213,7 @@ class TrainingRun:
         if self.settings.compile and self.world.device.type == "cuda":
             network = torch.compile(network)
         if self.world.size > 1 and self.settings.distributed_data_parallel:
-            network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            network = DistributedDataParallel(network, gradient_as_bucket_view=True)
         return network
 
     def update(self, parallel: torch.nn.Module, microbatches: list[Microbatch]) -> None:

@@ -5,10 +5,10 @@ from torch import nn
 
 from config import Settings
 from guided_diffusion.diffusion import GaussianDiffusion
-from guided_diffusion.distributed import World
 from guided_diffusion.loading import Examples, Microbatch
 from guided_diffusion.optimisation import autocast
 from guided_diffusion.random_streams import normal, stream
+from guided_diffusion.world import World
 
 MOST_IMAGES = 256
 

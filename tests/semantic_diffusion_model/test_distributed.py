@@ -113,6 +113,28 @@ sys.exit(distributed.run(main, Settings))
 """
 
 
+STUCK = """
+import time
+from guided_diffusion.preemption import StopRequest
+from guided_diffusion.world import World
+
+with StopRequest(World(), grace=1.0):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_where_no_step_ends_the_process_exits_in_time(launch, number):
+    process = launch([], [sys.executable, "-c", STUCK])
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    started = time.monotonic()
+    assert "no step ended within 1 s" in finish(process, 20)
+    assert process.returncode == 0
+    assert 0.9 < time.monotonic() - started < 5
+
+
 @pytest.mark.launch
 def test_ranks_exchange_and_a_mistake_on_one_is_one_line(tmp_path, launch):
     (tmp_path / "script.py").write_text(SCRIPT)

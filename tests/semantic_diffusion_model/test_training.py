@@ -273,3 +273,17 @@ def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):
 def test_a_network_other_than_the_starting_weights_is_refused_by_its_flag(tmp_path, tiny, random_weights):
     with pytest.raises(UserError, match="--num_res_blocks 2.*has 1"):
         train(tiny(savedir=str(tmp_path), resume_checkpoint=str(random_weights), num_res_blocks=2), {"num_res_blocks"})
+
+
+def test_paths_of_object_storage_take_the_same_way(tmp_path, tiny, random_weights, pictures, monkeypatch):
+    """Every path goes through blobfile here, as gs:// and az:// paths do; blobfile can do the same on a disk."""
+    monkeypatch.setattr("guided_diffusion.storage.is_remote", lambda path: True)
+    common = {"savedir": str(tmp_path), "datadir": str(pictures), "save_interval": 2, "log_interval": 1}
+    common |= {"resume_checkpoint": str(random_weights), "preview_steps": 1, "keep_checkpoints": 1}
+    train(tiny(**common, lr_anneal_steps=2), set())
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
+    train(tiny(**common, lr_anneal_steps=3), set())
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"model000003.pt", "ema_0.9999_000003.pt", "opt000003.pt", "preview_000002.png", "log.txt"} <= names
+    assert "model000002.pt" not in names and any(name.startswith("events") for name in names)
