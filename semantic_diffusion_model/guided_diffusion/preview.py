@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from config import Settings
-from guided_diffusion import storage
+from guided_diffusion import pictures, storage
 from guided_diffusion.denoiser import Denoiser
 from guided_diffusion.diffusion import GaussianDiffusion
 from guided_diffusion.loading import Examples
@@ -18,20 +18,6 @@ from guided_diffusion.validation import chosen
 from guided_diffusion.world import World
 
 COLUMNS = 8
-# Okabe and Ito's palette, whose colours colour-blind readers tell apart, on black for class 0.
-PALETTE = np.array(
-    [
-        (0, 0, 0),
-        (230, 159, 0),
-        (86, 180, 233),
-        (0, 158, 115),
-        (240, 228, 66),
-        (0, 114, 178),
-        (213, 94, 0),
-        (204, 121, 167),
-    ],
-    dtype=np.uint8,
-)
 
 
 @torch.no_grad()
@@ -75,9 +61,10 @@ def _column(
     timesteps = even_timesteps(diffusion.num_timesteps, min(settings.preview_steps, diffusion.num_timesteps))
     with autocast(precision, world.device):
         drawn = sample("dpmpp_2m", Denoiser(network, diffusion, condition), noise, timesteps)[0]
-    drawn = ((drawn.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    rows = PALETTE[label.numpy() % len(PALETTE)], drawn.transpose(1, 2, 0), image.numpy().transpose(1, 2, 0)
-    return np.concatenate(rows, axis=0)
+    drawn = pictures.to_uint8(drawn.float().cpu().numpy())
+    if settings.dataset_mode == "camus":  # as image_sample.py writes it
+        drawn = pictures.to_grey(drawn)
+    return pictures.stack([pictures.colour(label.numpy()), drawn, image.numpy().transpose(1, 2, 0)])
 
 
 def write_preview(path: str, grid: np.ndarray) -> None:
