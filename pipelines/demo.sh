@@ -19,8 +19,6 @@ STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 400 || echo 40)}
 REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
 SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 800 || echo 0)}
 EPOCHS=${DEMO_EPOCHS:-$([ "$CAMUS" ] && echo 15 || echo 40)}
-NETWORK="--img_size $SIZE --num_channels 32 --channel_mult 1,1,2 --num_res_blocks 1
-         --attention_resolutions 16 --num_head_channels 32"
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/1" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
@@ -53,12 +51,10 @@ step 2 "Extract the frames" \
 step 3 "Make sector labels, to train the diffusion model with" \
     python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/sector" \
     --add_augmentation False --overwrite True
-# shellcheck disable=SC2086
 step 4 "Train the semantic diffusion model on $RANKS ranks, from the shipped weights (trained on other phantoms)" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
-    --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema_0.998.pt $NETWORK --use_checkpoint False \
-    --batch_size_train $((8 / RANKS)) --lr 2e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 200 \
-    --max_grad_norm 1 --num_workers 0
+    --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --use_checkpoint False --batch_size_train $((8 / RANKS)) \
+    --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0
 step 5 "Deform the label maps, to sample from" \
     python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
     --n_repeat $REPEAT --overwrite True
