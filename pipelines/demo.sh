@@ -6,13 +6,14 @@
 #   pipelines/demo.sh /path/to/camus   a CAMUS release (MHD or NIfTI), in demo_camus/
 #
 # Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
-# start clean. Settings (environment): DEMO_FOLDER, DEMO_STEPS (of the diffusion training), DEMO_REPEAT (synthetic images
-# per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most), DEMO_RANKS.
+# start clean. Settings (environment): DEMO_FOLDER, DEMO_PATIENTS, DEMO_STEPS (of the diffusion training), DEMO_REPEAT
+# (synthetic images per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most), DEMO_RANKS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] && CAMUS=$(realpath "$1") || CAMUS=
 export NO_ALBUMENTATIONS_UPDATE=1
 SIZE=64
+PATIENTS=${DEMO_PATIENTS:-40}
 RANKS=${DEMO_RANKS:-2}
 OUT=${DEMO_FOLDER:-demo${CAMUS:+_camus}}
 STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 400 || echo 40)}
@@ -20,7 +21,7 @@ REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
 SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 800 || echo 0)}
 EPOCHS=${DEMO_EPOCHS:-$([ "$CAMUS" ] && echo 15 || echo 40)}
 mkdir -p "$OUT/.done"
-[ -e "$OUT/.done/1" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
+[ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
 # step NUMBER TITLE COMMAND...: print and run a command, unless it ran to its end before with the same words.
 step() {
@@ -42,8 +43,8 @@ step() {
 
 if [ -z "$CAMUS" ]; then
     CAMUS=$OUT/camus
-    step 1 "Draw 40 phantom patients" \
-        python data_preparation/make_phantom_camus.py --save_folder "$CAMUS" --n_patients 40 --overwrite True
+    step 1 "Draw $PATIENTS phantom patients" \
+        python data_preparation/make_phantom_camus.py --save_folder "$CAMUS" --n_patients "$PATIENTS" --overwrite True
 fi
 step 2 "Extract the frames" \
     python data_preparation/extract_camus_data.py --camus_data_folder "$CAMUS" --save_folder_path "$OUT/views" \

@@ -1,0 +1,53 @@
+"""The chain by hand, as `make demo` runs it, at the smallest size."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"PATIENTS": "10", "STEPS": "2", "REPEAT": "1", "SAMPLES": "14", "EPOCHS": "1"}
+
+
+def run_demo(folder: Path, *args: str, **changes: str) -> subprocess.CompletedProcess:
+    settings = {f"DEMO_{name}": value for name, value in (SMALL | changes | {"FOLDER": str(folder)}).items()}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        [ROOT / "pipelines" / "demo.sh", *args],
+        env=os.environ | settings | {"PATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.mark.launch
+@pytest.mark.timeout(600)
+def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
+    folder = tmp_path / "demo"
+    first = run_demo(folder)
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert "LV endocardium" in (folder / "table.txt").read_text()
+    sheet = cv2.imread(str(folder / "picture.png"))
+    assert sheet.shape == (2 * 4 * 64, 8 * 64, 3)  # two rows of eight columns: label, synthetic, overlay, real
+    with open(folder / "results" / "manifest.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 14 and len({row["stem"] for row in rows}) == 14
+    for row in rows:
+        synthetic = cv2.imread(str(folder / "results" / "samples" / f"{row['stem']}.png"), cv2.IMREAD_UNCHANGED)
+        label = cv2.imread(str(folder / "results" / "labels" / f"{row['stem']}.png"), cv2.IMREAD_UNCHANGED)
+        assert synthetic.ndim == 2 and set(np.unique(label)) <= set(range(5))
+        # The shipped weights know the cone: dark outside, echoes inside, and blood darker than muscle.
+        assert synthetic[label == 0].mean() < 30 < synthetic[label == 2].mean()
+        assert synthetic[label == 1].mean() < synthetic[label == 3].mean()
+
+    again = run_demo(folder)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.stdout.count("done before") == 9 and "continuing it" in again.stdout
+    other = run_demo(folder, STEPS="3")
+    assert other.returncode == 2 and "made with other settings" in other.stderr

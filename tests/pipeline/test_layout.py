@@ -1,0 +1,59 @@
+"""The three script folders stand alone, and share nothing but one small file."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
+COMMANDS = [
+    *(f"data_preparation/{name}.py" for name in ("extract_camus_data", "augment_camus_labels")),
+    *(f"data_preparation/{name}.py" for name in ("prepare_inference4segmentation", "make_phantom_camus")),
+    *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample")),
+    *(f"echo_segmentation/{name}.py" for name in ("runner", "test_model")),
+]
+
+
+def modules(folder: str) -> set[str]:
+    return {path.stem for path in (ROOT / folder).glob("*.py")} | {
+        path.name for path in (ROOT / folder).iterdir() if (path / "__init__.py").exists()
+    }
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_folder_imports_another(folder):
+    others = set().union(*(modules(other) for other in FOLDERS if other != folder)) - modules(folder)
+    assert others
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not imported(path) & others, path
+
+
+def test_the_shared_file_is_the_same_everywhere():
+    assert len({(ROOT / folder / "command.py").read_bytes() for folder in FOLDERS}) == 1
+
+
+def test_torchvision_is_not_imported_by_our_own_code():
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "torchvision" not in imported(path), path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_what_a_command_does(command):
+    done = subprocess.run([sys.executable, ROOT / command, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout and "default:" in done.stdout
+    assert len(done.stdout.splitlines()) > 10
