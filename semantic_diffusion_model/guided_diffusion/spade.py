@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from guided_diffusion.condition import Condition, Level
+from guided_diffusion.modulation import NORM_EPS, NORM_GROUPS, modulate
 
-NORM_GROUPS = 32
-NORM_EPS = 1e-5
 HIDDEN_CHANNELS = 128
 
 
@@ -28,14 +27,25 @@ class SPADE(nn.Module):
         self.mlp_gamma = nn.Conv2d(HIDDEN_CHANNELS, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(HIDDEN_CHANNELS, channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor, condition: Condition) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        condition: Condition,
+        scale: torch.Tensor | None = None,
+        shift: torch.Tensor | None = None,
+        silu: bool = False,
+    ) -> torch.Tensor:
+        """Modulated x; then times 1 + scale plus shift [N, C] of the timestep, if given; then SiLU, if asked for."""
         size = tuple(x.shape[-2:])
         if condition.maps is None and condition.level(size).uses_table:
             level = condition.level(size)
-            return modulate_by_table(x, self._table(condition, level, size), level)
+            return modulate(x, self._table(condition, level, size), level, scale, shift, silu)
         hidden = self.mlp_shared(condition.maps_at(size, x.dtype))
         gamma, beta = self.mlp_gamma(hidden), self.mlp_beta(hidden)
-        return torch.addcmul(beta, F.group_norm(x.float(), NORM_GROUPS, eps=NORM_EPS).type_as(x), 1 + gamma)
+        h = torch.addcmul(beta, F.group_norm(x.float(), NORM_GROUPS, eps=NORM_EPS).type_as(x), 1 + gamma)
+        if scale is not None:
+            h = torch.addcmul(shift[:, :, None, None], h, 1 + scale[:, :, None, None])
+        return F.silu(h) if silu else h
 
     def _table(self, condition: Condition, level: Level, size: tuple[int, int]) -> torch.Tensor:
         if condition.tables is None or torch.is_grad_enabled():
@@ -57,78 +67,3 @@ class SPADE(nn.Module):
 def _as_rows(weight: torch.Tensor) -> torch.Tensor:
     """A convolution's weight [out, in, 3, 3] as a matrix [out, 9 * in] over windows with the channel last."""
     return weight.permute(0, 2, 3, 1).flatten(1)
-
-
-def modulate_by_table(x: torch.Tensor, table: torch.Tensor, level: Level) -> torch.Tensor:
-    """normalise(x) * scale + shift, where each pixel of x [N, C, h, w] takes scale and shift from its row of `table`.
-
-    table: [U, 2 C], scale beside shift. Returns x's shape and type, channels last in memory.
-    """
-    return _ModulateByTable.apply(x, table, level)
-
-
-class _ModulateByTable(torch.autograd.Function):
-    """Keeps x and the table for the backward pass, where autograd would keep full-size scales and shifts as well."""
-
-    @staticmethod
-    def forward(ctx, x, table, level):
-        x = x.contiguous(memory_format=torch.channels_last)
-        normalised, mean, rstd = _normalise(x)
-        scale, shift = table.to(x.dtype).chunk(2, dim=1)
-        out = torch.addcmul(shift[level.row_of_pixel], _pixels(normalised), scale[level.row_of_pixel])
-        ctx.save_for_backward(x, table, mean, rstd)
-        ctx.level = level
-        return _image(out, x.shape)
-
-    @staticmethod
-    def backward(ctx, grad_out):
-        x, table, mean, rstd = ctx.saved_tensors
-        level, channels = ctx.level, x.shape[1]
-        grad = _pixels(grad_out.contiguous(memory_format=torch.channels_last))
-        normalised = _pixels(_normalised_again(x, mean, rstd))
-        grad_table = torch.cat([sum_rows(grad * normalised, level), sum_rows(grad, level)], dim=1)
-        scale = table[:, :channels].to(x.dtype)[level.row_of_pixel]
-        grad_normalised = _image(grad * scale, x.shape)
-        grad_x, _, _ = torch.ops.aten.native_group_norm_backward(
-            grad_normalised, x, mean, rstd, None, *_norm_sizes(x), [True, False, False]
-        )
-        return grad_x, grad_table.to(table.dtype), None
-
-
-def sum_rows(values: torch.Tensor, level: Level) -> torch.Tensor:
-    """Sum `values` [pixels, C] over the pixels of each table row: [U, C] float32.
-
-    Sorted segments, summed in two steps of bounded length: no two writers of a row, the same result at each run.
-    """
-    if level.order is None:
-        raise RuntimeError("this condition was made with training=False: it has no plan for the backward pass")
-    parts = F.embedding_bag(level.order, values.float(), level.part_starts, mode="sum")
-    every_part = torch.arange(len(parts), device=parts.device)
-    return F.embedding_bag(every_part, parts, level.row_starts, mode="sum")
-
-
-def _norm_sizes(x: torch.Tensor) -> tuple[int, int, int, int]:
-    return len(x), x.shape[1], x.shape[2] * x.shape[3], NORM_GROUPS
-
-
-def _normalise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Group-normalised x, and the mean and reciprocal deviation [N, groups], in float32 inside."""
-    return torch.native_group_norm(x, None, None, *_norm_sizes(x), NORM_EPS)
-
-
-def _normalised_again(x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor) -> torch.Tensor:
-    per_channel = x.shape[1] // NORM_GROUPS
-    shift, scale = (
-        part.repeat_interleave(per_channel, 1)[:, :, None, None].to(x.dtype) for part in (mean * rstd, rstd)
-    )
-    return x * scale - shift
-
-
-def _pixels(image: torch.Tensor) -> torch.Tensor:
-    """[N, C, h, w], channels last in memory, as [N * h * w, C] without a copy."""
-    return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
-
-
-def _image(pixels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    count, channels, height, width = shape
-    return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)

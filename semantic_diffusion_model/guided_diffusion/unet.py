@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.condition import Condition
-from guided_diffusion.spade import NORM_GROUPS, SPADE
+from guided_diffusion.modulation import NORM_GROUPS
+from guided_diffusion.spade import SPADE
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -83,12 +84,12 @@ class _Residual(nn.Module):
         same = out_channels == channels
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
 
-    def _with_timestep(self, h: torch.Tensor, emb: torch.Tensor, normalise) -> torch.Tensor:
-        emb_out = self.emb_layers(emb).type_as(h)[:, :, None, None]
-        if not self.scale_shift:
-            return normalise(h + emb_out)
-        scale, shift = emb_out.chunk(2, dim=1)
-        return torch.addcmul(shift, normalise(h), 1 + scale)
+    def _timestep(self, h: torch.Tensor, emb: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """h, and what scales and shifts it once it is normalised; or h with the timestep added, None and None."""
+        emb_out = self.emb_layers(emb).type_as(h)
+        if self.scale_shift:
+            return h, *emb_out.chunk(2, dim=1)
+        return h + emb_out[:, :, None, None], None, None
 
 
 class ResBlock(_Residual):
@@ -109,7 +110,10 @@ class ResBlock(_Residual):
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition | None) -> torch.Tensor:
         norm, activation, conv = self.in_layers
         h = conv(self.h_upd(activation(norm(x))))
-        h = self._with_timestep(h, emb, self.out_layers[0])
+        h, scale, shift = self._timestep(h, emb)
+        h = self.out_layers[0](h)
+        if scale is not None:
+            h = torch.addcmul(shift[:, :, None, None], h, 1 + scale[:, :, None, None])
         return self.skip_connection(self.x_upd(x)) + self.out_layers[1:](h)
 
 
@@ -128,10 +132,11 @@ class SDMResBlock(_Residual):
         )
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition) -> torch.Tensor:
-        activation, conv = self.in_layers
-        h = conv(self.h_upd(activation(self.in_norm(x, condition))))
-        h = self._with_timestep(h, emb, lambda features: self.out_norm(features, condition))
-        return self.skip_connection(self.x_upd(x)) + self.out_layers(h)
+        # The SiLUs that open in_layers and out_layers are done by the normalisations, in the same pass over memory.
+        h = self.in_layers[1:](self.h_upd(self.in_norm(x, condition, silu=True)))
+        h, scale, shift = self._timestep(h, emb)
+        h = self.out_norm(h, condition, scale, shift, silu=True)
+        return self.skip_connection(self.x_upd(x)) + self.out_layers[1:](h)
 
 
 class AttentionBlock(nn.Module):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from guided_diffusion.condition import Condition
 from guided_diffusion.neighbourhoods import PIXELS_PER_PARTIAL_SUM, find_neighbourhoods, summation_plan
-from guided_diffusion.spade import SPADE, modulate_by_table, sum_rows
+from guided_diffusion.modulation import modulate, sum_rows
+from guided_diffusion.spade import SPADE
 
 
 def spade(channels=32, condition_channels=5, seed=0):
@@ -149,7 +150,7 @@ def test_the_backward_pass_keeps_no_full_size_scales():
     table = module.table(condition.level((16, 16)))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
-        modulate_by_table(x, table, condition.level((16, 16)))
+        modulate(x, table, condition.level((16, 16)))
     assert sum(size >= x.numel() for size in kept) == 1  # x itself
 
 
