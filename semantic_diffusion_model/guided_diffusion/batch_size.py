@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from command import UserError
+
 Result = TypeVar("Result")
 
 ON_A_CPU = 8
@@ -19,18 +21,26 @@ class BatchSize:
 
     def __init__(self, asked: int, device: torch.device):
         self.searching = asked <= 0 and device.type == "cuda"
+        self.fitted = 0
         self.value = asked if asked > 0 else 1 if self.searching else ON_A_CPU
 
     def attempt(self, function: Callable[[Sequence[Any]], Result], batch: Sequence[Any]) -> Result | None:
-        """function(batch), or None if that took more memory than there is, with `value` halved."""
+        """function(batch), or None if that took more memory than there is, with `value` halved.
+
+        Raises UserError if one image takes more.
+        """
         try:
             result = function(batch)
         except torch.cuda.OutOfMemoryError:
             if len(batch) == 1:
-                raise
+                raise UserError(
+                    "the GPU has not enough memory for one image: take a smaller network, or --device cpu"
+                ) from None
             self.searching = False
-            self.value = len(batch) // 2
+            half = len(batch) // 2
+            self.value = self.fitted if half < self.fitted < len(batch) else half
         else:
+            self.fitted = max(self.fitted, len(batch))
             if self.searching and len(batch) == self.value:
                 self.value = min(2 * self.value, MOST_ON_A_GPU)
                 self.searching = self.value < MOST_ON_A_GPU

@@ -23,6 +23,10 @@ PALETTE = np.array(
 )
 QUIET_CLASSES = (0, 2)  # left as they are in overlays
 OVERLAY_SHARE = 0.4
+# Of a contact sheet, in pixels.
+SMALLEST_PANEL = 96
+CAPTION_WIDTH = 84
+GAP = 4
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
@@ -77,10 +81,32 @@ def _rgb_or_none(panel: np.ndarray | None) -> np.ndarray | None:
     return None if panel is None else as_rgb(panel)
 
 
-def contact_sheet(columns: Sequence[np.ndarray], per_row: int = 8) -> np.ndarray:
-    """Columns [h, w, 3] of equal size beside each other, `per_row` of them in a row of the sheet."""
-    per_row = min(per_row, len(columns))
-    blank = np.zeros_like(columns[0])
-    padded = [*columns, *[blank] * (-len(columns) % per_row)]
-    rows = [np.concatenate(padded[i : i + per_row], axis=1) for i in range(0, len(padded), per_row)]
-    return np.concatenate(rows, axis=0)
+def contact_sheet(columns: Sequence[np.ndarray], captions: Sequence[str] = (), per_row: int = 8) -> np.ndarray:
+    """Columns [h, w, 3] of equal size beside each other, at most `per_row` of them in a row of the sheet.
+
+    Each column is cut into as many panels as there are `captions`, which stand to the left of them. Small pictures are
+    enlarged, so that they can be seen and the captions read.
+    """
+    factor = max(1, -(-SMALLEST_PANEL // columns[0].shape[1]))
+    columns = [column.repeat(factor, 0).repeat(factor, 1) for column in columns]
+    rows = -(-len(columns) // per_row)
+    per_row = -(-len(columns) // rows)
+    gap = np.full((columns[0].shape[0], GAP, 3), 255, np.uint8)
+    blank = np.full_like(columns[0], 255)
+    padded = [*columns, *[blank] * (rows * per_row - len(columns))]
+    margin = _captions(captions, columns[0].shape[0])
+    lines = []
+    for start in range(0, len(padded), per_row):
+        parts = [part for column in padded[start : start + per_row] for part in (gap, column)]
+        line = np.concatenate([margin, *parts], axis=1)
+        lines += [line, np.full((GAP, *line.shape[1:]), 255, np.uint8)]
+    return np.concatenate(lines[:-1], axis=0)
+
+
+def _captions(captions: Sequence[str], height: int) -> np.ndarray:
+    """White [height, CAPTION_WIDTH, 3] with `captions` in black, each in the middle of its share of the height."""
+    margin = np.full((height, CAPTION_WIDTH if captions else 0, 3), 255, np.uint8)
+    for i, caption in enumerate(captions):
+        baseline = round((i + 0.5) * height / len(captions)) + 5
+        cv2.putText(margin, caption, (4, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return margin

@@ -7,8 +7,10 @@ a part of its own; parts are merged when the job ends, and when it starts again 
 import csv
 import hashlib
 import io
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -41,8 +43,10 @@ class Row:
     clip_denoised: bool
     img_size: int
     precision: str
+    device: str
     checkpoint: str
     checkpoint_sha256: str
+    network: str
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -59,8 +63,14 @@ class Results:
         self._written: list[Row] = []
 
     def create_folders(self) -> None:
-        for name in FOLDERS:
-            storage.make_folder(storage.join(self.folder, name))
+        """Make the folders, and sweep away the temporary files of a process that was killed while writing."""
+        with self._writing():
+            for name in FOLDERS:
+                storage.make_folder(storage.join(self.folder, name))
+            if not storage.is_remote(self.folder):
+                for name in ("", *FOLDERS):
+                    for left in Path(self.folder, name).glob(".*.tmp.*"):
+                        left.unlink()
 
     def path(self, kind: str, stem: str) -> str:
         return storage.join(self.folder, kind, f"{stem}.png")
@@ -72,28 +82,28 @@ class Results:
     def write_picture(self, name: str, picture: np.ndarray) -> None:
         pixels = picture if picture.ndim == 2 else picture[..., ::-1]
         data = cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
-        storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
+        self._write(name, data)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Enter images whose files are written."""
         self._written += rows
         if storage.is_remote(self.part):  # object storage cannot append
-            storage.write_whole(self.part, lambda temporary: temporary.write_bytes(_to_csv(self._written)))
+            self._write(os.path.basename(self.part), _to_csv(self._written))
             return
-        with open(self.part, "ab") as file:
+        with self._writing(), open(self.part, "ab") as file:
             file.write(_to_csv(rows, header=file.tell() == 0))
 
     def made(self) -> dict[str, dict[str, str]]:
         """Rows by stem, from the manifest and all parts; a row cut short by a crash is left out."""
         rows: dict[str, dict[str, str]] = {}
-        for name in self._manifests():
+        for name in self.manifests():
             rows.update((row["stem"], row) for row in _read_csv(storage.join(self.folder, name)))
         return rows
 
     def count_parts(self) -> int:
         """Images entered by all ranks since the parts were last merged; cheap enough to ask every second."""
         total = 0
-        for name in self._manifests():
+        for name in self.manifests():
             if PART.fullmatch(name):
                 with storage.open_for_reading(storage.join(self.folder, name)) as file:
                     total += max(0, file.read().count(b"\n") - 1)
@@ -102,9 +112,8 @@ class Results:
     def merge(self, rows: Iterable[dict[str, str]]) -> None:
         """Make `rows` the manifest, and drop the parts."""
         ordered = sorted(rows, key=lambda row: int(row["index"]))
-        data = _to_csv(ordered)
-        storage.write_whole(storage.join(self.folder, MANIFEST), lambda temporary: temporary.write_bytes(data))
-        for name in self._manifests():
+        self._write(MANIFEST, _to_csv(ordered))
+        for name in self.manifests():
             if PART.fullmatch(name):
                 storage.remove(storage.join(self.folder, name))
 
@@ -118,7 +127,20 @@ class Results:
             for kind in FOLDERS:
                 storage.remove(self.path(kind, stem))
 
-    def _manifests(self) -> list[str]:
+    def _write(self, name: str, data: bytes) -> None:
+        with self._writing():
+            storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever keeps us from writing here is the user's to mend: a full disk, a folder that is not writable."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write to results_dir {self.folder}: {error.strerror or error}") from None
+
+    def manifests(self) -> list[str]:
+        """Names of the manifest and its parts, in the order in which they were written."""
         if not storage.is_folder(self.folder):
             return []
         names = storage.list_names(self.folder)
@@ -143,7 +165,7 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
         if difference:
             differing.append((stem, difference))
         elif results.has_files(stem):
-            kept[stem] = row
+            kept[stem] = row | {"index": str(expected.index)} if expected else row
     if differing and not overwrite:
         stem, (name, old, new) = differing[0]
         raise UserError(
@@ -160,7 +182,7 @@ def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
     samples = storage.join(results.folder, "samples")
     if made or overwrite or not storage.is_folder(samples):
         return
-    if not results._manifests() and any(name.endswith(".png") for name in storage.list_names(samples)):
+    if not results.manifests() and any(name.endswith(".png") for name in storage.list_names(samples)):
         raise UserError(
             f"{results.folder} holds images without a manifest, so nobody knows what made them: choose another "
             "--results_dir, or add --overwrite True to replace those of the same name"
@@ -174,9 +196,12 @@ def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tupl
     return None
 
 
-def sha256_of(path: str) -> str:
-    with storage.open_for_reading(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(*paths: str) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with storage.open_for_reading(path) as file:
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def carry_metadata(datadir: str, results_dir: str) -> None:
@@ -202,4 +227,6 @@ def _read_csv(path: str) -> list[dict[str, str]]:
     with storage.open_for_reading(path) as file:
         text = file.read().decode(errors="replace")
     whole = text[: text.rfind("\n") + 1]
+    if whole and "stem" not in whole.splitlines()[0].split(","):
+        raise UserError(f"{path} is not the manifest of a sampling: choose another --results_dir")
     return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and None not in row]

@@ -1,9 +1,12 @@
 """The sampling job: each rank makes its share of the images, batch by batch, and waits for no other until the end."""
 
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,17 +17,16 @@ from config import Settings
 from guided_diffusion import pictures, storage
 from guided_diffusion.batch_size import BatchSize
 from guided_diffusion.build import build_diffusion, build_network
-from guided_diffusion.checkpoints import Checkpoint, merge_settings, read_checkpoint
+from guided_diffusion.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
 from guided_diffusion.condition import Condition
-from guided_diffusion.datasets import load_edges, load_image, load_label, raise_problems, read_picture
+from guided_diffusion.datasets import load_edges, load_image, load_label, read_picture
 from guided_diffusion.denoiser import Denoiser
-from guided_diffusion.distributed import World
-from guided_diffusion.label_maps import check_classes
 from guided_diffusion.optimisation import autocast, choose_precision
 from guided_diffusion.random_streams import normal, stream
-from guided_diffusion.results import Results, Row, carry_metadata, settle, sha256_of
+from guided_diffusion.results import Results, Row, carry_metadata, settle
 from guided_diffusion.samplers import sample
-from guided_diffusion.sampling_plan import Item, Schedule, choose_schedule, plan_items
+from guided_diffusion.sampling_plan import Item, Schedule, check_labels, choose_schedule, plan_items
+from guided_diffusion.world import World
 
 PREVIEW_IMAGES = 16
 BATCHES_BEING_WRITTEN = 2
@@ -37,8 +39,9 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     schedule = world.together(choose_schedule, settings)
     precision = world.together(choose_precision, settings, world.device)
     items = world.together(plan_items, settings)
-    hashes = _check_labels(items, settings, world)
-    rows = [_row(item, hashes[item.pair.stem], settings, schedule, precision, checkpoint) for item in items]
+    hashes = check_labels(items, settings, world)
+    make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
+    rows = [make_row(item, hashes[item.pair.stem]) for item in items]
     results = Results(settings.results_dir, world.rank)
     missing = set(world.broadcast_object(world.together(_settle_on_main, results, rows, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
@@ -48,7 +51,7 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     job = Job(settings, schedule, precision, checkpoint, world, results)
     with _progress(results, len(items), len(items) - len(to_make), world):
         job.make(world.share(to_make))
-    world.barrier()
+        world.barrier()
     if world.is_main:
         made = results.made()
         results.merge(made.values())
@@ -81,7 +84,6 @@ class Job:
             raise UserError(f"{checkpoint.path} does not fit the network of these settings: {error}") from None
         self.network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.diffusion = build_diffusion(settings, timestep_respacing="")
-        self.grey = settings.dataset_mode == "camus"
 
     def make(self, work: Sequence[tuple[Item, Row]]) -> None:
         """Sample `work` batch by batch, the files of one batch being written while the next is sampled."""
@@ -135,9 +137,11 @@ class Job:
         """Write the five pictures of each image, then its row."""
         for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
             real = None
+            grey = self.settings.dataset_mode == "camus"
             if item.pair.image is not None:
                 real = load_image(item.pair, self.settings).transpose(1, 2, 0)
-            if self.grey:
+                grey = grey or bool((real == real[..., :1]).all())
+            if grey:
                 synthetic = pictures.to_grey(synthetic)
                 real = None if real is None else real[..., 0]
             if real is not None:
@@ -156,31 +160,17 @@ def _read_checkpoint(settings: Settings) -> Checkpoint:
     return read_checkpoint(settings.resume_checkpoint)
 
 
-def _check_labels(items: Sequence[Item], settings: Settings, world: World) -> dict[str, str]:
-    """The SHA-256 of each label map, by stem; every rank checks its share. Raises UserError listing all problems."""
-    pairs = list({item.pair.stem: item.pair for item in items}.values())
-    problems, hashes, resized = [], {}, 0
-    for pair in world.share(pairs):
-        try:
-            labels = load_label(pair, settings)
-            check_classes(labels, settings.num_classes)
-            resized += read_picture(pair.label).size != labels.shape[::-1]
-            hashes[pair.stem] = sha256_of(pair.label)
-        except UserError as error:
-            text = str(error)
-            problems.append(text if pair.label in text else f"{pair.label} {text}")
-    gathered = world.gather_objects((problems, hashes, resized))
-    message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
-    world.together(raise_problems, message, [problem for part in gathered for problem in part[0]])
-    total = sum(part[2] for part in gathered)
-    if total and world.is_main:
-        print(f"{total} label maps are brought to {settings.img_size} x {settings.img_size} pixels (nearest neighbour)")
-    return {stem: digest for part in gathered for stem, digest in part[1].items()}
-
-
 def _row(
-    item: Item, label_sha256: str, settings: Settings, schedule: Schedule, precision: str, checkpoint: Checkpoint
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    checkpoint: Checkpoint,
+    device: str,
+    item: Item,
+    label_sha256: str,
 ) -> Row:
+    # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
+    network = json.dumps([settings.dataset_mode, model_settings(settings)], sort_keys=True)
     return Row(
         stem=item.stem,
         label_map=item.pair.label,
@@ -191,13 +181,15 @@ def _row(
         sampler=schedule.sampler,
         steps=len(schedule.timesteps),
         spacing=schedule.spacing,
-        eta=settings.eta,
-        guidance_scale=settings.s,
+        eta=float(settings.eta),
+        guidance_scale=float(settings.s),
         clip_denoised=settings.clip_denoised,
         img_size=settings.img_size,
         precision=precision,
+        device=device,
         checkpoint=checkpoint.path,
         checkpoint_sha256=checkpoint.sha256,
+        network=hashlib.sha256(network.encode()).hexdigest()[:16],
     )
 
 
@@ -211,9 +203,15 @@ def _announce(settings, checkpoint, schedule, precision, items, to_make, world) 
     weights = (
         "averaged weights" if checkpoint.kind == "ema" else "plain weights (the averaged ones usually draw better)"
     )
-    print(f"{checkpoint.path}: {weights}; settings of the network from {_SOURCES[checkpoint.source]}")
-    if settings.s != 1 and checkpoint.drop_rate == 0:
+    source = _SOURCES[checkpoint.source]
+    if checkpoint.source == "shapes":
+        told = {name: getattr(settings, name) for name in _NOT_IN_SHAPES}
+        source += " and, what they do not show, from the flags: " + ", ".join(f"{k} {v}" for k, v in told.items())
+    print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
+    if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
         print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
+    if settings.compile:
+        print("--compile is for training: the network samples uncompiled")
     there = len(items) - len(to_make)
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
     steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
@@ -225,6 +223,7 @@ _SOURCES = {
     "json": "train_test_config.json beside it, checked against the tensors",
     "shapes": "the shapes of its tensors",
 }
+_NOT_IN_SHAPES = ("img_size", "num_head_channels", "noise_schedule", "diffusion_steps")
 
 
 @contextmanager
@@ -256,7 +255,7 @@ def _repeat(function: Callable[[], None], ended: threading.Event) -> None:
 
 
 def _write_preview(results: Results, stems: Sequence[str]) -> None:
-    """The contact sheet: label, synthetic, overlay and real of some images, one under the other."""
+    """The contact sheet: label, synthetic, overlay and real of some images, one under the other, with a caption."""
     columns = []
     for stem in stems:
         label = np.asarray(read_picture(results.path("labels", stem)))
@@ -265,5 +264,5 @@ def _write_preview(results: Results, stems: Sequence[str]) -> None:
         real = np.asarray(read_picture(path)) if storage.exists(path) else None
         panels = pictures.colour(label), synthetic, pictures.overlay(synthetic, label), real
         columns.append(pictures.stack(panels))
-    sheet = pictures.contact_sheet(columns)
+    sheet = pictures.contact_sheet(columns, captions=("label", "synthetic", "overlay", "real"))
     results.write_picture("preview.png", sheet)

@@ -8,9 +8,12 @@ import numpy as np
 from command import UserError
 from config import Settings
 from guided_diffusion import storage
-from guided_diffusion.datasets import Pair, find_pairs, has_split
+from guided_diffusion.datasets import Pair, find_pairs, has_split, load_label, raise_problems, read_picture
+from guided_diffusion.label_maps import check_classes
 from guided_diffusion.random_streams import seed_of
+from guided_diffusion.results import sha256_of
 from guided_diffusion.timesteps import even_timesteps, space_timesteps
+from guided_diffusion.world import World
 
 # Up to this many steps the second-order solver is the default: ancestral sampling needs more of them.
 FEW_STEPS = 100
@@ -43,6 +46,8 @@ def plan_items(settings: Settings) -> list[Item]:
         raise UserError(f"datadir {settings.datadir} has no label maps to sample for ({' or '.join(splits)})")
     if settings.num_samples < 0:
         raise UserError(f"num_samples {settings.num_samples} must not be negative (0: one for each label map)")
+    if settings.batch_size_test < 0:
+        raise UserError(f"batch_size_test {settings.batch_size_test} must not be negative (0: chosen by the memory)")
     if not settings.deterministic_test:
         order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
         pairs = [pairs[place] for place in order]
@@ -82,3 +87,29 @@ def choose_schedule(settings: Settings) -> Schedule:
     if settings.eta and sampler != "ddim":
         raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
     return Schedule(sampler, tuple(timesteps), spacing)
+
+
+def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dict[str, str]:
+    """The SHA-256 of each label map (with its instance map), by stem; every rank checks its share.
+
+    Raises UserError with all problems found: files that are no label maps, classes that the model does not know.
+    """
+    pairs = list({item.pair.stem: item.pair for item in items}.values())
+    problems, hashes, resized = [], {}, 0
+    for pair in world.share(pairs):
+        try:
+            labels = load_label(pair, settings)
+            check_classes(labels, settings.num_classes)
+            resized += read_picture(pair.label).size != labels.shape[::-1]
+            instances = [] if settings.no_instance or not pair.instance else [pair.instance]
+            hashes[pair.stem] = sha256_of(pair.label, *instances)
+        except UserError as error:
+            text = str(error)
+            problems.append(text if pair.label in text else f"{pair.label} {text}")
+    gathered = world.gather_objects((problems, hashes, resized))
+    message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
+    world.together(raise_problems, message, [problem for part in gathered for problem in part[0]])
+    total = sum(part[2] for part in gathered)
+    if total and world.is_main:
+        print(f"{total} label maps are brought to {settings.img_size} x {settings.img_size} pixels (nearest neighbour)")
+    return {stem: digest for part in gathered for stem, digest in part[1].items()}
