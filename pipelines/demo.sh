@@ -16,9 +16,9 @@ SIZE=64
 PATIENTS=${DEMO_PATIENTS:-40}
 RANKS=${DEMO_RANKS:-2}
 OUT=${DEMO_FOLDER:-demo${CAMUS:+_camus}}
-STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 400 || echo 40)}
+STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 250 || echo 40)}
 REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
-SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 800 || echo 0)}
+SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 480 || echo 0)}
 EPOCHS=${DEMO_EPOCHS:-$([ "$CAMUS" ] && echo 15 || echo 40)}
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
@@ -61,7 +61,7 @@ step 5 "Deform the label maps, to sample from" \
     --n_repeat $REPEAT --overwrite True
 step 6 "Sample a synthetic frame for each of them" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_sample.py --datadir "$OUT/augmented/all_views_augmented" \
-    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 20 \
+    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --sampler ddpm --num_steps 25 \
     --deterministic_test False
 step 7 "Prepare them for the segmentation" \
     python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
