@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from guided_diffusion.neighbourhoods import find_neighbourhoods, summation_plan
 
 # `auto` uses the table where a pixel shares its neighbourhood with at least this many others on average.
-PIXELS_PER_ROW_FOR_TABLE = 2.0
+PIXELS_PER_ROW_FOR_TABLE = 1.25
 
 
 @dataclass

@@ -13,25 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.condition import Condition
-from guided_diffusion.modulation import NORM_GROUPS
+from guided_diffusion.layers import Conv2d, GroupNorm32, zero_parameters
 from guided_diffusion.spade import SPADE
-
-
-class GroupNorm32(nn.GroupNorm):
-    """Group normalisation with statistics in float32, whatever the type of the features."""
-
-    def __init__(self, channels: int):
-        super().__init__(NORM_GROUPS, channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.float()).type_as(x)
-
-
-def zero_parameters(module: nn.Module) -> nn.Module:
-    """Last layers start at zero, so that each residual branch, and the network, starts as nothing added."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
 
 
 def timestep_embedding(timesteps: torch.Tensor, width: int, max_period: float = 10000) -> torch.Tensor:
@@ -47,7 +30,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, use_conv: bool):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if use_conv else nn.Identity()
+        self.conv = Conv2d(channels, channels, 3, padding=1) if use_conv else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
@@ -58,7 +41,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, use_conv: bool):
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if use_conv else nn.AvgPool2d(2)
+        self.op = Conv2d(channels, channels, 3, stride=2, padding=1) if use_conv else nn.AvgPool2d(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.op(x)
@@ -82,7 +65,7 @@ class _Residual(nn.Module):
             nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
         )
         same = out_channels == channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same else Conv2d(channels, out_channels, 1)
 
     def _timestep(self, h: torch.Tensor, emb: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """h, and what scales and shifts it once it is normalised; or h with the timestep added, None and None."""
@@ -97,14 +80,12 @@ class ResBlock(_Residual):
 
     def __init__(self, channels, emb_channels, dropout, out_channels, resample=None, scale_shift=False):
         super().__init__(channels, emb_channels, out_channels, resample, scale_shift)
-        self.in_layers = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
+        self.in_layers = nn.Sequential(GroupNorm32(channels), nn.SiLU(), Conv2d(channels, out_channels, 3, padding=1))
         self.out_layers = nn.Sequential(
             GroupNorm32(out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            zero_parameters(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zero_parameters(Conv2d(out_channels, out_channels, 3, padding=1)),
         )
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition | None) -> torch.Tensor:
@@ -125,10 +106,10 @@ class SDMResBlock(_Residual):
     ):
         super().__init__(channels, emb_channels, out_channels, resample, scale_shift)
         self.in_norm = SPADE(channels, condition_channels)
-        self.in_layers = nn.Sequential(nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.in_layers = nn.Sequential(nn.SiLU(), Conv2d(channels, out_channels, 3, padding=1))
         self.out_norm = SPADE(out_channels, condition_channels)
         self.out_layers = nn.Sequential(
-            nn.SiLU(), nn.Dropout(dropout), zero_parameters(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+            nn.SiLU(), nn.Dropout(dropout), zero_parameters(Conv2d(out_channels, out_channels, 3, padding=1))
         )
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -238,7 +219,7 @@ class UNetModel(nn.Module):
         )
 
         channels = int(channel_mult[0] * model_channels)
-        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(nn.Conv2d(in_channels, channels, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(Conv2d(in_channels, channels, 3, padding=1))])
         skips = [channels]
         for level, mult in enumerate(channel_mult):
             for _ in range(num_res_blocks):
@@ -270,7 +251,7 @@ class UNetModel(nn.Module):
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
 
         self.out = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), zero_parameters(nn.Conv2d(channels, out_channels, 3, padding=1))
+            GroupNorm32(channels), nn.SiLU(), zero_parameters(Conv2d(channels, out_channels, 3, padding=1))
         )
         for module in self.modules():
             if isinstance(module, TimestepEmbedSequential):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guided_diffusion.condition import Condition
-from guided_diffusion.neighbourhoods import PIXELS_PER_PARTIAL_SUM, find_neighbourhoods, summation_plan
 from guided_diffusion.modulation import modulate, sum_rows
+from guided_diffusion.neighbourhoods import PIXELS_PER_PARTIAL_SUM, find_neighbourhoods, summation_plan
 from guided_diffusion.spade import SPADE
 
 
