@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from camus import SPLITS, Stem, to_sector_labels
+from command import UserError, YesNo, run_command
 from deformation import MAX_TRIES, deform
 from outputs import new_folders
 from parallel import default_workers, for_each
@@ -24,8 +25,6 @@ from view_folders import (
     read_png,
     write_metadata,
 )
-
-from command import UserError, YesNo, run_command
 
 
 @dataclass

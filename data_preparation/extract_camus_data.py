@@ -8,13 +8,13 @@ from typing import Literal
 
 import cv2
 import numpy as np
+
 from camus import ALL_VIEWS, SPLITS, VIEW_NAMES, Frame, Problem, find_release, read_info
+from command import UserError, YesNo, run_command
 from medical_images import read_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
 from view_folders import ANNOTATIONS, IMAGES, check_labels, check_same_size, encode_png, write_metadata
-
-from command import UserError, YesNo, run_command
 
 
 @dataclass

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
 from anatomy import PHASES, VIEWS, draw_patient
 from camus import MHD_VALIDATION, SPLITS, Release, patient_folder, write_info, write_subgroups
+from command import UserError, YesNo, run_command
 from medical_images import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
 from phantom import Raster, draw_chest, simulate
-
-from command import UserError, YesNo, run_command
 
 MARK = "PHANTOMS.txt"  # stands in each folder made here, so that real data is never replaced
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
 from anatomy import Cone, Contour, LeftHeart
 from ultrasound import Probe, echo_envelope, log_compress, polar_grid, scan_convert
 

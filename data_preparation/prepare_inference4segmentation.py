@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, SECTOR_CLASSES, SPLITS, VIEW_NAMES, from_sector_labels
+from command import UserError, YesNo, run_command
 from outputs import new_folders
 from parallel import default_workers, for_each
 from view_folders import (
@@ -25,8 +26,6 @@ from view_folders import (
     read_png,
     write_metadata,
 )
-
-from command import UserError, YesNo, run_command
 
 SAMPLES, LABELS, MANIFEST = "samples", "labels", "manifest.csv"
 

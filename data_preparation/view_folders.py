@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from camus import ALL_VIEWS, CAMUS_CLASSES, METADATA_COLUMNS, SPLITS, VIEW_NAMES, Stem, parse_stem
 
+from camus import ALL_VIEWS, CAMUS_CLASSES, METADATA_COLUMNS, SPLITS, VIEW_NAMES, Stem, parse_stem
 from command import UserError
 
 IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model import Architecture
 from torch import nn
 
 from command import UserError, whole_file
+from model import Architecture
 
 ENTRY = "echo_segmentation"
 COMPILED_PREFIX = "_orig_mod."

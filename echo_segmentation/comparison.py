@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import wilcoxon
-from summary import METRICS, Row, column, read_rows, structures_in
 
 from command import UserError
+from summary import METRICS, Row, column, read_rows, structures_in
 
 
 def patient_means(rows: list[Row], structure: str, metric: str) -> dict[str, float]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pairs import Case
 from PIL import Image, UnidentifiedImageError
 
 from command import UserError
+from pairs import Case
 
 SECTOR_CLASSES = 5
 

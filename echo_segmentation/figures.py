@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from summary import Row, column, structures_in
 
 from command import whole_file
+from summary import Row, column, structures_in
 
 matplotlib.use("Agg")  # files only: works without a display
 import matplotlib.pyplot as plt

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+
+from command import whole_file
 from dataset import CaseSet
 from ejection_fraction import agreement, ejection_fraction, volume_ml
 from figures import bland_altman, dice_boxes, overlay_sheet, pick_cases
 from metrics import judge_case, structures_of
 from pairs import Case
-from PIL import Image
 from summary import Row, console_line, structures_in, summarise, table, write_rows
-
-from command import whole_file
 
 VIEWS, PHASES = ("2CH", "4CH"), ("ED", "ES")
 QUANTITIES = ("edv_ml", "esv_ml", "ef")

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from dataset import CaseSet
 from torch.utils.data import DataLoader, Dataset
+
+from dataset import CaseSet
 from transforms import augment, training_transform
 
 ORDER_STREAM, AUGMENT_STREAM = 0, 1

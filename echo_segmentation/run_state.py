@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from checkpoint import load_file, save_model
+from command import UserError, whole_file
 from metrics import label_names
 from model import Architecture
 from settings import FREE_TO_CHANGE, TrainSettings
 from summary import write_rows
-from torch import nn
-
-from command import UserError, whole_file
 
 LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 

@@ -6,11 +6,10 @@ logs/ (TensorBoard), settings.json, and of the test split metrics.csv, summary.j
 
 import sys
 
+from command import UserError, run_command
 from dataset import load_cases
 from pairs import SPLITS, check_data_dir, find_cases
 from settings import TrainSettings
-
-from command import UserError, run_command
 
 
 def main(settings: TrainSettings) -> None:

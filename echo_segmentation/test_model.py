@@ -5,10 +5,9 @@ Written into --output-dir: metrics.csv, ejection_fraction.csv, summary.json, pre
 
 import sys
 
+from command import UserError, run_command
 from pairs import check_data_dir, find_cases
 from settings import TestSettings
-
-from command import UserError, run_command
 
 
 def main(settings: TestSettings) -> None:

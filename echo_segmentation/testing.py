@@ -2,7 +2,10 @@
 
 import numpy as np
 import torch
+from torch import nn
+
 from checkpoint import Checkpoint, load_weights, read_checkpoint
+from command import UserError
 from dataset import load_cases
 from inference import choose_device, predict
 from judgement import judge
@@ -10,9 +13,6 @@ from loader import make_loader
 from model import build_network, check_size
 from pairs import Case, find_cases
 from settings import TestSettings
-from torch import nn
-
-from command import UserError
 
 PUBLISHED_SIZE = 256
 

@@ -9,7 +9,12 @@ import math
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
 from checkpoint import load_weights, read_checkpoint
+from command import UserError, whole_file
 from dataset import CaseSet
 from figures import overlay
 from inference import Loss, autocast, choose_device, normalise, predict
@@ -19,11 +24,6 @@ from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
 from run_state import LOG_COLUMNS, Run
 from settings import TrainSettings
-from torch import nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
-
-from command import UserError, whole_file
 
 
 def train_and_judge(settings: TrainSettings, sets: dict[str, CaseSet]) -> None:

@@ -164,9 +164,9 @@ def _compiled(plain: Callable) -> Callable:
     """`plain`, compiled at its first call; `plain` itself, after one warning, if that fails."""
     if plain in _with_compiler:
         return _with_compiler[plain]
-    # One kernel for each size of features; only the number of rows changes from batch to batch.
+    # One compilation for all sizes: a network has dozens of them, and the rows of the table change with each batch.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    kernel = torch.compile(plain)
+    kernel = torch.compile(plain, dynamic=True)
 
     def run(*arguments):
         try:

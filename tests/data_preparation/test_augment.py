@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from camus import ALL_VIEWS, METADATA_COLUMNS, SECTOR_OF_CAMUS, VIEW_NAMES, parse_stem
 from view_folders import encode_png, read_metadata, read_png
 

@@ -1,12 +1,12 @@
 """Names, label schemes, releases."""
 
-import camus
 import numpy as np
 import pytest
-from camus import Stem, from_sector_labels, parse_stem, to_sector_labels
 from hypothesis import given
 from hypothesis import strategies as st
 
+import camus
+from camus import Stem, from_sector_labels, parse_stem, to_sector_labels
 from command import UserError
 
 

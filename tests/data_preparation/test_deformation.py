@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-import deformation
 import numpy as np
 import pytest
-from deformation import MESH, Deformation, deform, draw_deformation, pieces, sampling_map, spline_basis, warp
 from scipy.interpolate import BSpline
+
+import deformation
+from deformation import MESH, Deformation, deform, draw_deformation, pieces, sampling_map, spline_basis, warp
 
 STILL = Deformation(0.0, 1.0, 0.0, 0.0, np.zeros((10, 4, 2)))
 

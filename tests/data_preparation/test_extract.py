@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from camus import ALL_VIEWS, METADATA_COLUMNS, VIEW_NAMES, find_release
 from extract_camus_data import nearest_indices
 from medical_images import read_medical_image, write_medical_image

@@ -4,10 +4,10 @@ import os
 import signal
 
 import pytest
-from outputs import new_folders
-from parallel import for_each
 
 from command import UserError
+from outputs import new_folders
+from parallel import for_each
 
 
 def write(folder, name, text):

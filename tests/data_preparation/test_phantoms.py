@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from anatomy import PHASES, VIEWS, Cone, LeftHeart, biplane_volume_ml, draw_patient
 from deformation import pieces
 from make_phantom_camus import number_patients, split_patients

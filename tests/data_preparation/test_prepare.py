@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from camus import ALL_VIEWS, CAMUS_OF_SECTOR
 from view_folders import encode_png, read_metadata, read_png
 

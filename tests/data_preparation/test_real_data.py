@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from camus import VIEW_NAMES, parse_stem
 from deformation import deform, pieces
 from view_folders import read_metadata, read_png

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 import runner
 import test_model
-from PIL import Image
-from settings import TestSettings, TrainSettings
-
 from command import run_command
+from settings import TestSettings, TrainSettings
 
 FRAMES = [(view, phase) for view in ("2CH", "4CH") for phase in ("ED", "ES")]
 SPLITS = {"training": 4, "validation": 1, "testing": 2}  # patients

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model import build_camus_unet
 from PIL import Image
+
+from model import build_camus_unet
 
 FOLDER = Path(__file__).resolve().parents[2] / "echo_segmentation"
 SLOW = ("torch", "monai", "segmentation_models_pytorch", "albumentations", "matplotlib", "scipy")
@@ -49,9 +50,8 @@ def test_help_names_every_setting_in_words(train, capsys):
 @pytest.mark.parametrize("written", [("--augment", "False"), ("--augment=no",), ("--augment", "F")])
 def test_words_for_no(hearts, train, tiny, tmp_path, written):
     assert train("--data-dir", hearts, "--output-dir", tmp_path, *tiny, *written, "--epochs", "0") == 2
-    from settings import TrainSettings
-
     from command import parse_settings
+    from settings import TrainSettings
 
     assert parse_settings(TrainSettings, ["--data_dir", "x", *written]).augment is False
     assert parse_settings(TrainSettings, ["--data-dir", "x", "--augment"]).augment is True

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from command import UserError
 from dataset import load_cases, read_annotation, read_image
 from loader import EpochBatches, make_loader, worker_count
 from pairs import Case, find_cases, metadata_file
-from PIL import Image
 from transforms import augment, training_transform
-
-from command import UserError
 
 CPU = torch.device("cpu")
 

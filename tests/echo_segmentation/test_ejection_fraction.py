@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from ejection_fraction import agreement, ejection_fraction, measure_long_axis, volume_ml
 
 

@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+
+from command import UserError
 from comparison import compare, paired_p_value
 from figures import pick_cases
 from judgement import without_nan
 from model import build_camus_unet
 from summary import bootstrap_interval, console_line, describe, summarise, summarise_cases, write_rows
-
-from command import UserError
 
 
 def make_rows(dice, **known) -> list[dict]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from metrics import dice_scores, judge_case, label_names, structure_masks, structures_of, surface_distances
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
+
+from metrics import dice_scores, judge_case, label_names, structure_masks, structures_of, surface_distances
 
 
 def square(top: int, left: int, side: int = 20) -> np.ndarray:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from checkpoint import load_weights, read_checkpoint, save_model
-from model import Architecture, build_network, check_size
 
+from checkpoint import load_weights, read_checkpoint, save_model
 from command import UserError
+from model import Architecture, build_network, check_size
 
 UNET = Architecture("unet", 4, "resnet18", (16, 8, 8))
 

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 import training
 from checkpoint import read_checkpoint
 from model import build_network
-from PIL import Image
 from training import learning_rate, make_loss
 
 

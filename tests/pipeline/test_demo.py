@@ -34,7 +34,8 @@ def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
     assert first.returncode == 0, first.stderr[-3000:]
     assert "LV endocardium" in (folder / "table.txt").read_text()
     sheet = cv2.imread(str(folder / "picture.png"))
-    assert sheet.shape == (2 * 4 * 64, 8 * 64, 3)  # two rows of eight columns: label, synthetic, overlay, real
+    assert sheet.shape[0] > 4 * 64 and sheet.shape[1] > 7 * 64  # label, synthetic, overlay and real of 14 images
+    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
     with open(folder / "results" / "manifest.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 14 and len({row["stem"] for row in rows}) == 14

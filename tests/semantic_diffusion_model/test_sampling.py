@@ -8,12 +8,12 @@ import resource
 import threading
 from pathlib import Path
 
-import image_sample
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import image_sample
 from config import Settings
 from guided_diffusion import distributed, sampling
 from guided_diffusion.build import build_network
