@@ -64,7 +64,7 @@ class _Modulate(torch.autograd.Function):
             if x.is_cuda:
                 grad_table = sum_rows(pixels, ctx.level)
             else:
-                grad_table += torch.zeros_like(grad_table).index_add_(0, rows, pixels)
+                grad_table += torch.zeros_like(grad_table).index_add_(0, rows, pixels.float())
             if scale is not None:
                 grad_scale[part], grad_shift[part] = to_scale, to_shift
         return grad_x, grad_table.to(table.dtype), grad_scale, grad_shift, None, None

@@ -157,3 +157,45 @@ def test_the_backward_pass_keeps_no_full_size_scales():
 def test_labels_out_of_range_are_refused():
     with pytest.raises(ValueError, match="0 .. 4, found 0 .. 7"):
         Condition.from_labels(np.array([[[0, 7]]]), 5)
+
+
+def test_half_precision_trains_the_table_too():
+    condition = Condition.from_labels(np.zeros((2, 8, 8), int), 5, mode="table")
+    module, x = spade(), torch.randn(2, 32, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(x.bfloat16(), condition, silu=True).float().square().sum().backward()
+    expected = module.mlp_beta.weight.grad.clone()
+    module.zero_grad()
+    module(x, condition, silu=True).square().sum().backward()
+    difference = module.mlp_beta.weight.grad - expected
+    assert difference.norm() <= 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("mode", ["table", "dense"])
+def test_timestep_and_silu_follow_the_modulation(mode):
+    labels = np.random.default_rng(0).integers(0, 5, (2, 4, 4)).repeat(2, 1).repeat(2, 2)
+    condition = Condition.from_labels(labels, 5, mode=mode)
+    module, x = spade(), torch.randn(2, 32, 8, 8)
+    scale, shift = torch.randn(2, 2, 32).requires_grad_()
+    fused = module(x, condition, scale, shift, silu=True)
+    plain = torch.nn.functional.silu(module(x, condition) * (1 + scale[..., None, None]) + shift[..., None, None])
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(x)
+    for ours, theirs in zip(
+        torch.autograd.grad((fused * weight).sum(), (scale, shift)),
+        torch.autograd.grad((plain * weight).sum(), (scale, shift)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the compiled modulation needs a GPU")
+def test_table_equals_dense_on_a_gpu():
+    labels = np.zeros((2, 32, 32), int)
+    labels[:, 8:20, 5:25] = 2
+    module = spade(64).cuda()
+    x, weight = torch.randn(2, 2, 64, 32, 32, device="cuda")
+    results = [
+        run(module, x, Condition.from_labels(labels, 5, mode=mode).to("cuda"), weight) for mode in ("table", "dense")
+    ]
+    assert_same(*results)
