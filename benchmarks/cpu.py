@@ -1,0 +1,164 @@
+"""What the look-up table brings on a CPU, and how cost grows; the log goes to benchmarks/results/cpu.txt.
+
+    python benchmarks/cpu.py [--threads 2] [--only table|growth|ranks|others]
+
+Dense modulation with activation checkpointing, as published, against the table without it: 64 channels, 128 x 128,
+batch 4, in one process, in turn. The other parts run the benchmarks of data preparation and of the sampling command.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+import torch
+from diffusion_setup import ROOT, Log, describe, echo_label_maps, interleaved, make_condition, make_network, ratio_of
+
+SAMPLING_STEPS = 20
+RANK_STEPS = 6
+
+
+def forward_job(channels, size, batch, mode):
+    """One evaluation of the network as in sampling: the tables are there already."""
+    network = make_network(channels, size, head=32)
+    condition = make_condition(network, echo_label_maps(batch, size), mode, training=False).remember_tables()
+    x, t = torch.randn(batch, 3, size, size), torch.arange(batch)
+
+    def run():
+        with torch.no_grad():
+            network(x, t, condition)
+
+    return run
+
+
+def sampling_job(channels, size, batch, mode):
+    """The part of sampling that a batch pays once: the condition and its tables, and one step."""
+    network, labels = make_network(channels, size, head=32), echo_label_maps(batch, size)
+    x, t = torch.randn(batch, 3, size, size), torch.arange(batch)
+
+    def run():
+        with torch.no_grad():
+            network(x, t, make_condition(network, labels, mode, training=False).remember_tables())
+
+    return run
+
+
+def training_job(channels, size, batch, mode, checkpointing):
+    """Neighbourhoods, forward, backward and AdamW."""
+    network, labels = make_network(channels, size, checkpointing, head=32), echo_label_maps(batch, size)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
+    x, t = torch.randn(batch, 3, size, size), torch.arange(batch)
+
+    def run():
+        optimiser.zero_grad()
+        (network(x, t, make_condition(network, labels, mode, training=True)) ** 2).mean().backward()
+        optimiser.step()
+
+    return run
+
+
+def measure_table(log: Log) -> None:
+    shape = (64, 128, 4)
+    forward = interleaved({mode: forward_job(*shape, mode) for mode in ("dense", "auto")}, rounds=3)
+    first = interleaved({mode: sampling_job(*shape, mode) for mode in ("dense", "auto")}, rounds=2)
+    training = interleaved(
+        {"dense": training_job(*shape, "dense", True), "auto": training_job(*shape, "auto", False)}, rounds=2
+    )
+    sampling = {
+        mode: [one + (SAMPLING_STEPS - 1) * step for one, step in zip(first[mode], forward[mode], strict=False)]
+        for mode in ("dense", "auto")
+    }
+    log.say("64 channels, 128 x 128, batch 4; dense with checkpointing as published against the table without")
+    named = (("forward", forward, 1.8), ("training step", training, 2.6), ("20-step sampling", sampling, None))
+    for name, seconds, aim in named:
+        for mode in ("dense", "auto"):
+            log.say(f"  {name:17s} {'table' if mode == 'auto' else mode:6s} {describe(seconds[mode])}")
+        wanted = f" (aim {aim})" if aim else " (first step with its tables + 19 steps, each measured by one)"
+        log.say(f"  {name:17s} table is {ratio_of(seconds['dense'], seconds['auto']):.2f} times faster{wanted}")
+    log.say()
+
+
+def measure_growth(log: Log) -> None:
+    log.say("table, 32 channels: a training step and an evaluation by batch and size")
+    for size, batch in ((64, 1), (64, 4), (64, 16), (32, 4), (128, 4)):
+        jobs = {
+            "training": training_job(32, size, batch, "auto", False),
+            "evaluation": forward_job(32, size, batch, "auto"),
+        }
+        for name, seconds in interleaved(jobs, rounds=2).items():
+            each = 1e3 * min(seconds) / batch
+            log.say(
+                f"  {size:3d} x {size:<3d} batch {batch:2d} {name:10s} {describe(seconds)}   {each:8.1f} ms per image"
+            )
+    log.say()
+
+
+def train_a_rank(folder: str) -> None:
+    """One rank of `measure_ranks`: a few steps of 4 images in all, under DistributedDataParallel."""
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=ranks)
+    network = make_network(32, 64, head=32)
+    parallel = torch.nn.parallel.DistributedDataParallel(network)
+    labels, x, t = echo_label_maps(4 // ranks, 64, rank), torch.randn(4 // ranks, 3, 64, 64), torch.arange(4 // ranks)
+    for step in range(RANK_STEPS + 1):
+        if step == 1:
+            start = time.perf_counter()
+        condition = make_condition(network, labels, "auto", training=True)
+        (parallel(x, t, condition) ** 2).mean().backward()
+    torch.distributed.barrier()
+    if rank == 0:
+        print((time.perf_counter() - start) / RANK_STEPS)
+    torch.distributed.destroy_process_group()
+
+
+def measure_ranks(log: Log) -> None:
+    import tempfile
+
+    log.say("ranks of one thread each, 32 channels, 64 x 64, 4 images per step in all")
+    for ranks in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--rank_folder", folder]
+            places = [os.environ | {"RANK": str(rank), "WORLD_SIZE": str(ranks)} for rank in range(ranks)]
+            started = [subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True) for place in places]
+            output = [process.communicate()[0] for process in started]
+        if any(process.returncode for process in started):
+            raise RuntimeError(f"a rank of {ranks} failed")
+        log.say(f"  {ranks} ranks {float(output[0]):8.3f} s per step")
+    log.say()
+
+
+def run_others(log: Log) -> None:
+    """The benchmarks that have a log of their own."""
+    for name in ("data_preparation", "sampling"):
+        script = ROOT / "benchmarks" / f"{name}.py"
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, str(script)], stdout=subprocess.DEVNULL)
+        end = f"{time.perf_counter() - start:.0f} s" if done.returncode == 0 else f"failed with {done.returncode}"
+        log.say(f"{name}: {end}; see its own log")
+
+
+PARTS = {"table": measure_table, "growth": measure_growth, "ranks": measure_ranks, "others": run_others}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
+    parser.add_argument("--only", choices=PARTS, help="one part alone; its log is cpu_PART.txt")
+    parser.add_argument("--rank_folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank_folder:
+        return train_a_rank(options.rank_folder)
+    torch.set_num_threads(options.threads)
+    name = f"cpu_{options.only}.txt" if options.only else "cpu.txt"
+    log = Log(name, f"{os.cpu_count()} CPU cores, {options.threads} threads")
+    for part, measure in PARTS.items():
+        if options.only in (None, part):
+            measure(log)
+    log.say(f"load of the CPU at the end: {os.getloadavg()[0]:.1f}")
+    return log.write()
+
+
+if __name__ == "__main__":
+    main()
