@@ -45,6 +45,7 @@ class Bench:
 
     def seconds(self, job: Callable[[], object], warm_up: int = 2, inner: int = 1) -> float:
         """Median over rounds of the seconds of one call."""
+        warm_up = 0 if self.dry_run else warm_up
         taken = []
         for number in range(warm_up + self.rounds):
             self.sync()
