@@ -6,6 +6,8 @@ PYTHON ?= python3
 MPI ?= wheel
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Threads that spin while another process has the core made a training ten times slower on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14

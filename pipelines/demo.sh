@@ -12,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] && CAMUS=$(realpath "$1") || CAMUS=
 export NO_ALBUMENTATIONS_UPDATE=1
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
 SIZE=64
 PATIENTS=${DEMO_PATIENTS:-40}
 RANKS=${DEMO_RANKS:-2}
