@@ -20,7 +20,7 @@ OUT=${DEMO_FOLDER:-demo${CAMUS:+_camus}}
 STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 250 || echo 40)}
 REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
 SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 480 || echo 0)}
-EPOCHS=${DEMO_EPOCHS:-15}
+EPOCHS=${DEMO_EPOCHS:-$([ "$CAMUS" ] && echo 15 || echo 25)}
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
