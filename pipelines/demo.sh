@@ -20,7 +20,7 @@ OUT=${DEMO_FOLDER:-demo${CAMUS:+_camus}}
 STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 250 || echo 40)}
 REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
 SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 480 || echo 0)}
-EPOCHS=${DEMO_EPOCHS:-$([ "$CAMUS" ] && echo 15 || echo 25)}
+EPOCHS=${DEMO_EPOCHS:-15}
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
@@ -70,7 +70,7 @@ step 7 "Prepare them for the segmentation" \
 train() {
     step "$1" "Train the segmentation on $2 images alone, and test it on real frames never seen" \
         python echo_segmentation/runner.py --data-dir "$3" --output-dir "$OUT/segmentation_$2" --img-size $SIZE \
-        --decoder-channels 64 48 32 16 8 --batch-size 16 --epochs "$4" --num-workers 0 --gpu cpu
+        --decoder-channels 64 48 32 16 8 --batch-size 16 --epochs "$4" --loss dice_ce --num-workers 0 --gpu cpu
 }
 train 8 synthetic "$OUT/segmentation_data/all_views" "$EPOCHS"
 # The same number of updates for the real frames, of which there may be fewer or more.
