@@ -13,7 +13,8 @@ import sys
 import time
 
 import torch
-from diffusion_setup import ROOT, Log, describe, echo_label_maps, interleaved, make_condition, make_network, ratio_of
+from diffusion_setup import echo_label_maps, make_condition, make_network
+from timing import ROOT, Log, describe, interleaved, ratio_of
 
 SAMPLING_STEPS = 20
 RANK_STEPS = 6
@@ -152,7 +153,7 @@ def main() -> None:
         return train_a_rank(options.rank_folder)
     torch.set_num_threads(options.threads)
     name = f"cpu_{options.only}.txt" if options.only else "cpu.txt"
-    log = Log(name, f"{os.cpu_count()} CPU cores, {options.threads} threads")
+    log = Log(name, f"{options.threads} threads of torch")
     for part, measure in PARTS.items():
         if options.only in (None, part):
             measure(log)

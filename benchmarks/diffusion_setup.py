@@ -1,44 +1,16 @@
-"""What the benchmarks of the diffusion model share: networks, label maps, interleaved timing, and the log."""
+"""What the benchmarks of the diffusion model share: networks and label maps."""
 
-import datetime
-import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from timing import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
 from guided_diffusion.condition import Condition  # noqa: E402
 from guided_diffusion.unet import UNetModel  # noqa: E402
 
 MULTIPLIERS = {16: (1, 2), 32: (1, 2, 3), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
-
-
-class Log:
-    """Lines that are shown at once, and written to benchmarks/results/ when all is done."""
-
-    def __init__(self, name: str, *facts: str):
-        self.path = RESULTS / name
-        self.lines: list[str] = []
-        load = f"load of the CPU at the start: {os.getloadavg()[0]:.1f} processes (last minute)"
-        versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-        for fact in (f"date {datetime.date.today()}", *facts, versions, load, ""):
-            self.say(fact)
-
-    def say(self, text: str = "") -> None:
-        self.lines.append(text)
-        print(text, flush=True)
-
-    def write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("\n".join([*self.lines, ""]))
 
 
 def echo_label_maps(count: int, size: int, seed: int = 0) -> np.ndarray:
@@ -89,24 +61,3 @@ def make_network(channels: int, size: int, checkpointing: bool = False, head: in
 
 def make_condition(network: UNetModel, labels: np.ndarray, mode: str, training: bool) -> Condition:
     return Condition.from_labels(labels, 5, factors=network.factors, mode=mode, training=training)
-
-
-def interleaved(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each job in each round, one after the other, after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(rounds + 1):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def describe(seconds: list[float]) -> str:
-    return f"min {min(seconds):8.3f} s   median {statistics.median(seconds):8.3f} s"
-
-
-def ratio_of(slow: list[float], fast: list[float]) -> float:
-    """Median over rounds: the two of a round ran one after the other, under the same load."""
-    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))

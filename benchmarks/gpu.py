@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from diffusion_setup import Log, echo_label_maps, make_condition, make_network
+from diffusion_setup import echo_label_maps, make_condition, make_network
+from timing import Log
 
 from guided_diffusion.graphs import Graphed
 from guided_diffusion.unet import TimestepEmbedSequential

@@ -8,23 +8,23 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from command import UserError
+from settings import Unasked
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def choose_device(gpu: str) -> torch.device:
-    """auto: cuda:0, or else, saying so, the CPU. Raises UserError for a GPU that is not there, or no device at all."""
+    """The device named; the default falls back to the CPU, and says so. Raises UserError for what is not there."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu == "auto":
-        if not count:
-            print("--gpu auto: no GPU here, computing on the CPU")
-        return torch.device("cuda:0" if count else "cpu")
+    if isinstance(gpu, Unasked) and not count:
+        print("no GPU here (--gpu cuda:0 is the default): computing on the CPU")
+        return torch.device("cpu")
     try:
         device = torch.device(f"cuda:{gpu}" if gpu.isdigit() else gpu)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cuda", "cpu"):
-        raise UserError(f"--gpu {gpu}: expected is cuda:0, cuda:1 ..., cpu or auto")
+        raise UserError(f"--gpu {gpu}: expected is cuda:0, cuda:1 ... or cpu")
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(f"--gpu {gpu}: is not there ({count} GPUs found); --gpu cpu computes without")
     return device

@@ -11,12 +11,16 @@ SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_worker
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
 
 
+class Unasked(str):
+    """A default that can be told from the same word on the command line."""
+
+
 @dataclass(kw_only=True)
 class CommonSettings:
     output_dir: Path = Path("./output")
     """Folder for the results; it is made if it is not there."""
-    gpu: str = "auto"
-    """cuda:0, cuda:1 ... or cpu. auto: cuda:0 or, saying so, the CPU. A GPU named and absent is an error."""
+    gpu: str = Unasked("cuda:0")
+    """cuda:0, cuda:1 ... or cpu. Without this flag: cuda:0 or, saying so, the CPU. A GPU asked for must be there."""
     batch_size: int = 1
     """Images per batch."""
     num_workers: int = 10
@@ -84,7 +88,7 @@ class TrainSettings(CommonSettings):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values only, so that it can be written as JSON and into a checkpoint."""
-        plain = {Path: str, type(Path()): str, tuple: list}
+        plain = {Path: str, type(Path()): str, Unasked: str, tuple: list}
         return {name: plain.get(type(value), lambda v: v)(value) for name, value in asdict(self).items()}
 
 

@@ -177,8 +177,6 @@ class RunSettings:
     """auto: a GPU per rank where there are GPUs, else the CPU."""
     modulation: Literal["auto", "table", "dense"] = "auto"
     """How SPADE computes scale and shift: once per distinct label neighbourhood, or at each pixel. Same values."""
-    compile: YesNo = False
-    """Compile the network on GPUs (a minute at the start)."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ import torch
 
 from guided_diffusion.condition import Condition
 from guided_diffusion.diffusion import GaussianDiffusion, Prediction
+from guided_diffusion.graphs import Graphed
 from guided_diffusion.unet import UNetModel
 
 
@@ -15,7 +16,7 @@ class Denoiser:
 
     s: guidance scale (Ho & Salimans 2022, arXiv 2207.12598): the predicted noise becomes eps_null + s (eps - eps_null),
     where eps_null is predicted for an all-zero label map. The encoder sees no label, so it runs once for both; s = 1
-    costs nothing.
+    costs nothing. For sampling: no gradients, and all calls of one denoiser have x of the same shape.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Denoiser:
         self.s = s
         self.clip_denoised = clip_denoised
         self._null: Condition | None = None
+        self._evaluate = Graphed(self._guided)
 
     def respaced(self, timesteps: list[int]) -> "Denoiser":
         """The same denoiser for a process that visits only `timesteps` (ascending)."""
@@ -41,7 +43,7 @@ class Denoiser:
     def __call__(self, x: torch.Tensor, index: int) -> Prediction:
         """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""
         t = torch.full((len(x),), index, dtype=torch.int64, device=x.device)
-        output = self._guided(x, self.diffusion.model_timesteps(t))
+        output = self._evaluate(x, self.diffusion.model_timesteps(t))
         return self.diffusion.interpret(output, x, t, self.clip_denoised)
 
     def _guided(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

@@ -3,17 +3,24 @@
 import torch
 from torch import nn
 
-from guided_diffusion.modulation import NORM_GROUPS
+from guided_diffusion.modulation import NORM_EPS, NORM_GROUPS, modulate
 
 
 class GroupNorm32(nn.GroupNorm):
-    """Group normalisation with statistics in float32, whatever the type of the features."""
+    """Group normalisation in float32, whatever the type of the features, with what may follow it in the same pass."""
 
     def __init__(self, channels: int):
-        super().__init__(NORM_GROUPS, channels)
+        super().__init__(NORM_GROUPS, channels, NORM_EPS)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.float()).type_as(x)
+    def forward(
+        self,
+        x: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        shift: torch.Tensor | None = None,
+        silu: bool = False,
+    ) -> torch.Tensor:
+        """Normalised x [N, C, h, w]; then times 1 + scale plus shift [N, C], if given; then SiLU, if asked for."""
+        return modulate(x, torch.cat([self.weight, self.bias])[None], None, scale, shift, silu)
 
 
 def zero_parameters(module: nn.Module) -> nn.Module:

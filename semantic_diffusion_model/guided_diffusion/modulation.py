@@ -2,6 +2,8 @@
 
     m = normalise(x) * gamma1[row] + beta[row],    y = m * (1 + scale) + shift,    out = silu(y)
 
+Without labels, a plain group normalisation is the same step with one row for all pixels: its weight and bias.
+
 `_forward` and `_backward` are written once, for some images of a batch. On a CPU they take one image after another, so
 that what lies between their passes stays in the cache. On a GPU they take the batch, compiled into few kernels; the
 plain form is the reference there, and what remains if the compiler fails.
@@ -22,16 +24,16 @@ NORM_EPS = 1e-5
 def modulate(
     x: torch.Tensor,
     table: torch.Tensor,
-    level: Level,
+    level: Level | None,
     scale: torch.Tensor | None = None,
     shift: torch.Tensor | None = None,
     silu: bool = False,
 ) -> torch.Tensor:
     """The step above for x [N, C, h, w]; the result has its shape and type, channels last in memory.
 
-    table: [U, 2 C], gamma1 = 1 + gamma beside beta, of which a pixel takes the row that `level` gives. scale, shift:
-    [N, C] from the timestep, or None for both. silu: end with SiLU. Raises RuntimeError in the backward pass if the
-    condition was made with training=False.
+    table: [U, 2 C], gamma1 = 1 + gamma beside beta, of which a pixel takes the row that `level` gives; [1, 2 C] for all
+    pixels if `level` is None. scale, shift: [N, C] from the timestep, or None for both. silu: end with SiLU. Raises
+    RuntimeError in the backward pass if the condition was made with training=False.
     """
     return _Modulate.apply(x, table, scale, shift, level, silu)
 
@@ -61,7 +63,9 @@ class _Modulate(torch.autograd.Function):
             grad_x[part], pixels, to_scale, to_shift = run(
                 grad[part], x[part], rows, table, _of(scale, part), _of(shift, part), mean[part], rstd[part], ctx.silu
             )
-            if x.is_cuda:
+            if rows is None:
+                grad_table += pixels
+            elif x.is_cuda:
                 grad_table = sum_rows(pixels, ctx.level)
             else:
                 grad_table += torch.zeros_like(grad_table).index_add_(0, rows, pixels.float())
@@ -70,11 +74,13 @@ class _Modulate(torch.autograd.Function):
         return grad_x, grad_table.to(table.dtype), grad_scale, grad_shift, None, None
 
 
-def _parts(x: torch.Tensor, level: Level) -> list[tuple[slice, torch.Tensor]]:
+def _parts(x: torch.Tensor, level: Level | None) -> list[tuple[slice, torch.Tensor | None]]:
     """What is done at once, and its rows: the batch on a GPU, an image on a CPU."""
     count, pixels = len(x), x.shape[2] * x.shape[3]
-    step = count if x.is_cuda else 1
-    return [(slice(i, i + step), level.row_of_pixel[i * pixels : (i + step) * pixels]) for i in range(0, count, step)]
+    parts = [slice(0, count)] if x.is_cuda else [slice(i, i + 1) for i in range(count)]
+    if level is None:
+        return [(part, None) for part in parts]
+    return [(part, level.row_of_pixel[part.start * pixels : part.stop * pixels]) for part in parts]
 
 
 def _of(vector: torch.Tensor | None, part: slice) -> torch.Tensor | None:
@@ -83,18 +89,22 @@ def _of(vector: torch.Tensor | None, part: slice) -> torch.Tensor | None:
 
 def _forward(x, rows, table, scale, shift, silu):
     """out [n, C, h, w] in x's type, and mean and reciprocal deviation [n, groups] float32."""
-    normalised, mean, rstd = torch.native_group_norm(x.float(), None, None, *_norm_sizes(x), NORM_EPS)
     gamma1, beta = _rows_of(table, rows)
-    h = torch.addcmul(beta, _pixels(normalised), gamma1)
+    one_row = (gamma1[0], beta[0]) if rows is None else (None, None)
+    normalised, mean, rstd = torch.native_group_norm(x.float(), *one_row, *_norm_sizes(x), NORM_EPS)
+    h = _pixels(normalised)
+    if rows is not None:
+        h = torch.addcmul(beta, h, gamma1)
     if scale is not None:
         h = _scaled(h, scale, shift)
     if silu:
-        h = F.silu(h)
+        h = F.silu(h, inplace=True)
     return _image(h, x.shape).to(x.dtype), mean, rstd
 
 
 def _backward(grad, x, rows, table, scale, shift, mean, rstd, silu):
-    """Gradients of x; of the rows' two values at each pixel [pixels, 2 C]; of scale and shift [n, C] or None."""
+    """Gradients of x; of the rows' two values at each pixel [pixels, 2 C], summed to [1, 2 C] if all share one row; of
+    scale and shift [n, C] or None."""
     per_channel = x.shape[1] // NORM_GROUPS
     factor = rstd.repeat_interleave(per_channel, 1)[:, :, None, None]
     offset = (mean * rstd).repeat_interleave(per_channel, 1)[:, :, None, None]
@@ -111,7 +121,10 @@ def _backward(grad, x, rows, table, scale, shift, mean, rstd, silu):
         grad_shift = by_image.sum(1)
         grad_scale = (by_image * modulated.view_as(by_image)).sum(1)
         grad = (by_image * (1 + scale.float()[:, None])).view_as(grad)
-    pixels = torch.cat([grad * normalised, grad], dim=1).to(x.dtype)
+    if rows is None:
+        pixels = torch.cat([(grad * normalised).sum(0), grad.sum(0)])[None]
+    else:
+        pixels = torch.cat([grad * normalised, grad], dim=1).to(x.dtype)
     grad_normalised = _image(grad * gamma1, x.shape)
     grad_x, _, _ = torch.ops.aten.native_group_norm_backward(
         grad_normalised, x.float(), mean, rstd, None, *_norm_sizes(x), [True, False, False]
@@ -119,9 +132,9 @@ def _backward(grad, x, rows, table, scale, shift, mean, rstd, silu):
     return grad_x.to(x.dtype), pixels, grad_scale, grad_shift
 
 
-def _rows_of(table: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """gamma1 and beta of each pixel, [pixels, C] float32."""
-    gamma1, beta = table.index_select(0, rows).float().chunk(2, dim=1)
+def _rows_of(table: torch.Tensor, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """gamma1 and beta of each pixel, [pixels, C] float32, or [1, C] for all."""
+    gamma1, beta = (table if rows is None else table.index_select(0, rows)).float().chunk(2, dim=1)
     return gamma1, beta
 
 

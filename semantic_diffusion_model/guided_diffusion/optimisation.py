@@ -24,9 +24,19 @@ def choose_precision(settings: Settings, device: torch.device) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def round_weights(network: nn.Module, precision: str) -> nn.Module:
+    """Round once, for sampling, the weights that `autocast` would round at each step; the output stays the same."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear):
+            module.weight.data = module.weight.data.to(DTYPES[precision])
+    return network
 
 
 def learning_rate(step: int, settings: Settings) -> float:

@@ -21,7 +21,7 @@ from guided_diffusion.checkpoints import Checkpoint, merge_settings, model_setti
 from guided_diffusion.condition import Condition
 from guided_diffusion.datasets import load_edges, load_image, load_label, read_picture
 from guided_diffusion.denoiser import Denoiser
-from guided_diffusion.optimisation import autocast, choose_precision
+from guided_diffusion.optimisation import autocast, choose_precision, round_weights
 from guided_diffusion.random_streams import normal, stream
 from guided_diffusion.results import Results, Row, carry_metadata, settle
 from guided_diffusion.samplers import sample
@@ -82,7 +82,8 @@ class Job:
             network.load_state_dict(checkpoint.state_dict)
         except RuntimeError as error:
             raise UserError(f"{checkpoint.path} does not fit the network of these settings: {error}") from None
-        self.network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network = round_weights(network, precision)
         self.diffusion = build_diffusion(settings, timestep_respacing="")
 
     def make(self, work: Sequence[tuple[Item, Row]]) -> None:
@@ -210,8 +211,6 @@ def _announce(settings, checkpoint, schedule, precision, items, to_make, world) 
     print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
     if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
         print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
-    if settings.compile:
-        print("--compile is for training: the network samples uncompiled")
     there = len(items) - len(to_make)
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
     steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"

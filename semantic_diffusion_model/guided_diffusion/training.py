@@ -209,12 +209,9 @@ class TrainingRun:
                 return
 
     def _parallel(self) -> torch.nn.Module:
-        network = self.network
-        if self.settings.compile and self.world.device.type == "cuda":
-            network = torch.compile(network)
         if self.world.size > 1 and self.settings.distributed_data_parallel:
-            network = DistributedDataParallel(network, gradient_as_bucket_view=True)
-        return network
+            return DistributedDataParallel(self.network, gradient_as_bucket_view=True)
+        return self.network
 
     def update(self, parallel: torch.nn.Module, microbatches: list[Microbatch]) -> None:
         """One step: gradients of this rank's microbatches, averaged over all ranks, and the update of the weights."""

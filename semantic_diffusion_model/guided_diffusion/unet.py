@@ -89,13 +89,11 @@ class ResBlock(_Residual):
         )
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition | None) -> torch.Tensor:
-        norm, activation, conv = self.in_layers
-        h = conv(self.h_upd(activation(norm(x))))
+        # The SiLUs of in_layers and out_layers are done by the normalisations, in the same pass over memory.
+        h = self.in_layers[2](self.h_upd(self.in_layers[0](x, silu=True)))
         h, scale, shift = self._timestep(h, emb)
-        h = self.out_layers[0](h)
-        if scale is not None:
-            h = torch.addcmul(shift[:, :, None, None], h, 1 + scale[:, :, None, None])
-        return self.skip_connection(self.x_upd(x)) + self.out_layers[1:](h)
+        h = self.out_layers[0](h, scale, shift, silu=True)
+        return self.skip_connection(self.x_upd(x)) + self.out_layers[2:](h)
 
 
 class SDMResBlock(_Residual):
@@ -113,7 +111,6 @@ class SDMResBlock(_Residual):
         )
 
     def forward(self, x: torch.Tensor, emb: torch.Tensor, condition: Condition) -> torch.Tensor:
-        # The SiLUs that open in_layers and out_layers are done by the normalisations, in the same pass over memory.
         h = self.in_layers[1:](self.h_upd(self.in_norm(x, condition, silu=True)))
         h, scale, shift = self._timestep(h, emb)
         h = self.out_norm(h, condition, scale, shift, silu=True)
@@ -285,7 +282,8 @@ class UNetModel(nn.Module):
         h = self.middle_block(features[-1], emb, condition)
         for block in self.output_blocks:
             h = block(torch.cat([h, features.pop()], dim=1), emb, condition)
-        return self.out(h)
+        norm, _, conv = self.out
+        return conv(norm(h, silu=True))
 
     def _condition(self, y: Condition | torch.Tensor | None) -> Condition | None:
         if (y is None) != (self.num_classes is None):

@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from command import UserError, parse_settings
+from inference import choose_device
 from model import build_camus_unet
+from settings import TrainSettings
 
 FOLDER = Path(__file__).resolve().parents[2] / "echo_segmentation"
 SLOW = ("torch", "monai", "segmentation_models_pytorch", "albumentations", "matplotlib", "scipy")
@@ -50,9 +53,6 @@ def test_help_names_every_setting_in_words(train, capsys):
 @pytest.mark.parametrize("written", [("--augment", "False"), ("--augment=no",), ("--augment", "F")])
 def test_words_for_no(hearts, train, tiny, tmp_path, written):
     assert train("--data-dir", hearts, "--output-dir", tmp_path, *tiny, *written, "--epochs", "0") == 2
-    from command import parse_settings
-    from settings import TrainSettings
-
     assert parse_settings(TrainSettings, ["--data_dir", "x", *written]).augment is False
     assert parse_settings(TrainSettings, ["--data-dir", "x", "--augment"]).augment is True
 
@@ -135,6 +135,18 @@ def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, me
 )
 def test_wrong_settings_of_training(train, hearts, tmp_path, capsys, flags, message):
     assert message in fails(train, capsys, "--data-dir", hearts, "--output-dir", tmp_path / "o", *flags)
+
+
+def test_the_default_gpu_falls_back_to_the_cpu_but_one_asked_for_does_not(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    by_default, asked = (
+        parse_settings(TrainSettings, ["--data-dir", "x", *flags]).gpu for flags in ([], ["--gpu", "cuda:0"])
+    )
+    assert by_default == asked == "cuda:0"
+    assert choose_device(by_default).type == "cpu"
+    assert "computing on the CPU" in capsys.readouterr().out
+    with pytest.raises(UserError, match="cuda:0: is not there"):
+        choose_device(asked)
 
 
 def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, capsys):

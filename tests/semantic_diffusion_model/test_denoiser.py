@@ -1,11 +1,13 @@
 """Guidance: the encoder runs once for both branches, and the result is that of two full passes."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from guided_diffusion.condition import Condition
 from guided_diffusion.denoiser import Denoiser
 from guided_diffusion.diffusion import GaussianDiffusion, make_betas
+from guided_diffusion.graphs import Graphed
 from guided_diffusion.unet import UNetModel
 
 
@@ -57,3 +59,24 @@ def test_clipping_keeps_the_image_within_its_range():
     net, x = network(), 5 * torch.randn(2, 3, 16, 16)
     assert denoiser(net, 1.0, clip=False)(x, 80).x_start.abs().max() > 1
     assert denoiser(net, 1.0, clip=True)(x, 80).x_start.abs().max() <= 1
+
+
+def test_without_a_gpu_a_graphed_function_is_called_as_it_is():
+    calls = []
+    double = Graphed(lambda x: calls.append(1) or 2 * x)
+    assert [double(torch.tensor([i])).item() for i in range(4)] == [0, 2, 4, 6]
+    assert len(calls) == 4
+    assert double.graph is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@torch.no_grad()
+def test_steps_replayed_from_a_graph_equal_steps_that_are_run():
+    net = network().cuda()
+    condition = Condition.from_labels(LABELS, 5, factors=net.factors, training=False).to("cuda")
+    replayed, run = (Denoiser(net, PROCESS, condition, s=2.0, clip_denoised=False) for _ in range(2))
+    run._evaluate = run._guided
+    results = [(replayed(x, 60), run(x, 60)) for x in torch.randn(5, 2, 3, 16, 16, device="cuda")]
+    assert replayed._evaluate.graph is not None
+    for ours, theirs in results:  # compared at the end: a replay must not overwrite what an earlier one gave
+        torch.testing.assert_close(ours.x_start, theirs.x_start, atol=1e-4, rtol=1e-4)

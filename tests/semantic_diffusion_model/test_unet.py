@@ -11,6 +11,8 @@ from command import UserError
 from config import Settings
 from guided_diffusion.build import build_network
 from guided_diffusion.condition import Condition
+from guided_diffusion.layers import GroupNorm32
+from guided_diffusion.optimisation import autocast, round_weights
 from guided_diffusion.unet import AttentionBlock, UNetModel, timestep_embedding
 
 
@@ -126,7 +128,7 @@ def test_attention_is_softmax_of_scaled_products(new_order):
     block = randomised(AttentionBlock(64, 1, 32, new_order))
     x = torch.randn(2, 64, 4, 4)
     pixels = x.flatten(2)
-    qkv = block.qkv(block.norm(pixels))
+    qkv = block.qkv(block.norm(x).flatten(2))
     heads = []
     for head in range(2):
         if new_order:
@@ -137,6 +139,44 @@ def test_attention_is_softmax_of_scaled_products(new_order):
         heads.append(torch.einsum("nts,ncs->nct", weight, v))
     expected = (pixels + block.proj_out(torch.cat(heads, dim=1))).view_as(x)
     torch.testing.assert_close(block(x, None, None), expected)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("with_timestep", [True, False])
+def test_normalisation_with_what_follows_equals_the_plain_layers(with_timestep, silu):
+    torch.manual_seed(0)
+    norm = randomised(GroupNorm32(64))
+    x = torch.randn(3, 64, 6, 5, requires_grad=True)
+    scale, shift = torch.randn(2, 3, 64, requires_grad=True) if with_timestep else (None, None)
+    fused = norm(x, scale, shift, silu)
+    plain = F.group_norm(x, 32, norm.weight, norm.bias)
+    if with_timestep:
+        plain = plain * (1 + scale[..., None, None]) + shift[..., None, None]
+    plain = F.silu(plain) if silu else plain
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+    inputs = [x, norm.weight, norm.bias, *([scale, shift] if with_timestep else [])]
+    weight = torch.randn_like(x)
+    for ours, theirs in zip(
+        torch.autograd.grad((fused * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["table", "dense"])
+def test_weights_rounded_once_give_the_output_of_weights_rounded_at_each_step(mode):
+    network = randomised(small_network()).eval()
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    condition = Condition.from_labels(
+        torch.arange(5).repeat(2, 16, 4)[:, :, :16], 5, factors=network.factors, mode=mode
+    )
+    with autocast("bf16", torch.device("cpu")):
+        expected = network(x, t, condition)
+        rounded = round_weights(network, "bf16")
+        assert rounded.time_embed[0].weight.dtype == torch.bfloat16
+        assert torch.equal(rounded(x, t, condition), expected)
 
 
 def test_timestep_embedding_is_cosines_then_sines():
