@@ -18,7 +18,6 @@ from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import Log
 
 from guided_diffusion.graphs import Graphed
-from guided_diffusion.unet import TimestepEmbedSequential
 
 TRAINING_TFLOP, SAMPLING_TFLOP = 6.7, 2.24
 SECONDS_IN_ALL = 450  # what is left of the parts is skipped, and said, after this
@@ -137,9 +136,7 @@ def measure_training(bench: Bench) -> None:
         name += " recomputing" if checkpointing else "            "
         if bench.late(name):
             continue
-        for module in network.modules():
-            if isinstance(module, TimestepEmbedSequential):
-                module.use_checkpoint = checkpointing
+        network.recompute(checkpointing)
         bench.free()
         try:
             began = time.perf_counter()

@@ -6,9 +6,11 @@ what the network is and what its output means (`MODEL_SETTINGS`) travel inside t
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from command import UserError, YesNo
+from tyro.constructors import PrimitiveConstructorSpec
+
+from command import UserError, YesNo, parse_yes_no
 
 CHANNEL_MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
@@ -17,6 +19,17 @@ CHANNEL_MULTIPLIERS = {
     64: (1, 2, 3, 4),
 }
 NORM_GROUPS = 32
+
+YesNoAuto = Annotated[
+    bool | Literal["auto"],
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[True|False|auto]",
+        instance_from_str=lambda words: "auto" if words == ["auto"] else parse_yes_no(words),
+        is_instance=lambda value: isinstance(value, bool) or value == "auto",
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 @dataclass
@@ -93,8 +106,8 @@ class NetworkSettings:
     """Split queries, keys and values first and heads second; False: the older order."""
     dropout: float = 0.0
     """Probability of dropping a feature in training."""
-    use_checkpoint: YesNo = True
-    """Recompute activations in the backward pass: less memory, a third more time. Never changes the result."""
+    use_checkpoint: YesNoAuto = "auto"
+    """Recompute activations in the backward pass: less memory, a third more time, the same result. auto: if needed."""
     class_cond: YesNo = True
     """Condition on the label maps; False: an unconditional model."""
 
@@ -282,43 +295,3 @@ def derive_multipliers(img_size: int) -> tuple[float, ...]:
     while len(preset) > 1 and (len(preset) - 1 > halvings or img_size >> (len(preset) - 1) < 8):
         preset = preset[:-1]
     return preset
-
-
-# The published train_test_config.json: nested sections, upper-case keys.
-_SECTIONS = {
-    "DATASETS": DataSettings,
-    "TRAIN": (NetworkSettings, TrainingSettings, RunSettings),
-    "TEST": SamplingSettings,
-}
-
-
-def to_published_json(settings: Settings) -> dict[str, Any]:
-    """The settings in the nested, upper-case form of the published `train_test_config.json`."""
-    sections = {}
-    for section, groups in _SECTIONS.items():
-        groups = groups if isinstance(groups, tuple) else (groups,)
-        sections[section] = {name.upper(): getattr(settings, name) for name in names(*groups)}
-    sections["TRAIN"]["DIFFUSION"] = {name.upper(): getattr(settings, name) for name in names(DiffusionSettings)}
-    return sections
-
-
-def from_published_json(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings found anywhere in a nested dictionary with upper- or lower-case keys; unknown keys are left out.
-
-    Comma lists may be written as JSON lists or strings. Values are not checked beyond their kind.
-    """
-    known = {field.name: field for field in dataclasses.fields(Settings)}
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = key.lower()
-        if isinstance(value, dict):
-            found.update(from_published_json(value))
-        elif name in known:
-            if isinstance(value, list | tuple):
-                value = ",".join(str(part) for part in value)
-            if name in ("ema_rate", "attention_resolutions", "timestep_respacing") and value is not None:
-                value = str(value)
-            if name == "channel_mult":
-                value = str(value) if value else None
-            found[name] = value
-    return found

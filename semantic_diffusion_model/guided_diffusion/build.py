@@ -19,7 +19,7 @@ def build_network(settings: Settings) -> UNetModel:
         dropout=settings.dropout,
         channel_mult=settings.multipliers(),
         num_classes=settings.condition_channels(),
-        use_checkpoint=settings.use_checkpoint,
+        use_checkpoint=settings.use_checkpoint is True,
         num_heads=settings.num_heads,
         num_head_channels=settings.num_head_channels,
         num_heads_upsample=settings.num_heads_upsample,

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from command import UserError
-from config import MODEL_SETTINGS, Settings, from_published_json, parse_numbers, to_published_json
+from config import MODEL_SETTINGS, Settings, parse_numbers
 from guided_diffusion import storage
 from guided_diffusion.checkpoint_shapes import settings_from_shapes
+from guided_diffusion.settings_file import from_published_json, to_published_json
 
 SETTINGS_FILE = "train_test_config.json"
 WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")

@@ -24,7 +24,6 @@ from guided_diffusion.random_streams import stream
 from guided_diffusion.world import World
 
 SMALLEST_CROP = 0.8
-MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
 
 
 @dataclass
@@ -276,24 +275,3 @@ def worker_count(settings: Settings, world: World) -> int:
     """num_workers, capped at the cores there are for each rank; a CPU that trains keeps one core for that."""
     cores = len(os.sched_getaffinity(0)) // world.local_size
     return max(0, min(settings.num_workers, cores if world.device.type == "cuda" else cores - 1))
-
-
-def fits_in_memory(examples: Examples, world: World, workers: int) -> bool:
-    """Whether the decoded pictures may be kept: in free memory, and in /dev/shm if worker processes share them."""
-    needed = examples.bytes_needed() * world.local_size
-    if workers and needed > 0.5 * _free_shared_memory():
-        return False
-    return needed < MEMORY_SHARE * _free_memory()
-
-
-def _free_memory() -> int:
-    with open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-
-
-def _free_shared_memory() -> int:
-    try:
-        status = os.statvfs("/dev/shm")
-    except OSError:
-        return 0
-    return status.f_bavail * status.f_frsize

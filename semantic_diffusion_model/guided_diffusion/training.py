@@ -3,9 +3,7 @@
 To go on after an interruption, run the same command again.
 """
 
-import sys
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -13,10 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 from command import UserError
 from config import Settings
 from guided_diffusion import checkpoints, distributed, resuming, storage
+from guided_diffusion.background import BackgroundWriter, snapshot
 from guided_diffusion.build import build_diffusion, build_network
-from guided_diffusion.datasets import find_pairs, has_split
 from guided_diffusion.ema import Averages
-from guided_diffusion.loading import BatchSource, Examples, Microbatch, fits_in_memory, worker_count
+from guided_diffusion.loading import BatchSource, Examples, Microbatch
+from guided_diffusion.memory import keeps_activations
 from guided_diffusion.metrics import StepMetrics, columns
 from guided_diffusion.metrics_log import MetricsLog, SilentLog
 from guided_diffusion.optimisation import (
@@ -28,6 +27,7 @@ from guided_diffusion.optimisation import (
     learning_rate,
 )
 from guided_diffusion.preemption import StopRequest
+from guided_diffusion.preparation import prepare
 from guided_diffusion.preview import draw_preview, write_preview
 from guided_diffusion.random_streams import normal, seed_of, stream, uniform
 from guided_diffusion.reporting import Clock, count_flops, ending, introduction
@@ -45,51 +45,13 @@ def train(settings: Settings, given: set[str]) -> None:
     settings, start, examples, validation = world.together(prepare, settings, given, world)
     run = TrainingRun(settings, world, examples, validation)
     notes = world.together(run.load, start) if start else world.together(run.load_weights)
-    with run.open_log() as log, StopRequest(world) as stop:
+    with run.open_log() as log, StopRequest(world) as stop, run.writer:
         for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
             log.say(text)
         run.loop(log, stop)
+        run.writer.wait()
         averages = checkpoints.ema_name(run.averages.rates[0], run.step)
         log.say(ending(settings, world, run.saved_at, averages))
-
-
-def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings, Any, Examples, Examples | None]:
-    """Everything that can be wrong with settings, data and paths is found here, before the first step."""
-    check_training_settings(settings)
-    if world.is_main:
-        resuming.check_writable(settings.savedir)
-    warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
-    start = resuming.find_starting_point(settings, warn)
-    if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
-        settings = resuming.take_network_settings(settings, given, start)
-    settings.check_network()
-    examples = Examples(find_pairs(settings, ["training"]), settings)
-    validation = None
-    if has_split(settings, "validation"):
-        validation = Examples(find_pairs(settings, ["validation"]), settings)
-        validation.check()
-    workers = worker_count(settings, world)
-    if not settings.random_crop and fits_in_memory(examples, world, workers):
-        examples.hold(shared=workers > 0)
-    else:
-        examples.check()
-    return settings, start, examples, validation
-
-
-def check_training_settings(settings: Settings) -> None:
-    """Raise UserError for a value that training cannot work with."""
-    settings.ema_rates()
-    positive = ("batch_size_train", "log_interval", "save_interval", "img_size", "num_classes", "diffusion_steps")
-    for name in positive:
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} {getattr(settings, name)} must be at least 1")
-    for name in ("lr_anneal_steps", "keep_checkpoints", "preview_steps", "num_workers", "lr", "weight_decay"):
-        if getattr(settings, name) < 0:
-            raise UserError(f"{name} {getattr(settings, name)} must not be negative")
-    if not 0 <= settings.drop_rate <= 1:
-        raise UserError(f"drop_rate {settings.drop_rate} must be from 0 to 1")
-    if settings.num_classes > 256:
-        raise UserError(f"num_classes {settings.num_classes}: label maps have 8 bits, so at most 256 classes")
 
 
 class TrainingRun:
@@ -114,6 +76,7 @@ class TrainingRun:
         self.step = 0
         self.samples = 0
         self.saved_at: int | None = None
+        self.writer = BackgroundWriter()
         self.flops_per_sample = 0.0
         self.description = resuming.describe_run(settings, self.precision, examples.pairs, world.size)
 
@@ -156,7 +119,7 @@ class TrainingRun:
         return checkpoints.read_torch(storage.join(folder, name))
 
     def save(self) -> None:
-        """Write a checkpoint; every rank must call this."""
+        """Have a checkpoint written, in the background; every rank must call this."""
         metrics = self.metrics.state(self.world)
         if self.world.is_main:
             weights = {checkpoints.model_name(self.step): self.network.state_dict()}
@@ -170,8 +133,9 @@ class TrainingRun:
                 "metrics": metrics,
                 "run": self.description,
             }
-            keep = self.settings.keep_checkpoints
-            resuming.write_checkpoint(self.settings.savedir, self.step, weights, state, self.settings, keep)
+            keep, folder = self.settings.keep_checkpoints, self.settings.savedir
+            copies = snapshot(weights), snapshot(state)
+            self.writer.submit(resuming.write_checkpoint, folder, self.step, *copies, self.settings, keep)
         self.saved_at = self.step
 
     # --- The loop -----------------------------------------------------------------------------------------------------
@@ -182,6 +146,8 @@ class TrainingRun:
         last = settings.lr_anneal_steps or None
         if last is not None and self.step >= last:
             return
+        if settings.use_checkpoint == "auto":
+            log.say(self.choose_recomputation())
         parallel = self._parallel()
         source = BatchSource(self.examples, settings, self.world, self.samples)
         clock = Clock(self.samples)
@@ -205,8 +171,17 @@ class TrainingRun:
                 log.publish()
                 clock.restart(self.samples, source)
             if stopping and self.step != last:
+                self.writer.wait()
                 log.say(f"asked to stop: saved at step {self.step}; run the same command to go on")
                 return
+
+    def choose_recomputation(self) -> str:
+        """Keep the activations of a step if there is room for them; say what was chosen."""
+        images = self.settings.microbatch if self.settings.microbatch > 0 else self.settings.batch_size_train
+        self.network.recompute(False)
+        keep = keeps_activations(self.network, self.examples, images, self.precision, self.world)
+        self.network.recompute(not keep)
+        return "activations are kept" if keep else "activations are recomputed: there is no room to keep them"
 
     def _parallel(self) -> torch.nn.Module:
         if self.world.size > 1 and self.settings.distributed_data_parallel:
@@ -280,6 +255,7 @@ class TrainingRun:
         if in_a_row < BAD_STEPS_IN_A_ROW:
             return
         good = "there is no checkpoint yet"
+        self.writer.wait()
         if self.saved_at is not None:
             name = checkpoints.model_name(self.saved_at)
             good = f"the last good checkpoint is {storage.join(self.settings.savedir, name)}"

@@ -250,9 +250,13 @@ class UNetModel(nn.Module):
         self.out = nn.Sequential(
             GroupNorm32(channels), nn.SiLU(), zero_parameters(Conv2d(channels, out_channels, 3, padding=1))
         )
+        self.recompute(use_checkpoint)
+
+    def recompute(self, yes: bool) -> None:
+        """Whether the backward pass recomputes the activations of each block, or finds them in memory."""
         for module in self.modules():
             if isinstance(module, TimestepEmbedSequential):
-                module.use_checkpoint = use_checkpoint
+                module.use_checkpoint = yes
 
     def forward(
         self, x: torch.Tensor, timesteps: torch.Tensor, y: Condition | torch.Tensor | None = None

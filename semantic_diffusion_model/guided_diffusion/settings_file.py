@@ -1,0 +1,53 @@
+"""The settings of a run as JSON, in the form of the published `train_test_config.json`: nested, upper-case keys."""
+
+import dataclasses
+from typing import Any
+
+from config import (
+    DataSettings,
+    DiffusionSettings,
+    NetworkSettings,
+    RunSettings,
+    SamplingSettings,
+    Settings,
+    TrainingSettings,
+    names,
+)
+
+_SECTIONS = {
+    "DATASETS": DataSettings,
+    "TRAIN": (NetworkSettings, TrainingSettings, RunSettings),
+    "TEST": SamplingSettings,
+}
+
+
+def to_published_json(settings: Settings) -> dict[str, Any]:
+    """The settings in the nested, upper-case form of the published `train_test_config.json`."""
+    sections = {}
+    for section, groups in _SECTIONS.items():
+        groups = groups if isinstance(groups, tuple) else (groups,)
+        sections[section] = {name.upper(): getattr(settings, name) for name in names(*groups)}
+    sections["TRAIN"]["DIFFUSION"] = {name.upper(): getattr(settings, name) for name in names(DiffusionSettings)}
+    return sections
+
+
+def from_published_json(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings found anywhere in a nested dictionary with upper- or lower-case keys; unknown keys are left out.
+
+    Comma lists may be written as JSON lists or strings. Values are not checked beyond their kind.
+    """
+    known = {field.name: field for field in dataclasses.fields(Settings)}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = key.lower()
+        if isinstance(value, dict):
+            found.update(from_published_json(value))
+        elif name in known:
+            if isinstance(value, list | tuple):
+                value = ",".join(str(part) for part in value)
+            if name in ("ema_rate", "attention_resolutions", "timestep_respacing") and value is not None:
+                value = str(value)
+            if name == "channel_mult":
+                value = str(value) if value else None
+            found[name] = value
+    return found
