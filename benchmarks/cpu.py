@@ -1,20 +1,28 @@
 """What the look-up table brings on a CPU, and how cost grows; the log goes to benchmarks/results/cpu.txt.
 
-    python benchmarks/cpu.py [--threads 2] [--only table|growth|ranks|others]
+    python benchmarks/cpu.py [--threads 2] [--only table|sums|memory|saving|growth|ranks|others]
 
 Dense modulation with activation checkpointing, as published, against the table without it: 64 channels, 128 x 128,
-batch 4, in one process, in turn. The other parts run the benchmarks of data preparation and of the sampling command.
+batch 4, in one process, in turn. The last part runs the benchmarks of data preparation and of the sampling command.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import ROOT, Log, describe, interleaved, ratio_of
+
+from config import Settings
+from guided_diffusion.background import snapshot
+from guided_diffusion.loading import Microbatch
+from guided_diffusion.memory import activation_bytes
+from guided_diffusion.modulation import sum_rows
+from guided_diffusion.resuming import write_checkpoint
 
 SAMPLING_STEPS = 20
 RANK_STEPS = 6
@@ -63,9 +71,8 @@ def measure_table(log: Log) -> None:
     shape = (64, 128, 4)
     forward = interleaved({mode: forward_job(*shape, mode) for mode in ("dense", "auto")}, rounds=3)
     first = interleaved({mode: sampling_job(*shape, mode) for mode in ("dense", "auto")}, rounds=2)
-    training = interleaved(
-        {"dense": training_job(*shape, "dense", True), "auto": training_job(*shape, "auto", False)}, rounds=2
-    )
+    variants = {"dense": ("dense", True), "auto": ("auto", False), "recomputing": ("auto", True)}
+    training = interleaved({name: training_job(*shape, *variant) for name, variant in variants.items()}, rounds=2)
     sampling = {
         mode: [one + (SAMPLING_STEPS - 1) * step for one, step in zip(first[mode], forward[mode], strict=False)]
         for mode in ("dense", "auto")
@@ -77,6 +84,60 @@ def measure_table(log: Log) -> None:
             log.say(f"  {name:17s} {'table' if mode == 'auto' else mode:6s} {describe(seconds[mode])}")
         wanted = f" (aim {aim})" if aim else " (first step with its tables + 19 steps, each measured by one)"
         log.say(f"  {name:17s} table is {ratio_of(seconds['dense'], seconds['auto']):.2f} times faster{wanted}")
+    cost = ratio_of(training["recomputing"], training["auto"])
+    log.say(f"  recomputing activations makes a training step with the table {cost:.2f} times as long")
+    log.say()
+
+
+def measure_sums(log: Log) -> None:
+    """The backward pass of the table: from pixels to the rows of their neighbourhoods, most of them to a few rows."""
+    count, size, channels = 4, 128, 256
+    network = make_network(32, size, head=32)
+    level = make_condition(network, echo_label_maps(count, size), "table", training=True).level((size, size))
+    values, rows = torch.randn(count * size * size, channels), level.row_of_pixel
+    jobs = {
+        "index_add": lambda: torch.zeros(len(level.patch_of_row), channels).index_add_(0, rows, values),
+        "sorted segments in two steps": lambda: sum_rows(values, level),
+    }
+    most = 100 * int(rows.bincount().max()) / len(rows)
+    log.say(
+        f"{len(rows)} pixels of {channels} channels summed into {len(level.patch_of_row)} rows, "
+        f"{most:.0f} % of the pixels into one of them"
+    )
+    for name, seconds in interleaved(jobs, rounds=7).items():
+        log.say(f"  {name:30s} {describe(seconds)}")
+    log.say()
+
+
+def measure_memory(log: Log) -> None:
+    """Bytes do not depend on the load of the machine: they are counted, not sampled."""
+    log.say("64 channels, 128 x 128, batch 4: what a forward pass keeps for the backward pass, beside the weights")
+    network, labels = make_network(64, 128, head=32), echo_label_maps(4, 128)
+    for mode, recompute in (("dense", False), ("dense", True), ("auto", False), ("auto", True)):
+        network.recompute(recompute)
+        condition = make_condition(network, labels, mode, training=True)
+        kept = activation_bytes(network, Microbatch(0, torch.zeros(4, 3, 128, 128), condition), "fp32")
+        name = ("table" if mode == "auto" else mode) + (", recomputing" if recompute else "")
+        log.say(f"  {name:20s} {kept / 1e6:8.0f} MB")
+    log.say()
+
+
+def measure_saving(log: Log) -> None:
+    """How long a training stands still for a checkpoint: weights, their average, and AdamW's two averages."""
+    network, settings = make_network(64, 128, head=32), Settings(img_size=128, num_channels=64)
+    weights = dict(network.state_dict())
+    files = {"model000001.pt": weights, "ema_0.9999_000001.pt": weights}
+    state = {"optimizer": [weights, weights]}
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        jobs = {
+            "written at once": lambda: write_checkpoint(folder, 1, files, state, settings, 0),
+            "copied, to be written in the background": lambda: snapshot([files, state]),
+        }
+        seconds = interleaved(jobs, rounds=3)
+    size = 4 * sum(tensor.nbytes for tensor in weights.values())
+    log.say(f"a checkpoint of {size / 1e6:.0f} MB holds the training up for")
+    for name, taken in seconds.items():
+        log.say(f"  {name:40s} {describe(taken)}")
     log.say()
 
 
@@ -115,8 +176,6 @@ def train_a_rank(folder: str) -> None:
 
 
 def measure_ranks(log: Log) -> None:
-    import tempfile
-
     log.say("ranks of one thread each, 32 channels, 64 x 64, 4 images per step in all")
     for ranks in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +199,15 @@ def run_others(log: Log) -> None:
         log.say(f"{name}: {end}; see its own log")
 
 
-PARTS = {"table": measure_table, "growth": measure_growth, "ranks": measure_ranks, "others": run_others}
+PARTS = {
+    "table": measure_table,
+    "sums": measure_sums,
+    "memory": measure_memory,
+    "saving": measure_saving,
+    "growth": measure_growth,
+    "ranks": measure_ranks,
+    "others": run_others,
+}
 
 
 def main() -> None:

@@ -12,12 +12,14 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import Log
 
 from guided_diffusion.graphs import Graphed
+from guided_diffusion.optimisation import round_weights
 
 TRAINING_TFLOP, SAMPLING_TFLOP = 6.7, 2.24
 SECONDS_IN_ALL = 450  # what is left of the parts is skipped, and said, after this
@@ -56,6 +58,10 @@ class Bench:
             if number >= warm_up:
                 taken.append((time.perf_counter() - start) / inner)
         return statistics.median(taken)
+
+    def share(self, tflop: float, seconds: float) -> str:
+        """Share of the peak, in words; the tiny network of a dry run has another arithmetic."""
+        return "" if self.dry_run else f"{100 * tflop / seconds / self.peak:5.1f} % of peak"
 
     def gigabytes(self) -> float:
         return torch.cuda.max_memory_allocated() / 1e9 if self.device.type == "cuda" else 0.0
@@ -97,6 +103,11 @@ def measure_peaks(bench: Bench) -> None:
     target = torch.empty_like(source)
     bandwidth = 2e-9 * len(source) / bench.seconds(lambda: target.copy_(source), inner=20)
     bench.report(f"peaks: {bench.peak:.0f} TFLOP/s in bf16 products, {bandwidth:.0f} GB/s copied (read and written)")
+
+
+def eager():
+    """Within this block nothing runs compiled: the naive path."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def training_step(bench: Bench, network, optimiser, average, count: int, mode: str) -> Callable[[], None]:
@@ -141,24 +152,18 @@ def measure_training(bench: Bench) -> None:
         try:
             began = time.perf_counter()
             job = training_step(bench, network, optimiser, average, count, mode)
-            job()
-            bench.sync()
-            first = time.perf_counter() - began
-            each = bench.seconds(job) / count
+            with eager() if count == 1 else nullcontext():
+                job()
+                bench.sync()
+                first = time.perf_counter() - began
+                each = bench.seconds(job) / count
         except torch.cuda.OutOfMemoryError:
             network.zero_grad()
             bench.report(f"{name}  does not fit")
             continue
-        share = TRAINING_TFLOP / each / bench.peak
-        bench.report(f"{name} {1e3 * each:8.1f} ms per image {100 * share:5.1f} % of peak {bench.gigabytes():6.1f} GB")
+        share = bench.share(TRAINING_TFLOP, each)
+        bench.report(f"{name} {1e3 * each:8.1f} ms per image {share} {bench.gigabytes():6.1f} GB")
         bench.log.say(f"    first step, with compilation: {first:.1f} s")
-
-
-def halve(network: torch.nn.Module) -> None:
-    """Weights that autocast would round at each step, rounded once."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv1d | torch.nn.Linear):
-            module.bfloat16()
 
 
 def sampling_step(bench: Bench, network, count: int, size: int, mode: str, graph: bool) -> Callable[[], object]:
@@ -170,8 +175,7 @@ def sampling_step(bench: Bench, network, count: int, size: int, mode: str, graph
         with bench.autocast(cache=False):
             return network(x, t, condition)
 
-    evaluate(x, t)  # the tables are made here, outside of the graph
-    step = Graphed(evaluate, x, t) if graph else evaluate
+    step = Graphed(evaluate) if graph else evaluate
     return lambda: step(x, t)
 
 
@@ -190,15 +194,16 @@ def measure_sampling(bench: Bench) -> None:
             continue
         bench.free()
         try:
-            each = bench.seconds(sampling_step(bench, network, count, pixels, mode, graph)) / count
+            with eager() if number == 0 else nullcontext():
+                each = bench.seconds(sampling_step(bench, network, count, pixels, mode, graph)) / count
         except torch.cuda.OutOfMemoryError:
             bench.report(f"{name}  does not fit")
             continue
         finally:
             if number == 0:
-                halve(network)
-        share = SAMPLING_TFLOP * (pixels / size) ** 2 / each / bench.peak
-        bench.report(f"{name} {1e3 * each:8.2f} ms per image and step {100 * share:5.1f} % of peak")
+                round_weights(network, "bf16")
+        share = bench.share(SAMPLING_TFLOP * (pixels / size) ** 2, each)
+        bench.report(f"{name} {1e3 * each:8.2f} ms per image and step {share}")
 
 
 def main() -> None:

@@ -1,11 +1,14 @@
 """The look-up table of semantic modulation equals the dense convolutions, in values and in every gradient."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guided_diffusion import modulation
 from guided_diffusion.condition import Condition
 from guided_diffusion.modulation import modulate, sum_rows
 from guided_diffusion.neighbourhoods import PIXELS_PER_PARTIAL_SUM, find_neighbourhoods, summation_plan
@@ -187,6 +190,26 @@ def test_timestep_and_silu_follow_the_modulation(mode):
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of CPU kernels needs g++")
+@pytest.mark.parametrize("one_row", [True, False])
+def test_what_is_compiled_for_gpus_computes_the_same_compiled_for_a_cpu(one_row):
+    """Two shapes, so that the second takes the kernels of the first or new ones, whichever the compiler chooses."""
+    forward, backward = (
+        torch.compile(function, dynamic=True) for function in (modulation._forward, modulation._backward)
+    )
+    torch.manual_seed(0)
+    for count, channels, size, rows in ((2, 96, 8, 7), (3, 128, 12, 20)):
+        x, grad = torch.randn(2, count, channels, size, size).unbind()
+        row_of_pixel = None if one_row else torch.randint(0, rows, (count * size * size,))
+        table, (scale, shift) = torch.randn(1 if one_row else rows, 2 * channels), torch.randn(2, count, channels)
+        arguments = (x, row_of_pixel, table, scale, shift, True)
+        plain = modulation._forward(*arguments)
+        torch.testing.assert_close(forward(*arguments), plain, atol=1e-4, rtol=1e-4)
+        arguments = (grad, x, row_of_pixel, table, scale, shift, *plain[1:], True)
+        torch.testing.assert_close(backward(*arguments), modulation._backward(*arguments), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the compiled modulation needs a GPU")
