@@ -58,7 +58,10 @@ YesNo = Annotated[
 def parse_settings(
     settings_class: type[Settings], args: Sequence[str] | None = None, description: str = ""
 ) -> Settings:
-    """The dataclass `settings_class`, filled from `args` (default: sys.argv[1:]). Raises UserError for a wrong one."""
+    """The dataclass `settings_class`, filled from `args` (default: sys.argv[1:]). Raises UserError for a wrong one.
+
+    --img_size and --img-size are the same flag; --help writes the latter if the class has DASHES = True.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -66,7 +69,7 @@ def parse_settings(
                 settings_class,
                 args=args,
                 description=description or None,
-                use_underscores=True,
+                use_underscores=not getattr(settings_class, "DASHES", False),
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
             )
     except SystemExit as exit_:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from command import UserError, YesNo
 
@@ -17,6 +17,8 @@ class Unasked(str):
 
 @dataclass(kw_only=True)
 class CommonSettings:
+    DASHES: ClassVar[bool] = True  # the published commands spell their flags so
+
     output_dir: Path = Path("./output")
     """Folder for the results; it is made if it is not there."""
     gpu: str = Unasked("cuda:0")

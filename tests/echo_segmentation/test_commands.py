@@ -46,7 +46,7 @@ def test_help_names_every_setting_in_words(train, capsys):
         train("--help")
     said = capsys.readouterr().out
     assert raised.value.code == 0
-    for words in ("data", "pin_memory", "Passes over the training images", "Learning rate of Adam"):
+    for words in ("--data-dir", "--pin-memory", "Passes over the training images", "Learning rate of Adam"):
         assert words in said
 
 
