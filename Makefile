@@ -44,7 +44,7 @@ test-all: setup  ## the tests, the long ones too
 demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(CAMUS)
 
-bench: setup  ## the CPU benchmarks; logs go to benchmarks/results/
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py
+bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti $(CAMUS))
 
 .PHONY: help setup lock lint format test test-all demo bench

@@ -1,6 +1,6 @@
 """What the look-up table brings on a CPU, and how cost grows; the log goes to benchmarks/results/cpu.txt.
 
-    python benchmarks/cpu.py [--threads 2] [--only table|sums|memory|saving|growth|ranks|others]
+    python benchmarks/cpu.py [--threads 2] [--only table|sums|memory|saving|growth|ranks|others] [--camus_nifti FOLDER]
 
 Dense modulation with activation checkpointing, as published, against the table without it: 64 channels, 128 x 128,
 batch 4, in one process, in turn. The last part runs the benchmarks of data preparation and of the sampling command.
@@ -15,7 +15,7 @@ import time
 
 import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
-from timing import ROOT, Log, describe, interleaved, ratio_of
+from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
 
 from config import Settings
 from guided_diffusion.background import snapshot
@@ -189,12 +189,13 @@ def measure_ranks(log: Log) -> None:
     log.say()
 
 
-def run_others(log: Log) -> None:
+def run_others(log: Log, camus_nifti: str | None) -> None:
     """The benchmarks that have a log of their own."""
-    for name in ("data_preparation", "sampling"):
+    release = ["--camus_nifti", camus_nifti] if camus_nifti else []
+    for name, options in (("data_preparation", release), ("sampling", [])):
         script = ROOT / "benchmarks" / f"{name}.py"
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, str(script)], stdout=subprocess.DEVNULL)
+        done = subprocess.run([sys.executable, str(script), *options], stdout=subprocess.DEVNULL)
         end = f"{time.perf_counter() - start:.0f} s" if done.returncode == 0 else f"failed with {done.returncode}"
         log.say(f"{name}: {end}; see its own log")
 
@@ -206,25 +207,28 @@ PARTS = {
     "saving": measure_saving,
     "growth": measure_growth,
     "ranks": measure_ranks,
-    "others": run_others,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
-    parser.add_argument("--only", choices=PARTS, help="one part alone; its log is cpu_PART.txt")
+    parser.add_argument("--only", choices=[*PARTS, "others"], help="one part alone; its log is cpu_PART.txt")
+    parser.add_argument(
+        "--camus_nifti", help="a CAMUS release for the benchmark of data preparation (default: phantoms)"
+    )
     parser.add_argument("--rank_folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank_folder:
         return train_a_rank(options.rank_folder)
     torch.set_num_threads(options.threads)
     name = f"cpu_{options.only}.txt" if options.only else "cpu.txt"
-    log = Log(name, f"{options.threads} threads of torch")
+    log = Log(RESULTS / name, f"{options.threads} threads of torch")
     for part, measure in PARTS.items():
         if options.only in (None, part):
             measure(log)
-    log.say(f"load of the CPU at the end: {os.getloadavg()[0]:.1f}")
+    if options.only in (None, "others"):
+        run_others(log, options.camus_nifti)
     return log.write()
 
 

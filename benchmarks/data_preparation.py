@@ -5,9 +5,6 @@
 FOLDER is a complete CAMUS release in the NIfTI layout. Without it phantoms of the same number and size take its place.
 """
 
-import datetime
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -16,7 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from timing import RESULTS, ROOT, Log
+
 COMMANDS = ROOT / "data_preparation"
 sys.path.insert(0, str(COMMANDS))
 from command import run_command  # noqa: E402
@@ -28,7 +26,7 @@ class BenchmarkSettings:
     """A complete CAMUS release in the NIfTI layout (500 patients); default: 500 phantoms of 224 rows."""
     num_workers: int = 2
     """Processes of each command."""
-    log: Path = ROOT / "benchmarks" / "results" / "data_preparation.txt"
+    log: Path = RESULTS / "data_preparation.txt"
     """Where the results are written."""
 
 
@@ -46,29 +44,11 @@ def timed(*arguments: object) -> tuple[float, float, str]:
     return time.perf_counter() - start, cpu_seconds() - cpu, done.stdout.strip().splitlines()[-1]
 
 
-def machine() -> list[str]:
-    """What the figures depend on."""
-    import cv2
-    import numpy
-    import SimpleITK
-
-    versions = {"numpy": numpy.__version__, "opencv": cv2.__version__, "SimpleITK": SimpleITK.Version_VersionString()}
-    return [
-        f"date {datetime.date.today()}",
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
-        ", ".join(f"{name} {version}" for name, version in versions.items()),
-    ]
-
-
 def measure(settings: BenchmarkSettings) -> None:
     """Time the three jobs whose speed is promised, and write the log."""
     workers = ("--num_workers", settings.num_workers)
-    lines = [
-        *machine(),
-        f"{settings.num_workers} workers; seconds from start to end of a command, and CPU time of its processes",
-        f"load of other work at the start: {os.getloadavg()[0]:.1f} processes (last minute)",
-        "",
-    ]
+    about = f"{settings.num_workers} workers; seconds from start to end of a command, and CPU time of its processes"
+    log = Log(settings.log, about, packages=("numpy", "opencv-python-headless", "SimpleITK"))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
 
@@ -76,8 +56,7 @@ def measure(settings: BenchmarkSettings) -> None:
             seconds, cpu, summary = timed(COMMANDS / f"{name}.py", *arguments, *workers)
             summary = summary.split(f", in {work}")[0].split(f" in {work}")[0].split(f" of {work}")[0]
             wanted = f"aim {aim} s" if aim else "no aim"
-            lines.append(f"{seconds:6.1f} s ({wanted}; CPU {cpu:.1f} s)  {name}: {summary}")
-            print(lines[-1])
+            log.say(f"{seconds:6.1f} s ({wanted}; CPU {cpu:.1f} s)  {name}: {summary}")
 
         job(20, "make_phantom_camus", "--save_folder", work / "phantoms")
         source = settings.camus_nifti
@@ -88,8 +67,7 @@ def measure(settings: BenchmarkSettings) -> None:
         views = ("--data_folder", work / "extracted" / "all_views", "--save_folder", work)
         job(30, "augment_camus_labels", *views)
         job(None, "augment_camus_labels", *views, "--add_augmentation", "False")
-    settings.log.parent.mkdir(parents=True, exist_ok=True)
-    settings.log.write_text("\n".join([*lines, ""]))
+    log.write()
 
 
 if __name__ == "__main__":

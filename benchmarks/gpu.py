@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
-from timing import Log
+from timing import RESULTS, Log
 
 from guided_diffusion.graphs import Graphed
 from guided_diffusion.optimisation import round_weights
@@ -35,7 +35,7 @@ class Bench:
             raise SystemExit("there is no GPU: --dry-run tries the script with a tiny network")
         self.dry_run = dry_run
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else "no GPU"
-        self.log = Log("gpu.txt", f"{name}, CUDA {torch.version.cuda}")
+        self.log = Log(RESULTS / "gpu.txt", f"{name}, CUDA {torch.version.cuda}")
         self.channels, self.size, self.rounds = (32, 16, 1) if dry_run else (256, 256, 5)
         torch.backends.cudnn.benchmark = True
         self.table: list[str] = []

@@ -7,9 +7,6 @@ rounds in which the samplers take turns, and an image costs steps x time of a st
 measured whole as well, to show that the sum is right.
 """
 
-import datetime
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -17,7 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from timing import RESULTS, ROOT, Log
+
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -46,7 +44,7 @@ class BenchmarkSettings:
     """Images per batch."""
     rounds: int = 5
     """Measurements of each sampler, of which the median counts."""
-    log: Path = ROOT / "benchmarks" / "results" / "sampling.txt"
+    log: Path = RESULTS / "sampling.txt"
     """Where the results are written."""
 
 
@@ -97,6 +95,13 @@ def seconds(function, *arguments) -> float:
 
 
 def measure(settings: BenchmarkSettings) -> None:
+    log = Log(
+        settings.log,
+        f"{torch.get_num_threads()} threads of torch",
+        "network of the demo, 64 x 64 pixels: " + " ".join(f"--{name} {value}" for name, value in DEMO.items()),
+        f"batch {settings.batch}; an image costs steps x time of a step + a fixed part (tables, noise, PNG files)",
+        f"medians of {settings.rounds}",
+    )
     batch = Batch(settings.batch)
     samplers = sorted({name for name, _ in SCHEDULES})
     few, many = even_timesteps(1000, 1), even_timesteps(1000, 1 + STEPS_PER_ROUND)
@@ -115,27 +120,15 @@ def measure(settings: BenchmarkSettings) -> None:
                 whole.append(everything + writing)
     step = {name: statistics.median(values) for name, values in steps.items()}
     once = max(0.0, statistics.median(fixed))
-    lines = [
-        f"date {datetime.date.today()}",
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} thread(s) of torch "
-        f"{torch.__version__}, Python {platform.python_version()}",
-        f"load of other work at the start: {os.getloadavg()[0]:.1f} processes (last minute)",
-        "network of the demo, 64 x 64 pixels: " + " ".join(f"--{name} {value}" for name, value in DEMO.items()),
-        f"batch {settings.batch}; an image costs steps x time of a step + a fixed part (label tables, noise, PNG "
-        f"files); medians of {settings.rounds}",
-        "",
-        f"fixed part {1000 * once / settings.batch:.1f} ms an image; a step of "
-        + ", ".join(f"{name} {1000 * value / settings.batch:.1f} ms" for name, value in step.items()),
-        "",
-    ]
+    each = ", ".join(f"{name} {1000 * value / settings.batch:.1f} ms" for name, value in step.items())
+    log.say(f"fixed part {1000 * once / settings.batch:.1f} ms an image; a step of {each}")
+    log.say()
     for name, count in SCHEDULES:
         total = (count * step[name] + once) / settings.batch
-        lines.append(f"{total:8.2f} s an image, {1 / total:7.3f} images/s  {name} {count} (from the time of a step)")
+        log.say(f"{total:8.2f} s an image, {1 / total:7.3f} images/s  {name} {count} (from the time of a step)")
     total = statistics.median(whole) / settings.batch
-    lines.append(f"{total:8.2f} s an image, {1 / total:7.3f} images/s  {WHOLE[0]} {WHOLE[1]} (measured whole)")
-    print("\n".join(lines))
-    settings.log.parent.mkdir(parents=True, exist_ok=True)
-    settings.log.write_text("\n".join([*lines, ""]))
+    log.say(f"{total:8.2f} s an image, {1 / total:7.3f} images/s  {WHOLE[0]} {WHOLE[1]} (measured whole)")
+    log.write()
 
 
 if __name__ == "__main__":

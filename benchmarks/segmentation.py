@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import ROOT, Log, describe, interleaved
+from timing import RESULTS, ROOT, Log, describe, interleaved
 
 sys.path.insert(0, str(ROOT / "echo_segmentation"))
 from dataset import CaseSet  # noqa: E402
@@ -108,10 +108,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, of which the median counts")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    log = Log("segmentation.txt", f"{options.threads} threads of torch")
+    log = Log(RESULTS / "segmentation.txt", f"{options.threads} threads of torch")
     measure_encoders(log, options.rounds)
     measure_loader(log, options.rounds)
-    log.say(f"load of the CPU at the end: {os.getloadavg()[0]:.1f}")
     log.write()
 
 

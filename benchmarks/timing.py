@@ -6,23 +6,22 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 class Log:
-    """Lines that are shown at once, and written to benchmarks/results/ when all is done."""
+    """Lines that are shown at once, and written to `path` when all is done; the first ones tell the circumstances."""
 
-    def __init__(self, name: str, *facts: str):
-        self.path = RESULTS / name
+    def __init__(self, path: Path, *facts: str, packages: tuple[str, ...] = ("torch",)):
+        self.path = path
         self.lines: list[str] = []
         load = f"load of the CPU at the start: {os.getloadavg()[0]:.1f} processes (last minute)"
         machine = f"{processor()}, {os.cpu_count()} cores"
-        versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+        versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)])
         for fact in (f"date {datetime.date.today()}", machine, *facts, versions, load, ""):
             self.say(fact)
 
@@ -31,6 +30,7 @@ class Log:
         print(text, flush=True)
 
     def write(self) -> None:
+        self.say(f"load of the CPU at the end: {os.getloadavg()[0]:.1f}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("\n".join([*self.lines, ""]))
 
