@@ -1,9 +1,10 @@
 """Decoded cases: checked, brought to one size, and kept in memory where they fit."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,8 @@ class CaseSet:
     """How often each grey value 0 .. 255 occurs, over all images at their size here."""
     arrays: tuple[np.ndarray, np.ndarray] | None
     """Images and labels, each (cases, size, size) uint8."""
+    digest: str = ""
+    """Of the names, images and labels of all cases: equal for equal data."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -35,6 +38,12 @@ class CaseSet:
         if self.arrays is not None:
             return self.arrays[0][index], self.arrays[1][index]
         return read_case(self.cases[index], self.size)
+
+    def shuffled(self, seed: int) -> "CaseSet":
+        """The same cases in a random order."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        arrays = self.arrays and tuple(array[order] for array in self.arrays)
+        return replace(self, cases=[self.cases[i] for i in order], arrays=arrays)
 
     def mean_std(self) -> tuple[float, float]:
         """Mean and standard deviation of all pixels, as grey values from 0 to 1."""
@@ -103,29 +112,31 @@ def load_cases(cases: Sequence[Case], size: int, num_classes: int, cache_gb: flo
     """
     in_memory = 2 * size * size * len(cases) <= cache_gb * 1e9
     images, labels = np.empty((2, len(cases) if in_memory else 0, size, size), np.uint8)
-    histogram, problems, largest = np.zeros(256, np.int64), [], 0
+    histogram, problems, largest, digest = np.zeros(256, np.int64), [], 0, hashlib.sha256()
 
-    def check(index: int) -> tuple[np.ndarray | None, int, str]:
-        """Grey histogram, largest class and problem of one case."""
+    def check(index: int) -> tuple[np.ndarray | None, int, str, bytes]:
+        """Grey histogram, largest class, problem and digest of one case."""
         case = cases[index]
         try:
             image, label = read_case(case, size)
         except ValueError as error:
-            return None, 0, f"{case.image}: {error}"
+            return None, 0, f"{case.image}: {error}", b""
         top = int(label.max())
         if in_memory:
             images[index], labels[index] = image, label
         wrong = f"{case.annotation}: class {top}" if top >= num_classes else ""
-        return np.bincount(image.ravel(), minlength=256), top, wrong
+        own = hashlib.sha256(case.stem.encode() + image.tobytes() + label.tobytes()).digest()
+        return np.bincount(image.ravel(), minlength=256), top, wrong, own
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for counts, top, wrong in threads.map(check, range(len(cases))):
+        for counts, top, wrong, own in threads.map(check, range(len(cases))):
             histogram += counts if counts is not None else 0
             largest = max(largest, top)
+            digest.update(own)
             problems += [wrong] if wrong else []
     if problems:
         raise UserError(_what_is_wrong(num_classes, largest, len(problems)), problems)
-    return CaseSet(list(cases), size, histogram, (images, labels) if in_memory else None)
+    return CaseSet(list(cases), size, histogram, (images, labels) if in_memory else None, digest.hexdigest())
 
 
 def _what_is_wrong(num_classes: int, largest: int, count: int) -> str:

@@ -31,10 +31,10 @@ def measure_long_axis(labels: np.ndarray, spacing_mm: Sequence[float]) -> LongAx
 
     The axis runs from the middle of the base, where the cavity touches the atrium (or, without an atrium there,
     anything but myocardium), to the farthest point of the cavity. A disc's diameter is its area over its height. Only
-    the largest connected cavity counts. None if there is no cavity or no base.
+    the largest connected cavity and atrium count. None if there is no cavity or no base.
     """
     cavity = largest_part(labels == CAVITY)
-    edge = _contact(cavity, labels == ATRIUM)
+    edge = _contact(cavity, largest_part(labels == ATRIUM))
     if not edge.size:
         edge = _contact(cavity, (labels != MYOCARDIUM) & ~cavity)
     if not edge.size:

@@ -1,6 +1,8 @@
 """A network on a set of cases: predicted label maps and the mean loss. Also the device it runs on."""
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,15 +21,15 @@ def choose_device(gpu: str) -> torch.device:
     if isinstance(gpu, Unasked) and not count:
         print("no GPU here (--gpu cuda:0 is the default): computing on the CPU")
         return torch.device("cpu")
-    try:
-        device = torch.device(f"cuda:{gpu}" if gpu.isdigit() else gpu)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cuda", "cpu"):
+    match = re.fullmatch(r"cpu|(?:cuda:)?(?P<index>\d+)|cuda", gpu)
+    if match is None:
         raise UserError(f"--gpu {gpu}: expected is cuda:0, cuda:1 ... or cpu")
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if gpu == "cpu":
+        return torch.device("cpu")
+    index = int(match["index"] or 0)
+    if index >= count:
         raise UserError(f"--gpu {gpu}: is not there ({count} GPUs found); --gpu cpu computes without")
-    return device
+    return torch.device("cuda", index)
 
 
 def normalise(images: torch.Tensor, mean: float, std: float, device: torch.device) -> torch.Tensor:
@@ -41,17 +43,30 @@ def autocast(device: torch.device, mixed_precision: bool):
     return torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision and device.type == "cuda")
 
 
+@dataclass
+class Predicted:
+    """What a network makes of a set of cases, in the loader's order."""
+
+    labels: np.ndarray
+    """Predicted label maps, (cases, size, size) uint8."""
+    reference: np.ndarray
+    """The label maps of the set, alike."""
+    loss: float
+    """Mean per case."""
+
+
 @torch.inference_mode()
 def predict(
     network: nn.Module, loader: DataLoader, mean: float, std: float, loss: Loss, device: torch.device, mixed=False
-) -> tuple[np.ndarray, float]:
-    """Predicted label maps (cases, size, size) uint8 in the loader's order, and the mean loss per case."""
+) -> Predicted:
+    """Predict every case of `loader`; mean and std are of grey values from 0 to 1."""
     network.eval()
-    predictions, total, count = [], 0.0, 0
+    predictions, references, total = [], [], 0.0
     for images, labels in loader:
         with autocast(device, mixed):
             logits = network(normalise(images, mean, std, device)).float()
         total += loss(logits, labels.to(device).long()).item() * len(images)
-        count += len(images)
         predictions.append(logits.argmax(1).byte().cpu().numpy())
-    return np.concatenate(predictions), total / count
+        references.append(labels.numpy())
+    reference = np.concatenate(references)
+    return Predicted(np.concatenate(predictions), reference, total / len(reference))

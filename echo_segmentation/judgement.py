@@ -34,7 +34,8 @@ def judge(
 ) -> dict[str, Any]:
     """Judge predicted label maps (cases, size, size), write the results into `output_dir`; prints, returns the summary.
 
-    Written: metrics.csv, ejection_fraction.csv, summary.json (with `origin` in it), predictions/, figures/.
+    Written: metrics.csv, ejection_fraction.csv, summary.json (with `origin` in it), predictions/, figures/. Nothing of
+    an earlier judgement is left there.
     """
     for folder in ("predictions", "figures"):
         (output_dir / folder).mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,9 @@ def judge(
     for case, prediction in zip(case_set.cases, predictions, strict=True):
         with whole_file(output_dir / "predictions" / f"{case.stem}.png") as path:
             Image.fromarray(prediction).save(path)
+    remove_others(output_dir / "predictions", {f"{case.stem}.png" for case in case_set.cases})
+    remove_others(output_dir / "figures", set())
+    (output_dir / "ejection_fraction.csv").unlink(missing_ok=True)
     draw(case_set, predictions, rows, overlays, output_dir / "figures")
     if patients:
         write_rows(output_dir / "ejection_fraction.csv", patients)
@@ -57,10 +61,19 @@ def judge(
     return summary
 
 
+def remove_others(folder: Path, names: set[str]) -> None:
+    """Delete the PNG files in `folder` that are not among `names`."""
+    for file in folder.glob("*.png"):
+        if file.name not in names:
+            file.unlink()
+
+
 def judge_cases(case_set: CaseSet, predictions: np.ndarray, num_classes: int) -> list[Row]:
-    """A row per case. Distances are in mm if the size of every case is known, otherwise in pixels for all."""
+    """A row per case. Distances are in mm if the size of every case is known, otherwise in pixels for all (`px/128`: of
+    images of 128 x 128).
+    """
     structures = structures_of(num_classes)
-    unit = "mm" if all(case.extent_mm for case in case_set.cases) else "px"
+    unit = "mm" if all(case.extent_mm for case in case_set.cases) else f"px/{case_set.size}"
 
     def row(index: int) -> Row:
         case = case_set.cases[index]
@@ -84,12 +97,18 @@ def spacing_mm(case: Case, size: int) -> tuple[float, float]:
 def measure_patients(case_set: CaseSet, predictions: np.ndarray) -> list[Row]:
     """Volumes (ml) and ejection fraction (%) of each patient with both views at both phases and a known pixel size:
     `_predicted`, `_reference` (from the reference labels) and `_reported` (what metadata.csv says; NaN if nothing).
+    Patients with several frames of one view and phase (deformed copies) are left out: they do not belong together.
     """
     frames: dict[str, dict[tuple[str, str], int]] = {}
+    several = set()
     for index, case in enumerate(case_set.cases):
         if case.patient and case.extent_mm and case.view in VIEWS and case.phase in PHASES:
-            frames.setdefault(case.patient, {})[case.view, case.phase] = index
-    complete = {patient: found for patient, found in sorted(frames.items()) if len(found) == len(VIEWS) * len(PHASES)}
+            found = frames.setdefault(case.patient, {})
+            if (case.view, case.phase) in found:
+                several.add(case.patient)
+            found[case.view, case.phase] = index
+    whole = len(VIEWS) * len(PHASES)
+    complete = {patient: f for patient, f in sorted(frames.items()) if len(f) == whole and patient not in several}
     rows = []
     for patient, found in complete.items():
         row: Row = {"patient": patient}
@@ -102,9 +121,15 @@ def measure_patients(case_set: CaseSet, predictions: np.ndarray) -> list[Row]:
                 volumes.append(volume_ml(labels, spacings))
             values = (*volumes, ejection_fraction(*volumes))
             row |= {f"{name}_{source}": value for name, value in zip(QUANTITIES, values, strict=True)}
-        ef, edv, esv = case_set.cases[found["4CH", "ED"]].clinical or (math.nan,) * 3
+        ef, edv, esv = reported([case_set.cases[index] for index in found.values()])
         rows.append(row | {"edv_ml_reported": edv, "esv_ml_reported": esv, "ef_reported": ef})
     return rows
+
+
+def reported(cases: Sequence[Case]) -> list[float]:
+    """Ejection fraction, end-diastolic and end-systolic volume: of each the first that a patient's frames know."""
+    quantities = zip(*(case.clinical for case in cases), strict=True)
+    return [next((value for value in values if value is not None), math.nan) for values in quantities]
 
 
 def summarise_patients(patients: Sequence[Row]) -> dict[str, Any]:

@@ -82,4 +82,5 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory and device.type == "cuda",
+        generator=torch.Generator(),  # its own: it would draw from the global one, once, and resuming would differ
     )

@@ -31,7 +31,7 @@ class Case:
     image_quality: str = ""
     extent_mm: tuple[float, float] | None = None
     """Depth and lateral extent of the whole frame (rows, columns), whatever its present size in pixels."""
-    clinical: tuple[float, float, float] | None = None
+    clinical: tuple[float | None, ...] = (None,) * 3
     """Ejection fraction (%), end-diastolic and end-systolic volume (ml) as reported by the data set."""
 
 
@@ -97,8 +97,7 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Rows of metadata.csv by stem; empty if there is no such file. Raises UserError if it is not one."""
     if not path.is_file():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     if rows and not {"stem", *GEOMETRY} <= set(rows[0]):
         missing = sorted({"stem", *GEOMETRY} - set(rows[0]))
         raise UserError(f"{path}: the columns {', '.join(missing)} are missing")
@@ -113,6 +112,15 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     if problems:
         raise UserError(f"{path} cannot be used:", problems)
     return table
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header. Raises UserError for what is no such text."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from None
 
 
 def _is_positive(text: str) -> bool:
@@ -130,7 +138,6 @@ def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> 
         known["view"] = known["view"][:-3]
     geometry = [float(row.get(name) or 0) for name in GEOMETRY]
     extent = (geometry[0] * geometry[2], geometry[1] * geometry[3]) if all(geometry) else None
-    clinical = [float(row.get(name) or 0) for name in CLINICAL]
     return Case(
         stem,
         image,
@@ -138,5 +145,5 @@ def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> 
         **known,
         image_quality=row.get("image_quality") or "",
         extent_mm=extent,
-        clinical=tuple(clinical) if all(clinical) else None,
+        clinical=tuple(float(row[name]) if row.get(name) else None for name in CLINICAL),
     )

@@ -9,6 +9,7 @@ from torch import nn
 
 from checkpoint import load_file, save_model
 from command import UserError, whole_file
+from dataset import CaseSet
 from metrics import label_names
 from model import Architecture
 from settings import FREE_TO_CHANGE, TrainSettings
@@ -27,11 +28,14 @@ class Progress:
 
 
 class Run:
-    """Network, optimiser and progress of one training in one folder."""
+    """Network, optimiser and progress of one training in one folder, on `sets` of training and validation."""
 
-    def __init__(self, network: nn.Module, architecture: Architecture, settings: TrainSettings, mean_std: tuple):
+    def __init__(
+        self, network: nn.Module, architecture: Architecture, settings: TrainSettings, sets: dict[str, CaseSet]
+    ):
         self.network, self.architecture, self.settings = network, architecture, settings
-        self.mean, self.std = mean_std
+        self.mean, self.std = sets["training"].mean_std()
+        self.data = {split: sets[split].digest for split in ("training", "validation")}
         self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
         self.progress = Progress()
         self.folder = Path(settings.output_dir)
@@ -57,8 +61,7 @@ class Run:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.progress),
-            "mean": self.mean,
-            "std": self.std,
+            "data": self.data,
             "settings": self.settings.as_dict(),
         }
         write_rows(self.folder / "log.csv", self.progress.log)
@@ -71,14 +74,16 @@ class Run:
         if not path.exists():
             return
         state = load_file(path)
-        refuse_changes(path, state, self.settings, (self.mean, self.std))
+        if not isinstance(state, dict) or not {"network", "optimizer", "progress", "data", "settings"} <= set(state):
+            raise UserError(f"{path}: not the state of a training; give another --output-dir")
+        refuse_changes(path, state, self.settings, self.data)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         print(f"going on after epoch {len(self.progress.log)} of {path}")
 
 
-def refuse_changes(path: Path, state: dict[str, Any], settings: TrainSettings, mean_std: tuple[float, float]) -> None:
+def refuse_changes(path: Path, state: dict[str, Any], settings: TrainSettings, data: dict[str, str]) -> None:
     """Raises UserError, naming each setting that differs from the run in the folder.
 
     The number of epochs is one of them: the learning rate falls over the whole run, which would be another run.
@@ -86,8 +91,8 @@ def refuse_changes(path: Path, state: dict[str, Any], settings: TrainSettings, m
     new, old = settings.as_dict(), state["settings"]
     names = [n for n in new if n not in FREE_TO_CHANGE and new[n] != old.get(n)]
     differ = [f"--{n.replace('_', '-')}: {old.get(n)} there, {new[n]} now" for n in names]
-    if mean_std != (state["mean"], state["std"]):
-        differ.append("--data-dir: its training images are others")
+    others = [split for split in data if data[split] != state["data"].get(split)]
+    differ += [f"--data-dir: other images or labels of {split} than there" for split in others]
     if differ:
         raise UserError(
             f"{path} is of a run with other settings; give another --output-dir, or the same again:", differ

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from command import UserError, whole_file
+from pairs import read_csv
 
 GROUPS = ("view", "phase", "image_quality")
 DESCRIPTION = ("stem", "patient", "view", "phase", "image_quality", "unit")
@@ -88,7 +89,7 @@ def console_line(overall: dict[str, Any]) -> str:
     """The published tester's line: mean over the structures, then the mean and standard deviation of each."""
     dice = {structure: statistics["dice"] for structure, statistics in overall.items()}
     names = {structure: CONSOLE_NAMES.get(structure, (structure, f"{structure} std")) for structure in dice}
-    mean = np.mean([d["mean"] for d in dice.values()])
+    mean = describe(np.array([d["mean"] for d in dice.values()]))["mean"]  # of the structures that occur at all
     parts = [f"[Mean: {mean:.4f}]"]
     parts += [f"[{names[s][0]} {d['mean']:.4f}]" for s, d in dice.items()]
     parts += [f"[{names[s][1]} {d['std']:.4f}]" for s, d in dice.items()]
@@ -127,8 +128,7 @@ def read_rows(folder: Path) -> dict[str, Row]:
     path = folder / "metrics.csv"
     if not path.is_file():
         raise UserError(f"{folder}: no metrics.csv in it; give the output folder of test_model.py or runner.py")
-    with open(path, newline="", encoding="utf-8") as file:
-        raw = list(csv.DictReader(file))
+    raw = read_csv(path)
     if not raw or not set(DESCRIPTION) <= set(raw[0]):
         raise UserError(f"{path}: not a table of this program, or empty")
     try:

@@ -22,6 +22,7 @@ def main(settings: TestSettings) -> None:
     if not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
     cases = find_cases(settings.data_dir, settings.split)
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
     from testing import judge_checkpoint  # slow: torch, MONAI, segmentation-models-pytorch
 
     judge_checkpoint(settings, cases)

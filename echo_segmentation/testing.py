@@ -1,6 +1,5 @@
 """A checkpoint from a file, judged on a split."""
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -25,17 +24,17 @@ def judge_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     network = build_network(checkpoint.architecture)
     check_size(network, checkpoint.architecture, size)
     load_weights(network, checkpoint, settings.model_path)
-    if settings.test_shuffle:
-        cases = [cases[i] for i in np.random.default_rng(settings.seed).permutation(len(cases))]
     mean, std = normalisation(settings, checkpoint, size, classes)
     case_set = load_cases(cases, size, classes, settings.cache_gb)
+    case_set = case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
     network.to(device, memory_format=torch.channels_last)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
     loader = make_loader(case_set, settings.batch_size, device, settings.num_workers, settings.pin_memory)
-    predictions, loss = predict(compiled, loader, mean, std, nn.functional.cross_entropy, device)
-    origin = {"model": str(settings.model_path), "split": settings.split, "mean": mean, "std": std, "loss": loss}
+    predicted = predict(compiled, loader, mean, std, nn.functional.cross_entropy, device)
+    origin = {"model": str(settings.model_path), "split": settings.split, "mean": mean, "std": std}
+    origin["loss"] = predicted.loss
     options = {"overlays": settings.test_viz_num, "bootstrap": settings.bootstrap, "seed": settings.seed}
-    judge(case_set, predictions, classes, settings.output_dir, origin, **options)
+    judge(case_set, predicted.labels, classes, settings.output_dir, origin, **options)
 
 
 def agree_on(settings: TestSettings, checkpoint: Checkpoint) -> tuple[int, int]:

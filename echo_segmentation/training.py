@@ -17,7 +17,7 @@ from checkpoint import load_weights, read_checkpoint
 from command import UserError, whole_file
 from dataset import CaseSet
 from figures import overlay
-from inference import Loss, autocast, choose_device, normalise, predict
+from inference import Loss, Predicted, autocast, choose_device, normalise, predict
 from judgement import judge
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
@@ -29,7 +29,7 @@ from settings import TrainSettings
 def train_and_judge(settings: TrainSettings, sets: dict[str, CaseSet]) -> None:
     """Train on `sets` of training and validation, then judge the best network on testing, if it is there."""
     device = choose_device(settings.gpu)
-    run = start(settings, sets["training"].mean_std(), device)
+    run = start(settings, sets, device)
     with whole_file(settings.output_dir / "settings.json") as path:
         path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
     train(run, sets["training"], sets["validation"], device)
@@ -37,7 +37,7 @@ def train_and_judge(settings: TrainSettings, sets: dict[str, CaseSet]) -> None:
         judge_best(run, sets["testing"], device)
 
 
-def start(settings: TrainSettings, mean_std: tuple[float, float], device: torch.device) -> Run:
+def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.device) -> Run:
     """A new run with random weights or those of --model-path, or the one to be resumed."""
     is_unet = settings.model_name == "unet"
     unet = {"encoder_name": settings.encoder_name, "decoder_channels": settings.decoder_channels} if is_unet else {}
@@ -50,7 +50,7 @@ def start(settings: TrainSettings, mean_std: tuple[float, float], device: torch.
         if checkpoint.architecture != architecture:
             raise UserError(f"{settings.model_path} is of {checkpoint.architecture}, asked for is {architecture}")
         load_weights(network, checkpoint, settings.model_path)
-    run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, mean_std)
+    run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, sets)
     run.resume()
     return run
 
@@ -89,14 +89,14 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
             print(f"no better validation Dice since epoch {progress.best_epoch}: stopped")
             break
         row = {"epoch": epoch} | train_epoch(run, compiled, batches, epoch, loss, device)
-        predictions, val_loss = predict(compiled, held_out, run.mean, run.std, loss, device, settings.mixed_precision)
-        row |= {"val_loss": val_loss, "val_dice_mean": set_dice(validation, predictions, settings.num_classes)}
+        predicted = predict(compiled, held_out, run.mean, run.std, loss, device, settings.mixed_precision)
+        row |= {"val_loss": predicted.loss, "val_dice_mean": set_dice(predicted, settings.num_classes)}
         progress.log.append(dict.fromkeys(LOG_COLUMNS, "") | row)
         if row["val_dice_mean"] > progress.best_dice:
             progress.best_epoch, progress.best_dice = epoch, row["val_dice_mean"]
             run.save_best()
         run.save_last()
-        log_epoch(writers, row, validation, predictions, settings.test_viz_num)
+        log_epoch(writers, row, validation, predicted.labels, settings.test_viz_num)
     for writer in writers.values():
         writer.close()
 
@@ -104,12 +104,12 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
 def train_epoch(
     run: Run, network: nn.Module, batches, epoch: int, loss: Loss, device: torch.device
 ) -> dict[str, float]:
-    """One pass over the training images; the mean loss and Dice of all its images."""
+    """One pass over the training images; the mean loss, and the mean Dice of those that show any structure."""
     settings, steps = run.settings, len(batches.batch_sampler)
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))  # for dropout
     network.train()
     batches.batch_sampler.epoch = epoch
-    totals, cases = torch.zeros(2, device=device), 0
+    totals, cases = torch.zeros(3, device=device), 0
     for i, (images, labels) in enumerate(tqdm(batches, f"epoch {epoch}/{settings.epochs}", leave=False, mininterval=1)):
         step = (epoch - 1) * steps + i
         for group in run.optimizer.param_groups:
@@ -122,19 +122,19 @@ def train_epoch(
         value.backward()
         run.optimizer.step()
         with torch.no_grad():  # summed on the device: reading a value here would stop it at each step
-            dice = mean_dice(logits.argmax(1), labels, settings.num_classes).nan_to_num(0).sum()
-            totals += torch.stack([value.detach().float() * len(images), dice])
+            dice = mean_dice(logits.argmax(1), labels, settings.num_classes)
+            totals += torch.stack([value.detach().float() * len(images), dice.nansum(), dice.isfinite().sum()])
         cases += len(images)
-    mean_loss, dice = (totals / cases).tolist()
+    total_loss, dice, defined = totals.tolist()
+    mean_loss = total_loss / cases
     if not math.isfinite(mean_loss):
         raise UserError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller --lr (now {settings.lr})")
-    return {"loss": mean_loss, "dice_mean": dice}
+    return {"loss": mean_loss, "dice_mean": dice / max(defined, 1)}
 
 
-def set_dice(case_set: CaseSet, predictions: np.ndarray, num_classes: int) -> float:
+def set_dice(predicted: Predicted, num_classes: int) -> float:
     """Mean over the cases of their mean Dice; 0 if no case shows any structure."""
-    reference = np.stack([case_set[index][1] for index in range(len(case_set))])
-    dice = mean_dice(torch.from_numpy(predictions), torch.from_numpy(reference), num_classes)
+    dice = mean_dice(torch.from_numpy(predicted.labels), torch.from_numpy(predicted.reference), num_classes)
     return float(dice.nanmean().nan_to_num(0))
 
 
@@ -156,15 +156,18 @@ def log_epoch(writers: dict[str, SummaryWriter], row: dict, validation: CaseSet,
 def judge_best(run: Run, testing: CaseSet, device: torch.device) -> None:
     """Judge model.pth on the test split, and complete the last row of log.csv by its loss and Dice."""
     settings, last = run.settings, run.progress.log[-1]
-    load_weights(run.network, read_checkpoint(run.folder / "model.pth"), run.folder / "model.pth")
+    testing = testing.shuffled(settings.seed) if settings.test_shuffle else testing
+    network = build_network(run.architecture)  # another one: the run's own, and last.pth, stay at the last epoch
+    load_weights(network, read_checkpoint(run.folder / "model.pth"), run.folder / "model.pth")
+    network.to(device, memory_format=torch.channels_last)
     loader = make_loader(testing, settings.batch_size, device, settings.num_workers, settings.pin_memory)
     loss = make_loss(settings.loss)
-    predictions, value = predict(run.network, loader, run.mean, run.std, loss, device, settings.mixed_precision)
-    last |= {"test_loss": value, "test_dice_mean": set_dice(testing, predictions, settings.num_classes)}
+    predicted = predict(network, loader, run.mean, run.std, loss, device, settings.mixed_precision)
+    last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, settings.num_classes)}
     run.save_last()
     with SummaryWriter(run.folder / "logs" / "test") as writer:
         for name in ("loss", "dice_mean"):
             writer.add_scalar(name, last[f"test_{name}"], last["epoch"])
     origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
     options = {"overlays": settings.test_viz_num, "bootstrap": settings.bootstrap, "seed": settings.seed}
-    judge(testing, predictions, settings.num_classes, run.folder, origin, **options)
+    judge(testing, predicted.labels, settings.num_classes, run.folder, origin, **options)

@@ -16,7 +16,8 @@ from settings import TestSettings, TrainSettings
 FRAMES = [(view, phase) for view in ("2CH", "4CH") for phase in ("ED", "ES")]
 SPLITS = {"training": 4, "validation": 1, "testing": 2}  # patients
 GEOMETRY = ["native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm"]
-COLUMNS = ["stem", "patient", "view", "phase", "split", *GEOMETRY, "image_quality"]
+FRAME = (400, 300, 0.3, 0.35)  # 120 mm deep, 105 mm wide
+COLUMNS = ["stem", "patient", "view", "phase", "split", *GEOMETRY, "image_quality", "ef", "edv_ml", "esv_ml"]
 TINY = ("--img-size", "32", "--decoder-channels", "16", "8", "8", "--batch-size", "8", "--gpu", "cpu", "--lr", "0.01")
 
 
@@ -51,7 +52,8 @@ def make_folder() -> Callable:
                     for kind, array in zip(("images", "annotations"), draw_heart(rng, phase, size), strict=True):
                         Image.fromarray(array).save(folder / kind / split / f"{stem}.png")
                     quality = "Good" if number % 2 else "Poor"
-                    rows.append([stem, f"patient{number:04d}", view, phase, split, 400, 300, 0.3, 0.4, quality])
+                    reported = [55 + number, "", ""] if view == "4CH" else ["", "", ""]
+                    rows.append([stem, f"patient{number:04d}", view, phase, split, *FRAME, quality, *reported])
         with open(folder / "metadata.csv", "w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         return folder

@@ -129,7 +129,9 @@ def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, me
         (["--img-size", "100", "--gpu", "cpu"], "takes multiples of 32 from 64 up"),
         (["--img-size", "128", "--model-name", "camus-unet", "--gpu", "cpu"], "multiples of 128 from 256 up"),
         (["--gpu", "cuda:77"], "--gpu cuda:77: is not there"),
+        (["--gpu", "cuda:256"], "--gpu cuda:256: is not there"),
         (["--gpu", "fast"], "--gpu fast: expected is"),
+        (["--gpu", "cpu", "--output-dir", __file__], "File exists"),
         (["--model-path", "none.pth"], "none.pth: no such file"),
     ],
 )
@@ -178,6 +180,12 @@ def test_wrong_settings_of_testing(judge, hearts, trained, tmp_path, capsys, fla
     assert message in fails(judge, capsys, *filled, "--output-dir", tmp_path)
 
 
+def test_a_last_checkpoint_that_is_none(train, trained, hearts, tiny, tmp_path, capsys):
+    (tmp_path / "last.pth").write_bytes((trained / "model.pth").read_bytes())
+    said = fails(train, capsys, "--data-dir", hearts, "--output-dir", tmp_path, *tiny)
+    assert "last.pth: not the state of a training" in said
+
+
 def test_a_published_checkpoint_without_training_images(judge, make_folder, tmp_path, capsys):
     data = make_folder(tmp_path / "data", {"testing": 1})
     torch.save(build_camus_unet(4).state_dict(), tmp_path / "camus.pth")
@@ -193,5 +201,7 @@ def test_metadata_that_cannot_be_used(judge, make_folder, trained, tmp_path, cap
     file.write_text(file.read_text().replace("400", "-400", 1))
     flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", tmp_path / "o")
     assert "native_height is '-400'" in fails(judge, capsys, *flags)
+    file.write_bytes("stem,größe\n".encode("latin-1"))
+    assert "not a CSV file" in fails(judge, capsys, *flags)
     file.write_text("stem,patient\na,b\n")
     assert "columns native_height, native_width" in fails(judge, capsys, *flags)

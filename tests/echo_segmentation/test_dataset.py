@@ -23,8 +23,9 @@ def test_pairs_by_name_and_what_metadata_knows(hearts):
     assert all(case.image.name == case.annotation.name for case in cases)
     first = cases[0]
     assert (first.patient, first.view, first.phase, first.image_quality) == ("patient0001", "2CH", "ED", "Good")
-    assert first.extent_mm == (pytest.approx(120), pytest.approx(120))
-    assert first.clinical is None
+    assert first.extent_mm == (pytest.approx(120), pytest.approx(105))
+    known = {case.view: case.clinical for case in cases if case.patient == "patient0001"}
+    assert known == {"4CH": (56, None, None), "2CH": (None, None, None)}
 
 
 def test_plain_folder_and_pattern_lead_to_the_same(hearts):

@@ -49,6 +49,14 @@ def test_a_stray_pixel_does_not_move_the_apex():
     assert measure_long_axis(stray, (0.5, 0.5)).length == measure_long_axis(labels, (0.5, 0.5)).length
 
 
+def test_a_stray_pixel_of_the_atrium_does_not_move_the_base():
+    labels = half_ellipse(80, 20, (0.5, 0.5))
+    stray = labels.copy()
+    row, column = np.argwhere(labels == 1)[0]  # at the apex
+    stray[row - 1, column] = 3
+    assert measure_long_axis(stray, (0.5, 0.5)).length == measure_long_axis(labels, (0.5, 0.5)).length
+
+
 def test_without_an_atrium_the_base_is_where_the_wall_is_open():
     labels = half_ellipse(80, 20, (0.5, 0.5))
     length = measure_long_axis(labels, (0.5, 0.5)).length

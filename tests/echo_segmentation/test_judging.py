@@ -7,12 +7,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from command import UserError
 from comparison import compare, paired_p_value
+from dataset import load_cases
 from figures import pick_cases
 from judgement import without_nan
+from metrics import surface_distances
 from model import build_camus_unet
+from pairs import find_cases
 from summary import bootstrap_interval, console_line, describe, summarise, summarise_cases, write_rows
 
 
@@ -25,7 +29,7 @@ def make_rows(dice, **known) -> list[dict]:
             "view": "",
             "phase": "",
             "image_quality": "",
-            "unit": "px",
+            "unit": "px/128",
         }
         row |= {f"lv_endo_{m}": v for m, v in zip(("dice", "hd95", "hd", "msd"), (value, 2.0, 4.0, 1.0), strict=True)}
         rows.append(row | {name: values[number] for name, values in known.items()})
@@ -61,11 +65,14 @@ def test_summary_is_overall_and_per_group_in_mm(trained):
         edv, esv = float(row["edv_ml_reference"]), float(row["esv_ml_reference"])
         assert edv > esv > 0
         assert float(row["ef_reference"]) == pytest.approx(100 * (edv - esv) / edv)
-        assert row["ef_reported"] == ""
+        assert (row["ef_reported"], row["edv_ml_reported"]) == (str(55.0 + int(row["patient"][-1])), "")
+    agreements = summary["ejection_fraction"]
+    assert agreements["labels_against_reported"]["ef"]["n"] == agreements["against_reported"]["ef"]["n"] == 2
+    assert agreements["against_reported"]["edv_ml"]["n"] == 0
 
 
 def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_path, capsys):
-    """The hearts' frames are 120 mm x 120 mm: 3.75 mm a pixel at 32 x 32. Without metadata.csv: pixels, said so."""
+    """The hearts' frames are 120 mm deep and 105 mm wide. Without metadata.csv: pixels, and it is said."""
     shutil.copytree(hearts, tmp_path / "data")
     (tmp_path / "data" / "metadata.csv").unlink()
     flags = ("--data-dir", tmp_path / "data", "--model-path", trained / "model.pth", "--gpu", "cpu")
@@ -75,10 +82,43 @@ def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_
     for folder in (trained, tmp_path / "o"):
         with open(folder / "metrics.csv", newline="") as file:
             tables.append(list(csv.DictReader(file)))
-    for mm, px in zip(*tables, strict=True):
-        assert (mm["unit"], px["unit"]) == ("mm", "px")
-        assert float(mm["lv_epi_hd"]) == pytest.approx(3.75 * float(px["lv_epi_hd"]))
-        assert float(mm["la_msd"]) == pytest.approx(3.75 * float(px["la_msd"]))
+    cases = load_cases(find_cases(str(hearts), "testing"), 32, 4, 1)
+    for index, (mm, px) in enumerate(zip(*tables, strict=True)):
+        predicted = np.asarray(Image.open(trained / "predictions" / f"{mm['stem']}.png"))
+        for row, unit, spacing in ((mm, "mm", (120 / 32, 105 / 32)), (px, "px/32", (1, 1))):
+            expected = surface_distances(predicted == 3, cases[index][1] == 3, spacing)
+            assert row["unit"] == unit
+            for name, value in expected.items():
+                assert float(row[f"la_{name}"]) == pytest.approx(value)
+
+
+def test_nothing_of_an_earlier_judgement_is_left(judge, trained, make_folder, tmp_path):
+    out = tmp_path / "o"
+    shutil.copytree(trained, out)
+    data = make_folder(tmp_path / "data", {"testing": 1})
+    for file in (data / "images" / "testing").glob("*2CH*"):
+        file.unlink()
+        (data / "annotations" / "testing" / file.name).unlink()
+    flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", out, "--gpu", "cpu")
+    assert judge(*flags, "--test-viz-num", 0) == 0
+    names = {file.name for file in (data / "images" / "testing").iterdir()}
+    assert {file.name for file in (out / "predictions").iterdir()} == names and len(names) == 2
+    assert {file.name for file in (out / "figures").iterdir()} == {"dice.png"}
+    assert not (out / "ejection_fraction.csv").exists()
+
+
+def test_deformed_copies_have_no_ejection_fraction(judge, trained, make_folder, tmp_path):
+    data = make_folder(tmp_path / "data", {"testing": 2})
+    for kind in ("images", "annotations"):
+        stem = "patient0001_4CH_ED_testing"
+        shutil.copy(data / kind / "testing" / f"{stem}.png", data / kind / "testing" / f"{stem}_0.png")
+    text = (data / "metadata.csv").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("patient0001_4CH_ED"))
+    (data / "metadata.csv").write_text(text + row.replace("ED_testing,", "ED_testing_0,") + "\n")
+    flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", tmp_path / "o", "--gpu", "cpu")
+    assert judge(*flags, "--test-viz-num", 0) == 0
+    with open(tmp_path / "o" / "ejection_fraction.csv", newline="") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["patient0002"]
 
 
 def test_shuffled_cases_are_the_same_cases(judge, trained, hearts, tmp_path):
@@ -124,6 +164,8 @@ def test_console_line_is_the_published_one():
         "Test Dice: [Mean: 0.8000] [Lv endo 0.9000] [Lv Epi 0.8000] [Lv Atrium 0.7000] "
         "[Lv endo std 0.0100] [Lv Epi std 0.0100] [Lv Atrium std 0.0100]"
     )
+    overall["la"]["dice"]["mean"] = float("nan")  # absent in the whole split
+    assert console_line(overall).startswith("Test Dice: [Mean: 0.8500]")
 
 
 def test_bootstrap_resamples_patients():
@@ -163,7 +205,11 @@ def test_equal_runs_have_no_p_below_one(trained):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"unit": ["mm"] * 3}, "nothing to compare"), ({"stem": ["x", "y", "z"]}, "no case in common")],
+    [
+        ({"unit": ["mm"] * 3}, "nothing to compare"),
+        ({"unit": ["px/256"] * 3}, "nothing to compare"),
+        ({"stem": ["x", "y", "z"]}, "no case in common"),
+    ],
 )
 def test_runs_that_cannot_be_compared(tmp_path, change, message):
     for name, known in (("a", {}), ("b", change)):

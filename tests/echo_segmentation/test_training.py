@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 import training
-from checkpoint import read_checkpoint
+from checkpoint import load_file, read_checkpoint
 from model import build_network
 from training import learning_rate, make_loss
 
@@ -71,7 +72,10 @@ def test_predictions_are_label_maps_and_figures_are_drawn(trained, hearts):
     assert not list(trained.rglob("*.tmp*"))
 
 
-@pytest.mark.parametrize("flags", [(), ("--loss", "dice_ce", "--encoder-name", "timm-efficientnet-b0")])
+DROPPING = ("--loss", "dice_ce", "--encoder-name", "timm-efficientnet-b0")
+
+
+@pytest.mark.parametrize("flags", [(), DROPPING, (*DROPPING, "--cache-gb", 0, "--num-workers", 1)])
 def test_resuming_equals_not_stopping(train, hearts, tiny, tmp_path, monkeypatch, flags):
     """Stopped in the middle of an epoch; the efficientnet drops paths at random while it trains."""
     command = ("--data-dir", hearts, *tiny, "--batch-size", "6", "--epochs", 3, "--test-viz-num", 0, *flags)
@@ -92,6 +96,28 @@ def test_resuming_equals_not_stopping(train, hearts, tiny, tmp_path, monkeypatch
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
+def test_last_holds_the_last_epoch_and_model_the_best(train, hearts, tiny, tmp_path):
+    """Without a learning rate the weights stay, and so does the Dice: the first epoch remains the best. What changes is
+    the statistics of batch normalisation."""
+    flags = ("--epochs", 3, "--lr", 0, "--min-lr", 0, "--test-viz-num", 0)
+    assert train("--data-dir", hearts, "--output-dir", tmp_path, *tiny, *flags) == 0
+    best, last = read_checkpoint(tmp_path / "model.pth"), load_file(tmp_path / "last.pth")
+    batches = len(list((hearts / "images" / "training").iterdir())) // 8
+    name = next(name for name in last["network"] if name.endswith("num_batches_tracked"))
+    assert int(last["network"][name]) == 3 * batches
+    assert int(best.weights[name]) == best.description["epoch"] * batches
+    assert last["progress"]["log"][-1]["test_dice_mean"] > 0
+
+
+def test_the_runner_shuffles_the_test_cases_too(train, trained, hearts, tiny):
+    lines = (trained / "metrics.csv").read_text().splitlines()
+    assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40, "--test-shuffle") == 0
+    shuffled = (trained / "metrics.csv").read_text().splitlines()
+    assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40, "--bootstrap", 50) == 0
+    assert lines[1:] != shuffled[1:] and sorted(lines) == sorted(shuffled)
+    assert (trained / "metrics.csv").read_text().splitlines() == lines
+
+
 def test_a_finished_run_is_only_judged_again(train, trained, hearts, tiny, tmp_path, capsys):
     before = (trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes()
     assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40) == 0
@@ -108,7 +134,15 @@ def test_other_settings_or_images_are_refused_by_name(train, trained, hearts, ti
     assert "--output-dir:" not in error
     other = make_folder(tmp_path / "other", {"training": 5, "validation": 1})
     assert train("--data-dir", other, *command, "--epochs", 40) == 2
-    assert "training images are others" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "other images or labels of training" in error and "of validation" not in error
+    changed = tmp_path / "changed"
+    shutil.copytree(hearts, changed)
+    file = next((changed / "annotations" / "validation").iterdir())
+    Image.fromarray(np.asarray(Image.open(file)).T).save(file)
+    assert train("--data-dir", changed, *command, "--epochs", 40) == 2
+    error = capsys.readouterr().err
+    assert "other images or labels of validation" in error and "of training" not in error
 
 
 def test_the_seed_decides_and_a_checkpoint_can_be_the_start(train, trained, make_folder, tiny, tmp_path, capsys):
