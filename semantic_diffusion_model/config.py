@@ -5,6 +5,7 @@ what the network is and what its output means (`MODEL_SETTINGS`) travel inside t
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,12 +21,23 @@ CHANNEL_MULTIPLIERS = {
 }
 NORM_GROUPS = 32
 
+
+def parse_yes_no_auto(words: Sequence[str]) -> bool | str:
+    """As `parse_yes_no`, or the word auto."""
+    if words and words[0].lower() == "auto":
+        return "auto"
+    try:
+        return parse_yes_no(words)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor auto") from None
+
+
 YesNoAuto = Annotated[
     bool | Literal["auto"],
     PrimitiveConstructorSpec(
         nargs=(0, 1),
         metavar="[True|False|auto]",
-        instance_from_str=lambda words: "auto" if words == ["auto"] else parse_yes_no(words),
+        instance_from_str=parse_yes_no_auto,
         is_instance=lambda value: isinstance(value, bool) or value == "auto",
         str_from_instance=lambda value: [str(value)],
     ),

@@ -10,7 +10,7 @@ import torch
 class BackgroundWriter:
     """Does one job after the other in a thread. Leaving its `with` block waits for the last one.
 
-    An error of a job is raised where it is waited for: at the next job, or at the end of the block.
+    An error of a job is raised at the next `check`, or where the job is waited for.
     """
 
     def __init__(self):
@@ -18,7 +18,7 @@ class BackgroundWriter:
         self._pending: Future | None = None
 
     def submit(self, job: Callable[..., object], *arguments: Any) -> None:
-        """Start job(*arguments) once the job before is done; so no more than one copy of the weights is held."""
+        """Start job(*arguments) once the job before is done."""
         self.wait()
         self._pending = self._thread.submit(job, *arguments)
 
@@ -26,6 +26,11 @@ class BackgroundWriter:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def check(self) -> None:
+        """Raise the error of a job that has failed; wait for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def __enter__(self) -> "BackgroundWriter":
         return self

@@ -11,42 +11,22 @@ from guided_diffusion.graphs import Graphed
 from guided_diffusion.unet import UNetModel
 
 
-class Denoiser:
-    """Predicts x_0, and mean and variance of x_{t-1}, for a batch with one condition.
+class Guided:
+    """The network's output for (x, timesteps) with one condition, guided.
 
     s: guidance scale (Ho & Salimans 2022, arXiv 2207.12598): the predicted noise becomes eps_null + s (eps - eps_null),
     where eps_null is predicted for an all-zero label map. The encoder sees no label, so it runs once for both; s = 1
-    costs nothing. For sampling: no gradients, and all calls of one denoiser have x of the same shape.
+    costs nothing.
     """
 
-    def __init__(
-        self,
-        network: UNetModel,
-        diffusion: GaussianDiffusion,
-        condition: Condition | None,
-        s: float = 1.0,
-        clip_denoised: bool = True,
-    ):
+    def __init__(self, network: UNetModel, condition: Condition | None, s: float):
         self.network = network
-        self.diffusion = diffusion
         self.condition = condition.remember_tables() if condition is not None else None
         self.s = s
-        self.clip_denoised = clip_denoised
         self._null: Condition | None = None
-        self._evaluate = Graphed(self._guided)
 
-    def respaced(self, timesteps: list[int]) -> "Denoiser":
-        """The same denoiser for a process that visits only `timesteps` (ascending)."""
-        diffusion = self.diffusion.respaced(timesteps)
-        return Denoiser(self.network, diffusion, self.condition, self.s, self.clip_denoised)
-
-    def __call__(self, x: torch.Tensor, index: int) -> Prediction:
-        """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""
-        t = torch.full((len(x),), index, dtype=torch.int64, device=x.device)
-        output = self._evaluate(x, self.diffusion.model_timesteps(t))
-        return self.diffusion.interpret(output, x, t, self.clip_denoised)
-
-    def _guided(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """[N, out_channels, H, W] float32 for x [N, 3, H, W] and the network's timesteps [N]."""
         encoded = self.network.encode(x, timesteps)
         output = self.network.decode(encoded, self.condition).float()
         if self.s == 1.0 or self.condition is None:
@@ -70,3 +50,35 @@ class Denoiser:
             )
             self._null = null.to(x.device).remember_tables()
         return self._null
+
+
+class Denoiser:
+    """Predicts x_0, and mean and variance of x_{t-1}, for a batch with one condition, guided with scale s.
+
+    For sampling: no gradients, and all calls have x of the same shape.
+    """
+
+    def __init__(
+        self,
+        network: UNetModel,
+        diffusion: GaussianDiffusion,
+        condition: Condition | None,
+        s: float = 1.0,
+        clip_denoised: bool = True,
+    ):
+        self.diffusion = diffusion
+        self.clip_denoised = clip_denoised
+        self.guided = Guided(network, condition, s)
+        self.evaluate = Graphed(self.guided)
+
+    def respaced(self, timesteps: list[int]) -> "Denoiser":
+        """The same denoiser for a process that visits only `timesteps` (ascending)."""
+        guided = self.guided
+        diffusion = self.diffusion.respaced(timesteps)
+        return Denoiser(guided.network, diffusion, guided.condition, guided.s, self.clip_denoised)
+
+    def __call__(self, x: torch.Tensor, index: int) -> Prediction:
+        """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""
+        t = torch.full((len(x),), index, dtype=torch.int64, device=x.device)
+        output = self.evaluate(x, self.diffusion.model_timesteps(t))
+        return self.diffusion.interpret(output, x, t, self.clip_denoised)

@@ -11,7 +11,8 @@ class Graphed:
 
     Every call must bring tensors of the same shapes and types, and what else the function reads (weights, tables) must
     stay where it is. The first call runs as it is: whatever is made once (tables, compiled kernels, the choice of
-    convolutions) is made there. If the function cannot be recorded it is called, after one warning.
+    convolutions) is made there. If the function cannot be recorded it is called, after one warning. A graph holds the
+    memory of all that it computes until it is deleted: the function must not refer back to what holds this object.
     """
 
     def __init__(self, function: Callable[..., torch.Tensor]):
@@ -35,11 +36,10 @@ class Graphed:
         self.inputs = [example.clone() for example in examples]
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads (of a loader that pins memory, say) may go on calling CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.output = self.function(*self.inputs)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except RuntimeError as error:  # out of memory, too: the call before has just shown that it goes without
             warnings.warn(f"sampling runs without a CUDA graph, which is slower: {error}", stacklevel=3)
         else:
             self.graph = graph

@@ -1,6 +1,9 @@
 """What fits: the decoded pictures into the memory of the node, the activations of a step into that of the device."""
 
+import contextlib
+import math
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,7 +13,6 @@ from guided_diffusion.optimisation import autocast
 from guided_diffusion.world import World
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
-BYTES_PER_WEIGHT = 12  # its gradient and AdamW's two averages; the weight itself and its averages are there already
 HEADROOM = 1.3  # for what is computed but not kept, and for gaps between the pieces
 
 
@@ -33,13 +35,28 @@ def activation_bytes(network: nn.Module, microbatch: Microbatch, precision: str)
     return sum(kept.values())
 
 
-def keeps_activations(network: nn.Module, examples: Examples, images: int, precision: str, world: World) -> bool:
-    """Whether a step with `images` at once has room for all activations, judged by those of one and of two images."""
-    microbatches = (examples.microbatch(indices).to(world.device) for indices in ([0], [0, len(examples) - 1]))
-    one, two = (activation_bytes(network, microbatch, precision) for microbatch in microbatches)
-    activations = one + (images - 1) * (two - one)  # what does not grow with the batch stands in both
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    return HEADROOM * activations + BYTES_PER_WEIGHT * weights < device_memory(world)
+def keeps_activations(network: nn.Module, examples: Examples, images: int, precision: str, room: float) -> bool:
+    """Whether the activations of a step with `images` at once fit into `room` bytes, judged by those of one and two.
+
+    Tried is no more than what will fit: False as soon as one image, or two, do not.
+    """
+    device = next(network.parameters()).device
+
+    def needed(indices: list[int]) -> int:
+        return activation_bytes(network, examples.microbatch(indices).to(device), precision)
+
+    try:
+        one = needed([0])
+        if images == 1 or HEADROOM * images * one < room:
+            return HEADROOM * one < room
+        if 2 * HEADROOM * one > room:
+            return False
+        two = needed([0, len(examples) - 1])
+        return HEADROOM * (one + (images - 1) * (two - one)) < room  # what does not grow with the batch is in both
+    except torch.cuda.OutOfMemoryError:
+        pass
+    torch.cuda.empty_cache()
+    return False
 
 
 def device_memory(world: World) -> float:
@@ -58,10 +75,31 @@ def fits_in_memory(examples: Examples, world: World, workers: int) -> bool:
     return needed < MEMORY_SHARE * free_memory()
 
 
-def free_memory() -> int:
-    """Bytes of the node's memory that are available."""
+def free_memory() -> float:
+    """Bytes of memory that are available: of the node's, or what a limit on this job (Slurm, a container) leaves."""
     with open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    return min(available, left_by_limits(Path("/proc/self/cgroup").read_text(), Path("/sys/fs/cgroup")))
+
+
+def left_by_limits(groups: str, root: Path) -> float:
+    """Bytes that the control groups in `groups` (the text of /proc/self/cgroup) leave; infinite without a limit.
+
+    `root`: where their files are mounted. A limit of any group above holds as well. Both versions are understood.
+    """
+    left = math.inf
+    for line in groups.splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        base, limit, used = root, "memory.max", "memory.current"
+        if controllers == "memory":
+            base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        group = Path(name.lstrip("/"))
+        for folder in (base / group, *(base / parent for parent in group.parents)):
+            with contextlib.suppress(OSError, ValueError):  # no limit: no such file, or "max"
+                left = min(left, int((folder / limit).read_text()) - int((folder / used).read_text()))
+    return left
 
 
 def free_shared_memory() -> int:

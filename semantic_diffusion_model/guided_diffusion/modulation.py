@@ -10,7 +10,7 @@ plain form is the reference there, and what remains if the compiler fails.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +45,8 @@ class _Modulate(torch.autograd.Function):
     def forward(ctx, x, table, scale, shift, level, silu):
         x = x.contiguous(memory_format=torch.channels_last)
         run = _compiled(_forward) if x.is_cuda else _forward
-        out, mean, rstd = torch.empty_like(x), *x.new_empty(2, len(x), NORM_GROUPS, dtype=torch.float32)
-        for part, rows in _parts(x, level):
-            out[part], mean[part], rstd[part] = run(x[part], rows, table, _of(scale, part), _of(shift, part), silu)
+        done = [run(x[part], rows, table, _of(scale, part), _of(shift, part), silu) for part, rows in _parts(x, level)]
+        out, mean, rstd = map(_together, zip(*done, strict=True))
         ctx.save_for_backward(x, table, scale, shift, mean, rstd)
         ctx.level, ctx.silu = level, silu
         return out
@@ -57,20 +56,19 @@ class _Modulate(torch.autograd.Function):
         x, table, scale, shift, mean, rstd = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         run = _compiled(_backward) if x.is_cuda else _backward
-        grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table, dtype=torch.float32)
-        grad_scale, grad_shift = (None, None) if scale is None else (torch.empty_like(scale), torch.empty_like(shift))
+        done, grad_table = [], torch.zeros_like(table, dtype=torch.float32)
         for part, rows in _parts(x, ctx.level):
-            grad_x[part], pixels, to_scale, to_shift = run(
+            grad_x, pixels, *to_timestep = run(
                 grad[part], x[part], rows, table, _of(scale, part), _of(shift, part), mean[part], rstd[part], ctx.silu
             )
+            done.append((grad_x, *to_timestep))
             if rows is None:
                 grad_table += pixels
             elif x.is_cuda:
                 grad_table = sum_rows(pixels, ctx.level)
             else:
                 grad_table += torch.zeros_like(grad_table).index_add_(0, rows, pixels.float())
-            if scale is not None:
-                grad_scale[part], grad_shift[part] = to_scale, to_shift
+        grad_x, grad_scale, grad_shift = map(_together, zip(*done, strict=True))
         return grad_x, grad_table.to(table.dtype), grad_scale, grad_shift, None, None
 
 
@@ -83,6 +81,11 @@ def _parts(x: torch.Tensor, level: Level | None) -> list[tuple[slice, torch.Tens
     return [(part, level.row_of_pixel[part.start * pixels : part.stop * pixels]) for part in parts]
 
 
+def _together(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """The parts of a batch as one tensor; None if there are none. A whole batch is not copied."""
+    return parts[0] if len(parts) == 1 or parts[0] is None else torch.cat(parts)
+
+
 def _of(vector: torch.Tensor | None, part: slice) -> torch.Tensor | None:
     return None if vector is None else vector[part]
 
@@ -91,7 +94,7 @@ def _forward(x, rows, table, scale, shift, silu):
     """out [n, C, h, w] in x's type, and mean and reciprocal deviation [n, groups] float32."""
     gamma1, beta = _rows_of(table, rows)
     one_row = (gamma1[0], beta[0]) if rows is None else (None, None)
-    normalised, mean, rstd = torch.native_group_norm(x.float(), *one_row, *_norm_sizes(x), NORM_EPS)
+    normalised, mean, rstd = torch.native_group_norm(_for_kernel(x), *one_row, *_norm_sizes(x), NORM_EPS)
     h = _pixels(normalised)
     if rows is not None:
         h = torch.addcmul(beta, h, gamma1)
@@ -127,7 +130,7 @@ def _backward(grad, x, rows, table, scale, shift, mean, rstd, silu):
         pixels = torch.cat([grad * normalised, grad], dim=1).to(x.dtype)
     grad_normalised = _image(grad * gamma1, x.shape)
     grad_x, _, _ = torch.ops.aten.native_group_norm_backward(
-        grad_normalised, x.float(), mean, rstd, None, *_norm_sizes(x), [True, False, False]
+        _for_kernel(grad_normalised), _for_kernel(x), mean, rstd, None, *_norm_sizes(x), [True, False, False]
     )
     return grad_x.to(x.dtype), pixels, grad_scale, grad_shift
 
@@ -154,6 +157,12 @@ def sum_rows(values: torch.Tensor, level: Level) -> torch.Tensor:
     parts = F.embedding_bag(level.order, values, level.part_starts, mode="sum").float()
     every_part = torch.arange(len(parts), device=parts.device)
     return F.embedding_bag(every_part, parts, level.row_starts, mode="sum")
+
+
+def _for_kernel(image: torch.Tensor) -> torch.Tensor:
+    """float32, and where a GPU runs it uncompiled, channels first: not every version's kernel takes another layout."""
+    plain = image.is_cuda and not torch.compiler.is_compiling()
+    return image.float().contiguous() if plain else image.float()
 
 
 def _norm_sizes(x: torch.Tensor) -> tuple[int, int, int, int]:

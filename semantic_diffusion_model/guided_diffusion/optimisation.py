@@ -93,6 +93,11 @@ class Optimiser:
             self.lg_loss_scale += torch.where(bad, -1.0, self.growth)
         return norm
 
+    def bytes_to_come(self) -> int:
+        """Memory that the first step will take: gradients, and AdamW's two averages if they are not there yet."""
+        per_weight = 1 if self.adamw.state else 3
+        return per_weight * sum(parameter.nbytes for parameter in self.parameters)
+
     @torch.no_grad()
     def parameter_norm(self) -> torch.Tensor:
         return nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters], foreach=True)

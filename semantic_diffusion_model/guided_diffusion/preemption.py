@@ -62,6 +62,10 @@ class StopRequest:
             sys.stderr.flush()
             os._exit(0)
 
+    def finishing(self) -> None:
+        """The last step is done: a signal that comes now leaves the process the time to write what it has."""
+        self._heard.set()
+
     def agreed(self) -> bool:
         """Call after each step, on every rank: True, on all ranks at the same step, once any was asked to stop.
 

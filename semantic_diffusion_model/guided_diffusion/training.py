@@ -15,7 +15,7 @@ from guided_diffusion.background import BackgroundWriter, snapshot
 from guided_diffusion.build import build_diffusion, build_network
 from guided_diffusion.ema import Averages
 from guided_diffusion.loading import BatchSource, Examples, Microbatch
-from guided_diffusion.memory import keeps_activations
+from guided_diffusion.memory import device_memory, keeps_activations
 from guided_diffusion.metrics import StepMetrics, columns
 from guided_diffusion.metrics_log import MetricsLog, SilentLog
 from guided_diffusion.optimisation import (
@@ -49,6 +49,7 @@ def train(settings: Settings, given: set[str]) -> None:
         for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
             log.say(text)
         run.loop(log, stop)
+        stop.finishing()
         run.writer.wait()
         averages = checkpoints.ema_name(run.averages.rates[0], run.step)
         log.say(ending(settings, world, run.saved_at, averages))
@@ -122,6 +123,7 @@ class TrainingRun:
         """Have a checkpoint written, in the background; every rank must call this."""
         metrics = self.metrics.state(self.world)
         if self.world.is_main:
+            self.writer.wait()  # so that no more than one copy of the weights is held
             weights = {checkpoints.model_name(self.step): self.network.state_dict()}
             for index, rate in enumerate(self.averages.rates):
                 weights[checkpoints.ema_name(rate, self.step)] = self.averages.state_dict(index)
@@ -154,10 +156,12 @@ class TrainingRun:
         while last is None or self.step < last:
             microbatches = source.next_step()
             if not self.flops_per_sample:
-                self.flops_per_sample = count_flops(self.network, microbatches[0], self.precision)
+                one = self.examples.microbatch([0]).to(self.world.device)
+                self.flops_per_sample = count_flops(self.network, one, self.precision)
                 clock.restart(self.samples, source)
             self.update(parallel, microbatches)
             log.advance()
+            self.writer.check()
             stopping = stop.agreed()
             saving = self.step % settings.save_interval == 0 or self.step == last
             if saving or self.step % settings.log_interval == 0:
@@ -178,8 +182,9 @@ class TrainingRun:
     def choose_recomputation(self) -> str:
         """Keep the activations of a step if there is room for them; say what was chosen."""
         images = self.settings.microbatch if self.settings.microbatch > 0 else self.settings.batch_size_train
+        room = device_memory(self.world) - self.optimiser.bytes_to_come()
         self.network.recompute(False)
-        keep = keeps_activations(self.network, self.examples, images, self.precision, self.world)
+        keep = keeps_activations(self.network, self.examples, images, self.precision, room)
         self.network.recompute(not keep)
         return "activations are kept" if keep else "activations are recomputed: there is no room to keep them"
 

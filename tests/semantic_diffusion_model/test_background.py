@@ -1,6 +1,7 @@
 """Checkpoints are written beside the training: one after the other, from copies, and no error is lost."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -30,6 +31,19 @@ def test_an_error_is_raised_at_the_next_job_or_at_the_end():
             writer.submit(print)
     with pytest.raises(OSError, match="no space left"), BackgroundWriter() as writer:
         writer.submit(fail)
+
+
+def test_a_check_raises_an_error_and_waits_for_nothing():
+    go = threading.Event()
+    with BackgroundWriter() as writer:
+        writer.submit(go.wait, 10)
+        writer.check()
+        go.set()
+        writer.submit(fail)
+        with pytest.raises(OSError, match="no space left"):
+            for _ in range(1000):
+                writer.check()
+                time.sleep(0.01)
 
 
 def test_an_error_of_the_block_comes_before_one_of_the_writer():

@@ -1,5 +1,8 @@
 """Guidance: the encoder runs once for both branches, and the result is that of two full passes."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,6 +64,19 @@ def test_clipping_keeps_the_image_within_its_range():
     assert denoiser(net, 1.0, clip=True)(x, 80).x_start.abs().max() <= 1
 
 
+def test_a_denoiser_and_its_graph_are_gone_with_their_last_reference():
+    """Nothing refers back: the memory of a graph must be free before the next batch needs it."""
+    one = denoiser(network(), 2.0)
+    one(torch.randn(2, 3, 16, 16), 60)
+    graph = weakref.ref(one.evaluate)
+    gc.disable()
+    try:
+        del one
+        assert graph() is None
+    finally:
+        gc.enable()
+
+
 def test_without_a_gpu_a_graphed_function_is_called_as_it_is():
     calls = []
     double = Graphed(lambda x: calls.append(1) or 2 * x)
@@ -75,8 +91,8 @@ def test_steps_replayed_from_a_graph_equal_steps_that_are_run():
     net = network().cuda()
     condition = Condition.from_labels(LABELS, 5, factors=net.factors, training=False).to("cuda")
     replayed, run = (Denoiser(net, PROCESS, condition, s=2.0, clip_denoised=False) for _ in range(2))
-    run._evaluate = run._guided
+    run.evaluate = run.guided
     results = [(replayed(x, 60), run(x, 60)) for x in torch.randn(5, 2, 3, 16, 16, device="cuda")]
-    assert replayed._evaluate.graph is not None
+    assert replayed.evaluate.graph is not None
     for ours, theirs in results:  # compared at the end: a replay must not overwrite what an earlier one gave
         torch.testing.assert_close(ours.x_start, theirs.x_start, atol=1e-4, rtol=1e-4)

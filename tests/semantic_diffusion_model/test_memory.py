@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from guided_diffusion import memory
+from guided_diffusion import memory, training
 from guided_diffusion.build import build_network
 from guided_diffusion.datasets import find_pairs
 from guided_diffusion.loading import Examples
-from guided_diffusion.memory import BYTES_PER_WEIGHT, HEADROOM, activation_bytes, keeps_activations
-from guided_diffusion.training import train
-from guided_diffusion.world import World
+from guided_diffusion.memory import HEADROOM, activation_bytes, keeps_activations, left_by_limits
+from guided_diffusion.optimisation import Optimiser
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +36,54 @@ def test_what_is_kept_grows_with_the_images_and_shrinks_when_recomputed(tiny, ex
     assert activation_bytes(network, examples.microbatch([0]), "fp32") < one / 2
 
 
-def test_the_choice_is_by_the_memory_that_is_free(tiny, examples, monkeypatch):
-    network, images = build_network(tiny(use_checkpoint=False)), 6
-    whole = activation_bytes(network, examples.microbatch(range(images)), "fp32")
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    for free, keeps in ((1.1, True), (0.9, False)):
-        room = free * (HEADROOM * whole + BYTES_PER_WEIGHT * weights)
-        monkeypatch.setattr(memory, "device_memory", lambda _, room=room: room)
-        assert keeps_activations(network, examples, images, "fp32", World()) is keeps
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_the_choice_is_by_the_room_there_is(tiny, examples, images):
+    network = build_network(tiny(use_checkpoint=False))
+    whole = HEADROOM * activation_bytes(network, examples.microbatch(range(images)), "fp32")
+    assert keeps_activations(network, examples, images, "fp32", 1.1 * whole)
+    assert not keeps_activations(network, examples, images, "fp32", 0.9 * whole)
+
+
+def test_no_more_is_tried_than_fits(tiny, examples, monkeypatch):
+    tried = []
+    monkeypatch.setattr(memory, "activation_bytes", lambda _, microbatch, __: tried.append(len(microbatch)) or 100)
+    network = build_network(tiny())
+    assert not keeps_activations(network, examples, 8, "fp32", 200 * HEADROOM - 1)
+    assert tried == [1]
+
+
+def test_the_first_step_brings_gradients_and_two_averages(tiny):
+    network, settings = build_network(tiny()), tiny()
+    optimiser = Optimiser(network.parameters(), settings, "fp32", torch.device("cpu"))
+    weights = 4 * sum(parameter.numel() for parameter in network.parameters())
+    assert optimiser.bytes_to_come() == 3 * weights
+    network.out[2].weight.grad = torch.ones_like(network.out[2].weight)
+    optimiser.step(1e-3)
+    assert optimiser.bytes_to_come() == weights
+
+
+def test_limits_of_control_groups_of_both_versions(tmp_path):
+    def group(folder, limit, used, names):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, (limit, used), strict=True):
+            (tmp_path / folder / name).write_text(f"{value}\n")
+
+    second, first = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    assert left_by_limits("0::/\n", tmp_path) == float("inf")
+    group("job/step", "max", 10, second)
+    assert left_by_limits("0::/job/step\n", tmp_path) == float("inf")
+    group("job", 100, 30, second)
+    assert left_by_limits("0::/job/step\n", tmp_path) == 70
+    group("memory/slurm", 90, 60, first)
+    assert left_by_limits("4:memory:/slurm\n3:cpu:/other\n0::/job/step\n", tmp_path) == 30
 
 
 def test_recomputing_for_want_of_memory_trains_the_same(tiny, random_weights, tmp_path, monkeypatch):
     results = {}
     for name, free in (("kept", 1e12), ("recomputed", 0)):
-        monkeypatch.setattr(memory, "device_memory", lambda _, free=free: free)
+        monkeypatch.setattr(training, "device_memory", lambda _, free=free: free)
         folder = tmp_path / name
-        train(tiny(savedir=str(folder), resume_checkpoint=str(random_weights), lr_anneal_steps=2), set())
+        training.train(tiny(savedir=str(folder), resume_checkpoint=str(random_weights), lr_anneal_steps=2), set())
         assert f"activations are {name}" in (folder / "log.txt").read_text()
         results[name] = torch.load(folder / "model000002.pt", weights_only=True)
     for name, value in results["kept"].items():
