@@ -48,8 +48,9 @@ class TrainSettings(CommonSettings):
     model_name: Literal["unet", "camus-unet"] = "unet"
     """unet: a U-Net of segmentation-models-pytorch. camus-unet: the published one of MONAI."""
     encoder_name: str = "resnet18"
-    """Encoder of unet, by its name in segmentation-models-pytorch (tu-NAME takes one of timm)."""
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """Encoder of unet, by its name in segmentation-models-pytorch (tu-NAME takes one of timm). The default learned most
+    in a given time: benchmarks/README.md."""
+    decoder_channels: tuple[int, ...] = (64, 48, 32, 16, 8)
     """Channels of unet's decoder, from the coarsest level up to full size; as many as the encoder goes down."""
     encoder_weights: str = "none"
     """Pre-trained weights of the encoder, downloaded unless cached: imagenet and so on. none: no download."""

@@ -70,7 +70,7 @@ step 7 "Prepare them for the segmentation" \
 train() {
     step "$1" "Train the segmentation on $2 images alone, and test it on real frames never seen" \
         python echo_segmentation/runner.py --data-dir "$3" --output-dir "$OUT/segmentation_$2" --img-size $SIZE \
-        --decoder-channels 64 48 32 16 8 --batch-size 16 --epochs "$4" --loss dice_ce --num-workers 0 --gpu cpu
+        --batch-size 16 --epochs "$4" --loss dice_ce --num-workers 0 --gpu cpu
 }
 train 8 synthetic "$OUT/segmentation_data/all_views" "$EPOCHS"
 # The same number of updates for the real frames, of which there may be fewer or more.

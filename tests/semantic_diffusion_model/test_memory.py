@@ -62,6 +62,18 @@ def test_the_first_step_brings_gradients_and_two_averages(tiny):
     assert optimiser.bytes_to_come() == weights
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="what a GPU's allocator holds needs a GPU")
+def test_what_is_counted_is_what_a_gpu_holds(tiny, examples):
+    network = build_network(tiny(use_checkpoint=False)).cuda()
+    microbatch = examples.microbatch(range(8)).to("cuda")
+    counted = activation_bytes(network, microbatch, "fp32")
+    t, before = torch.zeros(8, dtype=torch.int64, device="cuda"), torch.cuda.memory_allocated()
+    output = network(microbatch.x_start(), t, microbatch.condition)
+    held = torch.cuda.memory_allocated() - before
+    assert output.requires_grad
+    assert counted / HEADROOM < held < counted * HEADROOM
+
+
 def test_limits_of_control_groups_of_both_versions(tmp_path):
     def group(folder, limit, used, names):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)

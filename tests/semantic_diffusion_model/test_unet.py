@@ -141,13 +141,17 @@ def test_attention_is_softmax_of_scaled_products(new_order):
     torch.testing.assert_close(block(x, None, None), expected)
 
 
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled on a GPU only"))
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("with_timestep", [True, False])
-def test_normalisation_with_what_follows_equals_the_plain_layers(with_timestep, silu):
+def test_normalisation_with_what_follows_equals_the_plain_layers(with_timestep, silu, device):
     torch.manual_seed(0)
-    norm = randomised(GroupNorm32(64))
-    x = torch.randn(3, 64, 6, 5, requires_grad=True)
-    scale, shift = torch.randn(2, 3, 64, requires_grad=True) if with_timestep else (None, None)
+    norm = randomised(GroupNorm32(64)).to(device)
+    x = torch.randn(3, 64, 6, 5, device=device, requires_grad=True)
+    scale, shift = torch.randn(2, 3, 64, device=device, requires_grad=True) if with_timestep else (None, None)
     fused = norm(x, scale, shift, silu)
     plain = F.group_norm(x, 32, norm.weight, norm.bias)
     if with_timestep:
