@@ -3,8 +3,10 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-MPI ?= wheel
 BIN := .venv/bin
+# wheel or system; what was chosen at the last set-up holds until another is asked for.
+INSTALLED_MPI := $(shell cat .venv/mpi 2>/dev/null)
+WANTED_MPI := $(or $(MPI),$(INSTALLED_MPI),wheel)
 export NO_ALBUMENTATIONS_UPDATE := 1
 # Threads that spin while another process has the core made a training ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -14,14 +16,19 @@ help:  ## list the targets
 
 setup: .venv/ready  ## create .venv and install the locked requirements (MPI=system: use the cluster's MPI, not the wheel)
 
-# A new environment is made whenever a lock file changes. `ready` appears only after everything is installed.
+# A new environment is made whenever a lock file changes, or another MPI is asked for. `ready` appears only after everything is installed.
 .venv/ready: requirements.lock requirements-dev.lock
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet uv
-	grep -v -E '$(if $(filter system,$(MPI)),^mpich==,^$$)' requirements-dev.lock > .venv/install.txt
+	grep -v -E '$(if $(filter system,$(WANTED_MPI)),^mpich==,^$$)' requirements-dev.lock > .venv/install.txt
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -r .venv/install.txt
+	echo $(WANTED_MPI) > .venv/mpi
 	touch $@
+
+ifneq ($(INSTALLED_MPI),$(WANTED_MPI))
+.PHONY: .venv/ready
+endif
 
 lock: setup  ## make the lock files anew from requirements.txt and requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 requirements.txt -o requirements.lock
@@ -42,9 +49,9 @@ test-all: setup  ## the tests, the long ones too
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
-	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(CAMUS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(if $(CAMUS),"$(CAMUS)")
 
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti $(CAMUS))
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")
 
 .PHONY: help setup lock lint format test test-all demo bench

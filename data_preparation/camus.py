@@ -177,7 +177,7 @@ def _find_nifti(root: Path) -> Release:
         if not path.is_file():
             release.problems.append(Problem(f"{path} is missing"))
             continue
-        for name in dict.fromkeys(path.read_text().split()):
+        for name in dict.fromkeys(path.read_text(errors="replace").split()):
             if PATIENT.fullmatch(name):
                 listed.setdefault(name, []).append(split)
             else:

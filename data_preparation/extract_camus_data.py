@@ -109,7 +109,7 @@ def extract_camus_data(settings: ExtractSettings) -> None:
     release = find_release(settings.camus_data_folder)
     frames = [release.frame(*person, view) for person in release.people for view in settings.view_names]
     folders = (*settings.view_names, ALL_VIEWS)
-    with new_folders(settings.save_folder_path, folders, settings.overwrite) as out:
+    with new_folders(settings.save_folder_path, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
                 for split in SPLITS:
@@ -128,6 +128,8 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         ]
         if not kept:
             raise UserError(f"{settings.camus_data_folder}: no complete patient is left", [p.text for p in problems])
+        for split in {split for split, _ in release.people} - {row["split"] for row in kept}:
+            print(f"warning: no patient of {split} is left", file=sys.stderr)
         for folder in folders:
             write_metadata(out / folder, [row for row in kept if folder in (row["view"], ALL_VIEWS)])
     patients = {split: len({row["patient"] for row in kept if row["split"] == split}) for split in SPLITS}
@@ -146,7 +148,7 @@ def _refuse_or_skip(problems: list[Problem], settings: ExtractSettings) -> set[t
         raise UserError(f"{settings.camus_data_folder} has {len(problems)} problems ({hint}):", texts)
     skipped = {problem.person for problem in problems if problem.person}
     if problems:
-        names = ", ".join(sorted(patient for _, patient in skipped)) or "nobody"
+        names = ", ".join(sorted("/".join(filter(None, person)) for person in skipped)) or "nobody"
         print("\n  ".join([f"left out: {names}, because of", *texts]), file=sys.stderr)
     return skipped
 

@@ -1,6 +1,8 @@
 """Reading and writing 2-D medical images (MHD and NIfTI) with the errors that SimpleITK itself does not notice."""
 
 import gzip
+import math
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from command import UserError
+
+NIFTI_HEADER = 348  # bytes of the header of NIfTI-1
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,18 @@ def read_medical_image(path: Path) -> MedicalImage:
 def _check_gzip(path: Path) -> None:
     """SimpleITK reads a truncated .nii.gz without a word and fills the rest with zeros."""
     try:
-        gzip.decompress(path.read_bytes())
+        content = gzip.decompress(path.read_bytes())
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from None
+    sizes = {order: struct.unpack_from(f"{order}i", content.ljust(4))[0] for order in "<>"}
+    order = next((order for order, size in sizes.items() if size == NIFTI_HEADER <= len(content)), None)
+    if order is None:
+        return  # no NIfTI-1: SimpleITK will say what it is
+    axes, *sizes = struct.unpack_from(f"{order}8h", content, 40)
+    bits, start = struct.unpack_from(f"{order}h", content, 72)[0], struct.unpack_from(f"{order}f", content, 108)[0]
+    expected = int(start) + math.prod(sizes[:axes]) * bits // 8
+    if len(content) < expected:
+        raise UserError(f"{path} is truncated: {len(content)} bytes of {expected}")
 
 
 def _check_mhd(path: Path) -> None:
@@ -62,7 +75,10 @@ def _check_mhd(path: Path) -> None:
     if not data.is_file():
         raise UserError(f"{data} is missing")
     if header.get("CompressedData", "False") == "False" and header.get("ElementType") == "MET_UCHAR":
-        expected = int(np.prod([int(n) for n in header.get("DimSize", "0").split()]))
+        try:
+            expected = math.prod(int(n) for n in header.get("DimSize", "0").split())
+        except ValueError:
+            raise UserError(f"{path} is no MHD header: DimSize = {header['DimSize']}") from None
         if data.stat().st_size < expected:
             raise UserError(f"{data} is truncated: {data.stat().st_size} bytes of {expected}")
     elif header.get("CompressedData") == "True":

@@ -6,6 +6,7 @@ the user says overwrite: then they are replaced, as a whole, so that no folder e
 """
 
 import contextlib
+import errno
 import shutil
 import signal
 import tempfile
@@ -36,23 +37,37 @@ def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator
     try:
         with _terminated_like_interrupted():
             yield building
-        _move(building, parent, names, overwrite)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            _move(building, parent, names, overwrite)
+    except BaseException:
+        if not any(building.glob("replaced-*/*")):  # what could not be put back is not deleted either
+            shutil.rmtree(building, ignore_errors=True)
+        raise
+    shutil.rmtree(building, ignore_errors=True)
 
 
 def _move(building: Path, parent: Path, names: Sequence[str], overwrite: bool) -> None:
-    """First all old folders out of the way, then all new ones in."""
+    """First all old folders out of the way, then all new ones in; if one cannot be moved, all go back."""
     old = Path(tempfile.mkdtemp(prefix="replaced-", dir=building))
-    for name in names:
-        if overwrite and _occupied(parent / name):
-            (parent / name).rename(old / name)
-    for name in names:
-        if (building / name).exists():
-            try:
-                (building / name).rename(parent / name)
-            except OSError:
-                raise UserError(f"{parent / name} appeared while this command ran: nothing of it was changed") from None
+    moves: list[tuple[Path, Path]] = []
+    try:
+        for name in names:
+            if overwrite and _occupied(parent / name):
+                moves.append((parent / name, old / name))
+                moves[-1][0].rename(moves[-1][1])
+        for name in names:
+            if (building / name).exists():
+                moves.append((building / name, parent / name))
+                moves[-1][0].rename(moves[-1][1])
+    except BaseException as error:
+        for source, target in reversed(moves):
+            if target.exists() and not source.exists():
+                target.rename(source)
+        if not isinstance(error, OSError):
+            raise
+        place = moves[-1][0] if moves[-1][0].parent == parent else moves[-1][1]
+        appeared = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+        why = "appeared while this command ran" if appeared else f"cannot be replaced ({error.strerror})"
+        raise UserError(f"{place} {why}: nothing was changed") from None
 
 
 def _occupied(path: Path) -> bool:

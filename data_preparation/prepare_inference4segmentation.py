@@ -1,8 +1,8 @@
 """Turn sampling results into folders for the segmentation: synthetic images to train on, real ones to test on."""
 
-import csv
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,14 @@ from view_folders import (
     list_pairs,
     metadata_row,
     pair_by_name,
+    read_csv,
     read_metadata,
     read_png,
     write_metadata,
 )
 
 SAMPLES, LABELS, MANIFEST = "samples", "labels", "manifest.csv"
+UNFINISHED = "manifest.part*.csv"  # what the ranks of a sampling job write until it ends
 
 
 @dataclass
@@ -78,21 +80,25 @@ def synthetic_pairs(results: list[Path], problems: list[str]) -> list[Pair]:
                 problems.append(f"{pair.image} has the same name as {found[stem].image}: results of two runs?")
             if pair.stem.split == "testing":
                 problems.append(f"{pair.image} is synthetic and says testing: test frames must be real")
-        missing = [stem for stem in manifest_stems(folder) if stem not in here]
-        problems += [f"{folder / SAMPLES / stem}.png is missing, but stands in {MANIFEST}" for stem in missing]
+        problems += check_manifest(folder, here)
         found.update(here)
     return list(found.values())
 
 
-def manifest_stems(folder: Path) -> list[str]:
+def check_manifest(folder: Path, samples: Collection[str]) -> list[str]:
+    """What is wrong with the stems of the `samples` in `folder`: they must be those of its manifest, if it has one."""
+    if any(folder.glob(UNFINISHED)):
+        return [f"{folder}: the sampling is not finished; run image_sample.py again, as before, to complete it"]
     path = folder / MANIFEST
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     if any(not row.get("stem") for row in rows):
         raise UserError(f"{path} has rows without a stem")
-    return [row["stem"] for row in rows]
+    stems = {row["stem"] for row in rows}
+    problems = [f"{folder / SAMPLES / stem}.png is missing, but stands in {MANIFEST}" for stem in stems - set(samples)]
+    problems += [f"{folder / SAMPLES / stem}.png does not stand in {MANIFEST}" for stem in set(samples) - stems]
+    return sorted(problems)
 
 
 def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[list[Pair], dict[str, dict[str, str]]]:
@@ -138,25 +144,32 @@ def check_sizes(jobs: list[Job], sizes: list[tuple[int, int] | None]) -> list[st
     return [f"images differ in size: {text}; extract the test frames with the --save_img_size of the synthetic ones"]
 
 
+def refuse_to_replace(inputs: list[Path], save_folder: Path) -> None:
+    """Raises UserError if one of `inputs` is, or lies in, a folder that is made in `save_folder`."""
+    made = {(save_folder / folder).resolve() for folder in (*VIEW_NAMES, ALL_VIEWS)}
+    for path in inputs:
+        if made & {path.resolve(), *path.resolve().parents}:
+            raise UserError(f"--save_folder {save_folder}: {path}, which is read here, would be replaced")
+
+
 def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
     problems: list[str] = []
-    synthetic = synthetic_pairs(find_results(settings.sdm_results_folder), problems)
+    results = find_results(settings.sdm_results_folder)
+    synthetic = synthetic_pairs(results, problems)
     views = [view for view in VIEW_NAMES if any(pair.stem.view == view for pair in synthetic)]
     real, known = real_pairs(settings.testing_data_folder, views, problems)
-    inputs = {view_folder.resolve() for view_folder in find_view_folders(settings.testing_data_folder)}
-    if inputs & {(settings.save_folder / folder).resolve() for folder in (*views, ALL_VIEWS)}:
-        raise UserError(f"--save_folder {settings.save_folder} holds the testing data: it would be replaced")
+    refuse_to_replace([*find_view_folders(settings.testing_data_folder), *results], settings.save_folder)
     jobs = [Job(pair, True) for pair in synthetic] + [Job(pair, False) for pair in real]
     folders = (*views, ALL_VIEWS)
-    with new_folders(settings.save_folder, folders, settings.overwrite) as out:
+    with new_folders(settings.save_folder, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
                 for split in SPLITS:
                     (out / folder / kind / split).mkdir(parents=True)
-        results = list(for_each(partial(process_job, out=out), jobs, settings.num_workers, "images"))
-        problems += [problem for _, problem in results if problem]
-        problems += check_sizes(jobs, [size for size, _ in results])
+        done = list(for_each(partial(process_job, out=out), jobs, settings.num_workers, "images"))
+        problems += [problem for _, problem in done if problem]
+        problems += check_sizes(jobs, [size for size, _ in done])
         if problems:
             raise UserError(f"{len(problems)} problems with the input:", problems)
         rows = [metadata_row(job.pair.stem, known) for job in jobs]

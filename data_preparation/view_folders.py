@@ -17,7 +17,10 @@ METADATA = "metadata.csv"
 
 def read_png(path: Path) -> np.ndarray:
     """uint8 grey pixels [height, width] of an 8-bit PNG (colour is turned grey). Raises UserError."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not data:
         raise UserError(f"{path} is empty (0 bytes)")
     if not data.startswith(b"\x89PNG") or data[-8:-4] != b"IEND":
@@ -115,13 +118,21 @@ def find_view_folders(folder: Path) -> list[Path]:
     return found
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header. Raises UserError for what is no such text."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from None
+
+
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     """Stem -> row of the folder's metadata.csv; empty without one."""
     path = folder / METADATA
     if not path.is_file():
         return {}
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     if any("stem" not in row for row in rows):
         raise UserError(f"{path} has no column stem")
     return {row["stem"]: row for row in rows}
@@ -129,7 +140,7 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
 
 def write_metadata(folder: Path, rows: Iterable[dict[str, object]]) -> None:
     """The folder's metadata.csv, sorted by stem."""
-    with open(folder / METADATA, "w", newline="") as file:
+    with open(folder / METADATA, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, METADATA_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda row: row["stem"]))

@@ -9,8 +9,12 @@
 # start clean. Settings (environment): DEMO_FOLDER, DEMO_PATIENTS, DEMO_STEPS (of the diffusion training), DEMO_REPEAT
 # (synthetic images per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most), DEMO_RANKS.
 set -euo pipefail
+CAMUS=
+if [ $# -gt 0 ]; then
+    [ -d "$1" ] || { echo "error: $1 is not a folder: give that of a CAMUS release" >&2; exit 2; }
+    CAMUS=$(realpath "$1")
+fi
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] && CAMUS=$(realpath "$1") || CAMUS=
 export NO_ALBUMENTATIONS_UPDATE=1
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
 SIZE=64

@@ -1,15 +1,19 @@
 """Before the first step of a training: settings, data and paths are checked, the pictures decoded."""
 
+import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from command import UserError
 from config import Settings
 from guided_diffusion import resuming
-from guided_diffusion.datasets import find_pairs, has_split
+from guided_diffusion.datasets import Pair, find_pairs, has_split
 from guided_diffusion.loading import Examples, worker_count
 from guided_diffusion.memory import fits_in_memory
 from guided_diffusion.world import World
+
+DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
 
 
 def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings, Any, Examples, Examples | None]:
@@ -22,7 +26,9 @@ def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
         settings = resuming.take_network_settings(settings, given, start)
     settings.check_network()
-    examples = Examples(find_pairs(settings, ["training"]), settings)
+    pairs = find_pairs(settings, ["training"])
+    refuse_deformed_labels(pairs, settings)
+    examples = Examples(pairs, settings)
     validation = None
     if has_split(settings, "validation"):
         validation = Examples(find_pairs(settings, ["validation"]), settings)
@@ -33,6 +39,16 @@ def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings
     else:
         examples.check()
     return settings, start, examples, validation
+
+
+def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
+    """Raise UserError for label maps made to sample from: they lie beside images that they do not belong to."""
+    deformed = [pair.stem for pair in pairs if DEFORMED.fullmatch(pair.stem)]
+    if settings.dataset_mode == "camus" and deformed:
+        raise UserError(
+            f"{settings.datadir}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: "
+            "that is to sample from; train on <view>_sector, made by augment_camus_labels.py --add_augmentation False"
+        )
 
 
 def check_training_settings(settings: Settings) -> None:

@@ -1,7 +1,9 @@
 """Folders that appear whole or not at all, and work spread over processes."""
 
+import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +80,49 @@ def test_a_folder_that_appears_meanwhile_is_not_mixed_with(tmp_path):
         write(building, "a", "mine")
         write(tmp_path, "a", "theirs")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("failing", ["b", "building"])
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_a_folder_that_cannot_be_moved_changes_nothing(tmp_path, monkeypatch, error, failing):
+    """The third rename fails: of the old folder b out of the way, or of the new folder b to its place."""
+    for name in ("a", "b"):
+        write(tmp_path, name, "old")
+    rename = Path.rename
+
+    def fails(source, target):
+        new = ".unfinished" in source.parent.name
+        if (source.name == "b" and not new) if failing == "b" else (new and target == tmp_path / "b"):
+            raise error
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with (
+        pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError) as raised,
+        new_folders(tmp_path, ["a", "b"], overwrite=True) as building,
+    ):
+        for name in ("a", "b"):
+            write(building, name, "new")
+    if raised.type is UserError:
+        assert "b cannot be replaced (Permission denied): nothing was changed" in str(raised.value)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        *("a", "a/old", "b", "b/old")
+    ]
+
+
+def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
+    write(tmp_path, "a", "old")
+    rename = Path.rename
+
+    def once(source, target):
+        if target == tmp_path / "a":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", once)
+    with pytest.raises(PermissionError), new_folders(tmp_path, ["a"], overwrite=True) as building:
+        write(building, "a", "new")
+    assert [path.name for path in tmp_path.glob(".unfinished-*/replaced-*/a/*")] == ["old"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -108,8 +108,9 @@ def test_existing_output(run, extracted, results, tmp_path, tree):
     before = tree(out)
     shutil.rmtree(results / "results_4CH_ES")
     outcome = prepare(run, extracted, results, out)
-    assert outcome.code == 2 and "already holds 2CH_ED, all_views" in outcome.err and tree(out) == before
+    assert outcome.code == 2 and "already holds 2CH_ED, 4CH_ES, all_views" in outcome.err and tree(out) == before
     assert prepare(run, extracted, results, out, "--overwrite", "True").code == 0
+    assert names(out) == {"2CH_ED", ALL_VIEWS}  # nothing of the run before
     assert not list((out / ALL_VIEWS).rglob("*4CH*"))
 
 
@@ -129,7 +130,7 @@ def test_every_problem_is_listed(run, extracted, results, tmp_path):
     shutil.rmtree(testing / "4CH_ES")
     shutil.rmtree(testing / ALL_VIEWS)
     outcome = prepare(run, testing, results, tmp_path / "out")
-    assert outcome.code == 2 and "12 problems with the input" in outcome.err
+    assert outcome.code == 2 and "14 problems with the input" in outcome.err
     for message in (
         f"{samples[0]} is empty (0 bytes)",
         f"{samples[1]} has no label map",
@@ -139,6 +140,8 @@ def test_every_problem_is_listed(run, extracted, results, tmp_path):
         f"{labels[3]} has label values outside 0-4: 5",
         f"{samples[4]} is 64 x 64 pixels, its label {labels[4].name} 64 x 65",
         "patient0001_2CH_ED_testing_0.png is synthetic and says testing",
+        f"{samples[0].parent / 'patient0001_2CH_ED_testing_0.png'} does not stand in manifest.csv",
+        f"{results / 'results_4CH_ES' / 'samples' / samples[5].name} does not stand in manifest.csv",
         f"has the same name as {samples[5]}: results of two runs?",
         "picture.png: 'picture' is not <patient>_<view>_<split>",
         f"{testing} has no test frames of 4CH_ES",
@@ -159,7 +162,27 @@ def test_the_testing_data_is_never_replaced(run, extracted, results, tmp_path, t
     testing = Path(shutil.copytree(extracted, tmp_path / "extracted"))
     before = tree(testing)
     outcome = prepare(run, testing, results, testing, "--overwrite", "True")
-    assert outcome.code == 2 and "holds the testing data" in outcome.err and tree(testing) == before
+    assert outcome.code == 2 and "would be replaced" in outcome.err and tree(testing) == before
+
+
+def test_the_results_are_never_replaced(run, extracted, augmented, tmp_path, tree):
+    """The sampled views lie under the very names that would be made."""
+    sample(augmented / "2CH_ED_augmented", tmp_path / "results" / "2CH_ED")
+    before = tree(tmp_path / "results")
+    for results in (tmp_path / "results", tmp_path / "results" / "2CH_ED"):
+        outcome = prepare(run, extracted, results, tmp_path / "results", "--overwrite", "True")
+        assert outcome.code == 2 and "would be replaced" in outcome.err
+    assert tree(tmp_path / "results") == before
+
+
+def test_unfinished_or_mixed_sampling_results(run, extracted, results, tmp_path):
+    manifest = results / "results_2CH_ED" / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(lines[:-1]) + "\n")
+    assert f"{lines[-1]}.png does not stand in manifest.csv" in prepare(run, extracted, results, tmp_path / "a").err
+    manifest.rename(manifest.with_name("manifest.part0.csv"))
+    outcome = prepare(run, extracted, results, tmp_path / "b")
+    assert outcome.code == 2 and "results_2CH_ED: the sampling is not finished" in outcome.err
 
 
 def test_no_results(run, extracted, tmp_path):

@@ -26,6 +26,12 @@ def run_demo(folder: Path, *args: str, **changes: str) -> subprocess.CompletedPr
     )
 
 
+def test_a_wrong_folder_is_told_before_anything_is_made(tmp_path):
+    done = run_demo(tmp_path / "demo", str(tmp_path / "no" / "camus"))
+    assert done.returncode == 2 and "no/camus is not a folder" in done.stderr
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.launch
 @pytest.mark.timeout(600)
 def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):

@@ -1,6 +1,7 @@
 """The three script folders stand alone, and share nothing but one small file."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,11 @@ def test_help_tells_what_a_command_does(command):
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout and "default:" in done.stdout
     assert len(done.stdout.splitlines()) > 10
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"])
+def test_pages_are_finished_and_what_they_link_to_is_there(page):
+    text = (ROOT / page).read_text()
+    assert "@@" not in text
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / page).parent.joinpath(link).exists(), link

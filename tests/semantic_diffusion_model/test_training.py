@@ -264,6 +264,17 @@ def test_mistakes_are_told_before_the_first_step(tmp_path, tiny, changes, words)
         train(tiny(**{"savedir": str(tmp_path / "out")} | changes), set())
 
 
+def test_deformed_labels_are_not_trained_on(tmp_path, tiny):
+    """What is sampled from has the layout of training data, but its images are those of the undeformed labels."""
+    for kind in ("images", "sector_annotations"):
+        folder = tmp_path / "data" / kind / "training"
+        folder.mkdir(parents=True)
+        for number in (1, 2):
+            Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / f"patient000{number}_2CH_ED_training_0.png")
+    with pytest.raises(AgreedError, match="2 label maps are deformed.*--add_augmentation False"):
+        train(tiny(savedir=str(tmp_path / "out"), datadir=str(tmp_path / "data")), set())
+
+
 def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):
     (tmp_path / "file").write_text("")
     with pytest.raises((UserError, OSError)):
