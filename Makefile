@@ -52,6 +52,6 @@ demo: setup  ## the whole chain at a small size on phantoms, or on your own data
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(if $(CAMUS),"$(CAMUS)")
 
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")
+	env -u OMP_WAIT_POLICY PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")
 
 .PHONY: help setup lock lint format test test-all demo bench
