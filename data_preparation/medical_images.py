@@ -51,12 +51,14 @@ def _check_gzip(path: Path) -> None:
         content = gzip.decompress(path.read_bytes())
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from None
-    sizes = {order: struct.unpack_from(f"{order}i", content.ljust(4))[0] for order in "<>"}
-    order = next((order for order, size in sizes.items() if size == NIFTI_HEADER <= len(content)), None)
+    headers = {order: struct.unpack_from(f"{order}i", content.ljust(4))[0] for order in "<>"}
+    order = next((order for order, length in headers.items() if length == NIFTI_HEADER <= len(content)), None)
     if order is None:
         return  # no NIfTI-1: SimpleITK will say what it is
     axes, *sizes = struct.unpack_from(f"{order}8h", content, 40)
     bits, start = struct.unpack_from(f"{order}h", content, 72)[0], struct.unpack_from(f"{order}f", content, 108)[0]
+    if not math.isfinite(start):
+        raise UserError(f"{path} is damaged: its data start at {start}")
     expected = int(start) + math.prod(sizes[:axes]) * bits // 8
     if len(content) < expected:
         raise UserError(f"{path} is truncated: {len(content)} bytes of {expected}")

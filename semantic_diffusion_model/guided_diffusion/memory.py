@@ -85,21 +85,30 @@ def free_memory() -> float:
 def left_by_limits(groups: str, root: Path) -> float:
     """Bytes that the control groups in `groups` (the text of /proc/self/cgroup) leave; infinite without a limit.
 
-    `root`: where their files are mounted. A limit of any group above holds as well. Both versions are understood.
+    `root`: where their files are mounted. A limit of any group above holds as well. Both versions are understood. Files
+    that are merely cached count as used there, and are given up when memory is needed: they are left too.
     """
     left = math.inf
     for line in groups.splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        base, limit, used = root, "memory.max", "memory.current"
+        base, limit, used, prefix = root, "memory.max", "memory.current", ""
         if controllers == "memory":
             base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            prefix = "total_"
         group = Path(name.lstrip("/"))
         for folder in (base / group, *(base / parent for parent in group.parents)):
             with contextlib.suppress(OSError, ValueError):  # no limit: no such file, or "max"
-                left = min(left, int((folder / limit).read_text()) - int((folder / used).read_text()))
+                unused = int((folder / limit).read_text()) - int((folder / used).read_text())
+                left = min(left, unused + _cached_files(folder / "memory.stat", prefix))
     return left
+
+
+def _cached_files(statistics: Path, prefix: str) -> int:
+    """Bytes of cached files in a control group."""
+    counts = dict(line.split() for line in statistics.read_text().splitlines())
+    return sum(int(counts.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
 def free_shared_memory() -> int:

@@ -77,6 +77,8 @@ def test_what_is_counted_is_what_a_gpu_holds(tiny, examples):
 def test_limits_of_control_groups_of_both_versions(tmp_path):
     def group(folder, limit, used, names):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        prefix = "total_" if "limit" in names[0] else ""
+        (tmp_path / folder / "memory.stat").write_text(f"anon 5\n{prefix}active_file 2\n{prefix}inactive_file 3\n")
         for name, value in zip(names, (limit, used), strict=True):
             (tmp_path / folder / name).write_text(f"{value}\n")
 
@@ -85,9 +87,9 @@ def test_limits_of_control_groups_of_both_versions(tmp_path):
     group("job/step", "max", 10, second)
     assert left_by_limits("0::/job/step\n", tmp_path) == float("inf")
     group("job", 100, 30, second)
-    assert left_by_limits("0::/job/step\n", tmp_path) == 70
+    assert left_by_limits("0::/job/step\n", tmp_path) == 100 - 30 + 5
     group("memory/slurm", 90, 60, first)
-    assert left_by_limits("4:memory:/slurm\n3:cpu:/other\n0::/job/step\n", tmp_path) == 30
+    assert left_by_limits("4:memory:/slurm\n3:cpu:/other\n0::/job/step\n", tmp_path) == 90 - 60 + 5
 
 
 def test_recomputing_for_want_of_memory_trains_the_same(tiny, random_weights, tmp_path, monkeypatch):
