@@ -1,6 +1,6 @@
 """What the look-up table brings on a CPU, and how cost grows; the log goes to benchmarks/results/cpu.txt.
 
-    python benchmarks/cpu.py [--threads 2] [--only table|sums|memory|saving|growth|ranks|others] [--camus_nifti FOLDER]
+    python benchmarks/cpu.py [--threads 2] [--only table|memory|saving|growth|ranks|others] [--camus_nifti FOLDER]
 
 Dense modulation with activation checkpointing, as published, against the table without it: 64 channels, 128 x 128,
 batch 4, in one process, in turn. The last part runs the benchmarks of data preparation and of the sampling command.
@@ -21,7 +21,6 @@ from config import Settings
 from guided_diffusion.background import snapshot
 from guided_diffusion.loading import Microbatch
 from guided_diffusion.memory import activation_bytes
-from guided_diffusion.modulation import sum_rows
 from guided_diffusion.resuming import write_checkpoint
 
 SAMPLING_STEPS = 20
@@ -86,26 +85,6 @@ def measure_table(log: Log) -> None:
         log.say(f"  {name:17s} table is {ratio_of(seconds['dense'], seconds['auto']):.2f} times faster{wanted}")
     cost = ratio_of(training["recomputing"], training["auto"])
     log.say(f"  recomputing activations makes a training step with the table {cost:.2f} times as long")
-    log.say()
-
-
-def measure_sums(log: Log) -> None:
-    """The backward pass of the table: from pixels to the rows of their neighbourhoods, most of them to a few rows."""
-    count, size, channels = 4, 128, 256
-    network = make_network(32, size, head=32)
-    level = make_condition(network, echo_label_maps(count, size), "table", training=True).level((size, size))
-    values, rows = torch.randn(count * size * size, channels), level.row_of_pixel
-    jobs = {
-        "index_add": lambda: torch.zeros(len(level.patch_of_row), channels).index_add_(0, rows, values),
-        "sorted segments in two steps": lambda: sum_rows(values, level),
-    }
-    most = 100 * int(rows.bincount().max()) / len(rows)
-    log.say(
-        f"{len(rows)} pixels of {channels} channels summed into {len(level.patch_of_row)} rows, "
-        f"{most:.0f} % of the pixels into one of them"
-    )
-    for name, seconds in interleaved(jobs, rounds=7).items():
-        log.say(f"  {name:30s} {describe(seconds)}")
     log.say()
 
 
@@ -202,7 +181,6 @@ def run_others(log: Log, camus_nifti: str | None) -> None:
 
 PARTS = {
     "table": measure_table,
-    "sums": measure_sums,
     "memory": measure_memory,
     "saving": measure_saving,
     "growth": measure_growth,

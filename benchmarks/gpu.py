@@ -4,24 +4,29 @@
 
 Needs torch and numpy alone. --dry-run runs the same lines with a tiny network on any device, without a log. Times are
 the median of several rounds. Shares of the peak count the arithmetic that is needed: 6.7 TFLOP per image of training
-(no SPADE convolutions, no recomputation), 2.24 TFLOP per image and step of sampling.
+(no SPADE convolutions, no recomputation), 2.24 TFLOP per image and step of sampling. Shares of the copy bandwidth count
+what the modulation must read and write.
 """
 
 import argparse
+import functools
 import itertools
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from unittest import mock
 
 import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import RESULTS, Log
 
+from guided_diffusion import modulation
 from guided_diffusion.graphs import Graphed
 from guided_diffusion.optimisation import round_weights
 
 TRAINING_TFLOP, SAMPLING_TFLOP = 6.7, 2.24
+MODES = {"auto": "table", "table": "table at all sizes", "dense": "dense"}
 SECONDS_IN_ALL = 450  # what is left of the parts is skipped, and said, after this
 
 
@@ -39,7 +44,7 @@ class Bench:
         self.channels, self.size, self.rounds = (32, 16, 1) if dry_run else (256, 256, 5)
         torch.backends.cudnn.benchmark = True
         self.table: list[str] = []
-        self.peak = 0.0
+        self.peak = self.bandwidth = 0.0
 
     def sync(self) -> None:
         if self.device.type == "cuda":
@@ -101,13 +106,57 @@ def measure_peaks(bench: Bench) -> None:
     bench.peak = 2e-12 * width**3 / bench.seconds(lambda: a @ b, warm_up=3, inner=20)
     source = torch.empty(2**20 if bench.dry_run else 2**30, dtype=torch.uint8, device=bench.device)
     target = torch.empty_like(source)
-    bandwidth = 2e-9 * len(source) / bench.seconds(lambda: target.copy_(source), inner=20)
-    bench.report(f"peaks: {bench.peak:.0f} TFLOP/s in bf16 products, {bandwidth:.0f} GB/s copied (read and written)")
+    bench.bandwidth = 2e-9 * len(source) / bench.seconds(lambda: target.copy_(source), inner=20)
+    bench.report(
+        f"peaks: {bench.peak:.0f} TFLOP/s in bf16 products, {bench.bandwidth:.0f} GB/s copied (read and written)"
+    )
 
 
-def eager():
-    """Within this block nothing runs compiled: the naive path."""
-    return torch.compiler.set_stance("force_eager")
+def plainly():
+    """Within this block the modulation runs without its kernels: part of the naive path."""
+    return mock.patch.object(modulation, "_implementation", lambda _: modulation.Plain)
+
+
+def modulation_jobs(bench: Bench, count: int, channels: int, size: int, with_table: bool):
+    """Forward, and a function that prepares the backward pass, of the modulation alone, in bf16."""
+    labels = echo_label_maps(count, bench.size)[:, :: bench.size // size, :: bench.size // size]
+    condition = make_condition(make_network(32, bench.size, head=32), labels, "table", True).to(bench.device)
+    level = condition.level((size, size)) if with_table else None
+    rows = len(level.patch_of_row) if with_table else 1
+    normal = functools.partial(torch.randn, device=bench.device, dtype=torch.bfloat16)
+    x, grad = normal(2, count, size, size, channels).permute(0, 1, 4, 2, 3)
+    arguments = (
+        x.requires_grad_(),
+        normal(rows, 2 * channels).requires_grad_(),
+        level,
+        *normal(2, count, channels),
+        True,
+    )
+
+    def backward() -> Callable[[], object]:
+        out = modulation.modulate(*arguments)
+        return lambda: torch.autograd.grad(out, arguments[:2], grad, retain_graph=True)
+
+    return lambda: modulation.modulate(*arguments), backward
+
+
+def measure_modulation(bench: Bench) -> None:
+    """Normalisation, table, timestep and SiLU, by the kernels and plainly, with a table and with one row for all."""
+    shapes = [(2, 32, 16)] if bench.dry_run else [(12, 256, 256), (12, 512, 64), (12, 2048, 16)]
+    for shape, with_table in itertools.product(shapes, (False, True)):
+        forward, backward = modulation_jobs(bench, *shape, with_table)
+        for form in ("kernels", "plain"):
+            name = f"modulation {shape[0]} x {shape[1]} x {shape[2]}^2 {'table' if with_table else 'one row':7s} {form}"
+            if bench.late(name):
+                continue
+            with plainly() if form == "plain" else nullcontext():
+                seconds = {"forward": bench.seconds(forward), "backward": bench.seconds(backward())}
+            # Forward reads x twice and writes once, backward reads x and the gradient twice and writes once.
+            values, told = shape[0] * shape[1] * shape[2] ** 2, []
+            for what, passes in (("forward", 3), ("backward", 5)):
+                share = 2e-9 * passes * values / seconds[what] / bench.bandwidth
+                told.append(f"{what} {1e3 * seconds[what]:7.3f} ms, {100 * share:5.1f} %")
+            bench.report(f"{name:42s} {'; '.join(told)} of copy bandwidth")
 
 
 def training_step(bench: Bench, network, optimiser, average, count: int, mode: str) -> Callable[[], None]:
@@ -136,6 +185,7 @@ def measure_training(bench: Bench) -> None:
     variants = [
         (1, "dense", True),  # the naive path: the yardstick
         (small, "auto", False),
+        (small, "table", False),
         (small, "auto", True),
         (small, "dense", True),
         (small, "dense", False),
@@ -143,7 +193,7 @@ def measure_training(bench: Bench) -> None:
         (2 * best, "auto", True),
     ]
     for count, mode, checkpointing in variants:
-        name = f"training batch {count:2d} {'table' if mode == 'auto' else mode:5s}"
+        name = f"training batch {count:2d} {MODES[mode]:18s}"
         name += " recomputing" if checkpointing else "            "
         if bench.late(name):
             continue
@@ -152,7 +202,7 @@ def measure_training(bench: Bench) -> None:
         try:
             began = time.perf_counter()
             job = training_step(bench, network, optimiser, average, count, mode)
-            with eager() if count == 1 else nullcontext():
+            with plainly() if count == 1 else nullcontext():
                 job()
                 bench.sync()
                 first = time.perf_counter() - began
@@ -184,23 +234,25 @@ def measure_sampling(bench: Bench) -> None:
     size = bench.size
     counts = (1, 2) if bench.dry_run else (1, 4, 12, 32, 64)
     variants = [(1, size, "dense", False)]  # the naive path, with float32 weights
+    variants += [(counts[1], size, "auto", True)]  # float32 weights still
     variants += [(count, size, "auto", True) for count in counts]
-    variants += [(counts[1], size, "auto", False), (counts[1], size, "dense", True)]
+    variants += [(counts[1], size, mode, graph) for mode, graph in (("auto", False), ("table", True), ("dense", True))]
     variants += [(counts[1], size // 2, "auto", True), (counts[1], 2 * size, "auto", True)]
     for number, (count, pixels, mode, graph) in enumerate(variants):
-        name = f"sampling {pixels:3d} px batch {count:2d} {'table' if mode == 'auto' else mode:5s}"
-        name += " graph" if graph else (" eager" if number else " eager, float32 weights")
+        name = f"sampling {pixels:3d} px batch {count:2d} {MODES[mode]:18s}"
+        name += " graph" if graph else " no graph"
+        name += ", plain, float32 weights" if number == 0 else ", float32 weights" if number == 1 else ""
         if bench.late(name):
             continue
         bench.free()
         try:
-            with eager() if number == 0 else nullcontext():
+            with plainly() if number == 0 else nullcontext():
                 each = bench.seconds(sampling_step(bench, network, count, pixels, mode, graph)) / count
         except torch.cuda.OutOfMemoryError:
             bench.report(f"{name}  does not fit")
             continue
         finally:
-            if number == 0:
+            if number == 1:
                 round_weights(network, "bf16")
         share = bench.share(SAMPLING_TFLOP * (pixels / size) ** 2, each)
         bench.report(f"{name} {1e3 * each:8.2f} ms per image and step {share}")
@@ -210,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="a tiny network, on any device, without a log")
     bench = Bench(parser.parse_args().dry_run)
-    for part in (measure_peaks, measure_training, measure_sampling):
+    for part in (measure_peaks, measure_modulation, measure_training, measure_sampling):
         part(bench)
         bench.free()
     bench.log.say(f"\n{time.perf_counter() - bench.start:.0f} s in all\n")

@@ -135,7 +135,7 @@ class TrainingSettings:
     batch_size_train: int = 1
     """Images per step and rank."""
     microbatch: int = -1
-    """Images per forward pass: gradients of the parts are averaged. -1: the whole batch."""
+    """Images per forward pass: gradients of the parts are averaged. -1: the whole batch, or what fits into memory."""
     ema_rate: str = "0.9999"
     """Decay rates of the averaged weights: a comma list."""
     ema_warmup: YesNo = True

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from guided_diffusion.neighbourhoods import find_neighbourhoods, summation_plan
+from guided_diffusion.neighbourhoods import SummationPlan, find_neighbourhoods, summation_plan
 
 # `auto` uses the table where a pixel shares its neighbourhood with at least this many others on average.
 PIXELS_PER_ROW_FOR_TABLE = 1.25
@@ -21,9 +22,9 @@ class Level:
     """Label maps [N, h, w] at one resolution, as integers that index the palette of the condition.
 
     Dense modulation needs `ids` [N, h, w] int64. The table, with U distinct neighbourhoods, made of U3 distinct 3 x 3
-    parts, needs row_of_pixel [N * h * w] int64; patch_vectors [U3, 9 * C] float32, their condition vectors, rows first;
-    patch_inside [U3, 1] float32, 0 where its centre lies outside the image; patch_of_row [U, 9] int64; and the plan of
-    `neighbourhoods.summation_plan` for the backward pass (order, part_starts, row_starts).
+    parts, needs row_of_pixel [N * h * w] int32; patch_vectors [U3, 9 * C] float32, their condition vectors, rows first;
+    patch_inside [U3, 1] float32, 0 where its centre lies outside the image; patch_of_row [U, 9] int64; and, for the
+    backward pass on a GPU, the plan of its sums.
     """
 
     ids: torch.Tensor | None = None
@@ -31,9 +32,7 @@ class Level:
     patch_vectors: torch.Tensor | None = None
     patch_inside: torch.Tensor | None = None
     patch_of_row: torch.Tensor | None = None
-    order: torch.Tensor | None = None
-    part_starts: torch.Tensor | None = None
-    row_starts: torch.Tensor | None = None
+    plan: SummationPlan | None = None
 
     @property
     def uses_table(self) -> bool:
@@ -120,14 +119,18 @@ class Condition:
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Condition:
-        def apply(value):
-            return function(value) if isinstance(value, torch.Tensor) else value
+        levels = {size: _map_tensors(level, function) for size, level in self.levels.items()}
+        palette, maps = _map_tensors(self.palette, function), _map_tensors(self.maps, function)
+        return Condition(self.batch_size, palette, levels, maps, self.tables)
 
-        levels = {
-            size: Level(**{item.name: apply(getattr(level, item.name)) for item in fields(Level)})
-            for size, level in self.levels.items()
-        }
-        return Condition(self.batch_size, apply(self.palette), levels, apply(self.maps), self.tables)
+
+def _map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """`value` with `function` of each tensor in it, of a dataclass and those in it too."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, Level | SummationPlan):
+        return type(value)(**{name: _map_tensors(part, function) for name, part in vars(value).items()})
+    return value
 
 
 def _build(ids: np.ndarray, palette: np.ndarray, factors: Sequence[int], mode: str, training: bool) -> Condition:
@@ -149,12 +152,12 @@ def _build_level(ids: np.ndarray, palette: np.ndarray, mode: str, training: bool
     vectors = np.concatenate([palette, np.zeros_like(palette[:1])])[found.patches]  # outside: nothing, not class 0
     inside = found.patches[:, 4:5] != outside
     level = Level(
-        row_of_pixel=torch.from_numpy(found.row_of_pixel.astype(np.int64)),
+        row_of_pixel=torch.from_numpy(found.row_of_pixel),
         patch_vectors=torch.from_numpy(vectors.reshape(len(vectors), math.prod(vectors.shape[1:]))),
         patch_inside=torch.from_numpy(inside.astype(np.float32)),
         patch_of_row=torch.from_numpy(found.patch_of_row),
     )
     if training:
-        plan = summation_plan(found.row_of_pixel, rows)
-        level.order, level.part_starts, level.row_starts = (torch.from_numpy(part) for part in plan)
+        plan = summation_plan(found.row_of_pixel, len(ids), rows)
+        level.plan = SummationPlan(**{name: torch.from_numpy(array) for name, array in vars(plan).items()})
     return level

@@ -237,14 +237,13 @@ class Requests:
 class BatchSource:
     """The microbatches of this rank, a step at a time, and the seconds spent waiting for them."""
 
-    def __init__(self, examples: Examples, settings: Settings, world: World, first_sample: int):
+    def __init__(self, examples: Examples, settings: Settings, world: World, first_sample: int, microbatch: int):
         batch = settings.batch_size_train
-        microbatch = settings.microbatch if settings.microbatch > 0 else batch
         self.per_step = -(-batch // microbatch)
         self.device = world.device
         self.seconds_waited = 0.0
         workers = worker_count(settings, world)
-        requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, min(microbatch, batch))
+        requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, microbatch)
         loader = DataLoader(
             TrainingStream(examples, settings),
             batch_size=None,

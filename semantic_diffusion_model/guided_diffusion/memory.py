@@ -3,13 +3,16 @@
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from guided_diffusion.loading import Examples, Microbatch
 from guided_diffusion.optimisation import autocast
+from guided_diffusion.unet import UNetModel
 from guided_diffusion.world import World
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
@@ -17,8 +20,38 @@ HEADROOM = 1.3  # for what is computed but not kept, and for gaps between the pi
 
 
 def activation_bytes(network: nn.Module, microbatch: Microbatch, precision: str) -> int:
-    """Bytes that a forward pass of `microbatch` keeps for the backward pass, beside the weights."""
+    """Bytes that a training step with `microbatch` holds at its peak, beside weights and gradients.
+
+    That is what the forward pass keeps for the backward pass, and, where blocks are recomputed, what the largest keeps.
+    """
+    largest = 0
+
+    def once_more(block: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal largest
+        block.use_checkpoint = False
+        with _counting(network) as kept:
+            again = block.forward(*inputs)
+        block.use_checkpoint = True
+        largest = max(largest, sum(kept.values()))
+        del again  # held until all is counted: no storage is used twice
+
     x_start = microbatch.x_start()
+    t = torch.zeros(len(microbatch), dtype=torch.int64, device=x_start.device)
+    blocks = [module for module in network.modules() if getattr(module, "use_checkpoint", False)]
+    hooks = [block.register_forward_hook(once_more) for block in blocks]
+    try:
+        with _counting(network) as kept, autocast(precision, x_start.device):
+            output = network(x_start, t, microbatch.condition)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    del output
+    return sum(kept.values()) + largest
+
+
+@contextlib.contextmanager
+def _counting(network: nn.Module) -> Iterator[dict[int, int]]:
+    """Within the block: bytes kept for a backward pass, by the address of their storage, without the weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
 
@@ -28,35 +61,59 @@ def activation_bytes(network: nn.Module, microbatch: Microbatch, precision: str)
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    t = torch.zeros(len(microbatch), dtype=torch.int64, device=x_start.device)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast(precision, x_start.device):
-        output = network(x_start, t, microbatch.condition)  # held until all is counted: no storage is used twice
-    del output
-    return sum(kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield kept
 
 
-def keeps_activations(network: nn.Module, examples: Examples, images: int, precision: str, room: float) -> bool:
-    """Whether the activations of a step with `images` at once fit into `room` bytes, judged by those of one and two.
+def fit_step(
+    network: UNetModel,
+    examples: Examples,
+    batch: int,
+    asked: int | None,
+    recompute: bool | Literal["auto"],
+    precision: str,
+    room: float,
+) -> tuple[int, bool]:
+    """How many of `batch` images go through the network at once, and whether it recomputes their activations.
 
-    Tried is no more than what will fit: False as soon as one image, or two, do not.
+    `asked` at once if that is settled; else as many as fit into `room` bytes, in parts of about one size. For "auto",
+    activations are kept if `asked`, or a single image, fits so: parts cost little, recomputing a third.
+    """
+    if asked and recompute != "auto":
+        return asked, recompute
+    for mode in [False, True] if recompute == "auto" else [recompute]:
+        network.recompute(mode)
+        most = _images_that_fit(network, examples, asked or batch, precision, room)
+        if most >= (asked or 1):
+            break
+    parts = math.ceil(batch / max(1, most))
+    return asked or math.ceil(batch / parts), mode
+
+
+def _images_that_fit(network: nn.Module, examples: Examples, images: int, precision: str, room: float) -> int:
+    """How many of `images` images fit into `room` bytes at once, judged by what one and two of them need.
+
+    Tried is no more than what will fit.
     """
     device = next(network.parameters()).device
 
-    def needed(indices: list[int]) -> int:
-        return activation_bytes(network, examples.microbatch(indices).to(device), precision)
+    def needed(indices: list[int]) -> float:
+        return HEADROOM * activation_bytes(network, examples.microbatch(indices).to(device), precision)
 
     try:
         one = needed([0])
-        if images == 1 or HEADROOM * images * one < room:
-            return HEADROOM * one < room
-        if 2 * HEADROOM * one > room:
-            return False
+        if one > room:
+            return 0
+        if images * one < room:
+            return images
+        if 2 * one > room:
+            return 1
         two = needed([0, len(examples) - 1])
-        return HEADROOM * (one + (images - 1) * (two - one)) < room  # what does not grow with the batch is in both
+        return min(images, 1 + int((room - one) / max(two - one, 1)))  # what does not grow with the batch is in both
     except torch.cuda.OutOfMemoryError:
         pass
     torch.cuda.empty_cache()
-    return False
+    return 0
 
 
 def device_memory(world: World) -> float:

@@ -4,13 +4,13 @@
 
 Without labels, a plain group normalisation is the same step with one row for all pixels: its weight and bias.
 
-`_forward` and `_backward` are written once, for some images of a batch. On a CPU they take one image after another, so
-that what lies between their passes stays in the cache. On a GPU they take the batch, compiled into few kernels; the
-plain form is the reference there, and what remains if the compiler fails.
+On a GPU the kernels of `modulation_gpu.py` do it. What is written here, plainly, is their reference, and what runs
+elsewhere: one image after another, so that on a CPU what lies between the passes stays in the cache.
 """
 
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +44,8 @@ class _Modulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, table, scale, shift, level, silu):
         x = x.contiguous(memory_format=torch.channels_last)
-        run = _compiled(_forward) if x.is_cuda else _forward
-        done = [run(x[part], rows, table, _of(scale, part), _of(shift, part), silu) for part, rows in _parts(x, level)]
-        out, mean, rstd = map(_together, zip(*done, strict=True))
+        run = _implementation(x).forward
+        out, mean, rstd = run(x, table, level, scale, shift, silu)
         ctx.save_for_backward(x, table, scale, shift, mean, rstd)
         ctx.level, ctx.silu = level, silu
         return out
@@ -54,36 +53,66 @@ class _Modulate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, table, scale, shift, mean, rstd = ctx.saved_tensors
+        if ctx.level is not None and ctx.level.plan is None:
+            raise RuntimeError("this condition was made with training=False: it has no plan for the backward pass")
         grad = grad.contiguous(memory_format=torch.channels_last)
-        run = _compiled(_backward) if x.is_cuda else _backward
-        done, grad_table = [], torch.zeros_like(table, dtype=torch.float32)
-        for part, rows in _parts(x, ctx.level):
-            grad_x, pixels, *to_timestep = run(
-                grad[part], x[part], rows, table, _of(scale, part), _of(shift, part), mean[part], rstd[part], ctx.silu
+        run = _implementation(x).backward
+        gradients = run(grad, x, table, ctx.level, scale, shift, mean, rstd, ctx.silu)
+        return *gradients, None, None
+
+
+class Plain:
+    """The step in PyTorch's own operations, one image after another."""
+
+    @staticmethod
+    def forward(x, table, level: Level | None, scale, shift, silu: bool):
+        """out like x; mean and reciprocal deviation [N, groups] float32."""
+        parts = [_forward(x[i], rows, table, _of(scale, i), _of(shift, i), silu) for i, rows in _images(x, level)]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    @staticmethod
+    def backward(grad, x, table, level: Level | None, scale, shift, mean, rstd, silu: bool):
+        """Gradients of x; of the table; of scale and shift [N, C], or None without them."""
+        parts, grad_table = [], torch.zeros_like(table, dtype=torch.float32)
+        for i, rows in _images(x, level):
+            grad_x, pixels, *to_timestep = _backward(
+                grad[i], x[i], rows, table, _of(scale, i), _of(shift, i), mean[i], rstd[i], silu
             )
-            done.append((grad_x, *to_timestep))
+            parts.append((grad_x, *to_timestep))
             if rows is None:
                 grad_table += pixels
-            elif x.is_cuda:
-                grad_table = sum_rows(pixels, ctx.level)
             else:
                 grad_table += torch.zeros_like(grad_table).index_add_(0, rows, pixels.float())
-        grad_x, grad_scale, grad_shift = map(_together, zip(*done, strict=True))
-        return grad_x, grad_table.to(table.dtype), grad_scale, grad_shift, None, None
+        grad_x, *to_timestep = zip(*parts, strict=True)
+        to_timestep = [None if scale is None else torch.cat(values) for values in to_timestep]
+        return torch.cat(grad_x), grad_table, *to_timestep
 
 
-def _parts(x: torch.Tensor, level: Level | None) -> list[tuple[slice, torch.Tensor | None]]:
-    """What is done at once, and its rows: the batch on a GPU, an image on a CPU."""
-    count, pixels = len(x), x.shape[2] * x.shape[3]
-    parts = [slice(0, count)] if x.is_cuda else [slice(i, i + 1) for i in range(count)]
-    if level is None:
-        return [(part, None) for part in parts]
-    return [(part, level.row_of_pixel[part.start * pixels : part.stop * pixels]) for part in parts]
+def _implementation(x: torch.Tensor) -> type[Plain] | ModuleType:
+    return _kernels(x.device) if x.is_cuda else Plain
 
 
-def _together(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    """The parts of a batch as one tensor; None if there are none. A whole batch is not copied."""
-    return parts[0] if len(parts) == 1 or parts[0] is None else torch.cat(parts)
+@functools.cache
+def _kernels(device: torch.device) -> type[Plain] | ModuleType:
+    """What runs on a GPU: the kernels, or, after a warning, the plain form where they do not run, or wrongly."""
+    try:
+        from guided_diffusion import modulation_gpu
+
+        modulation_gpu.check(device)
+    except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(f"the normalisations run without their kernels, which is slower: {reason}", stacklevel=2)
+        return Plain
+    return modulation_gpu
+
+
+def _images(x: torch.Tensor, level: Level | None) -> list[tuple[slice, torch.Tensor | None]]:
+    """Each image of x, as a slice, and the rows of its pixels."""
+    pixels = x.shape[2] * x.shape[3]
+    return [
+        (slice(i, i + 1), None if level is None else level.row_of_pixel[i * pixels : (i + 1) * pixels])
+        for i in range(len(x))
+    ]
 
 
 def _of(vector: torch.Tensor | None, part: slice) -> torch.Tensor | None:
@@ -147,22 +176,9 @@ def _scaled(pixels: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> t
     return torch.addcmul(shift.float()[:, None], by_image, 1 + scale.float()[:, None]).view_as(pixels)
 
 
-def sum_rows(values: torch.Tensor, level: Level) -> torch.Tensor:
-    """Sum `values` [pixels, C] over the pixels of each table row: [U, C] float32.
-
-    Sorted segments, summed in two steps of bounded length: no two writers of a row, the same result at each run.
-    """
-    if level.order is None:
-        raise RuntimeError("this condition was made with training=False: it has no plan for the backward pass")
-    parts = F.embedding_bag(level.order, values, level.part_starts, mode="sum").float()
-    every_part = torch.arange(len(parts), device=parts.device)
-    return F.embedding_bag(every_part, parts, level.row_starts, mode="sum")
-
-
 def _for_kernel(image: torch.Tensor) -> torch.Tensor:
-    """float32, and where a GPU runs it uncompiled, channels first: not every version's kernel takes another layout."""
-    plain = image.is_cuda and not torch.compiler.is_compiling()
-    return image.float().contiguous() if plain else image.float()
+    """float32, and on a GPU channels first: not every version's kernel takes another layout."""
+    return image.float().contiguous() if image.is_cuda else image.float()
 
 
 def _norm_sizes(x: torch.Tensor) -> tuple[int, int, int, int]:
@@ -177,29 +193,3 @@ def _pixels(image: torch.Tensor) -> torch.Tensor:
 def _image(pixels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     count, channels, height, width = shape
     return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-_with_compiler: dict[Callable, Callable] = {}
-
-
-def _compiled(plain: Callable) -> Callable:
-    """`plain`, compiled at its first call; `plain` itself, after one warning, if that fails."""
-    if plain in _with_compiler:
-        return _with_compiler[plain]
-    # One compilation for all sizes: a network has dozens of them, and the rows of the table change with each batch.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    kernel = torch.compile(plain, dynamic=True)
-
-    def run(*arguments):
-        try:
-            return kernel(*arguments)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"modulation runs uncompiled, which is slower: {reason}", stacklevel=2)
-            _with_compiler[plain] = plain
-            return plain(*arguments)
-
-    _with_compiler[plain] = run
-    return run

@@ -8,12 +8,12 @@ loader's workers.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-# Pixels whose gradients one partial sum adds up. Large regions hold most of the pixels, so that without partial sums
-# one row of the table would be one long serial sum.
-PIXELS_PER_PARTIAL_SUM = 256
+# Large regions hold most of the pixels: without a bound, the sum over one row of the table would be long and serial.
+PIXELS_PER_PART = 512
 
 
 @dataclass
@@ -83,18 +83,44 @@ def _number_piecewise_constant(code: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.repeat(number.astype(np.int32), lengths), starts[first]
 
 
-def summation_plan(row_of_pixel: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How to sum pixels into table rows without two writers of one row: sorted, in two steps of bounded length.
+@dataclass
+class SummationPlan:
+    """How a GPU sums over the pixels of each table row, and of each image, without two writers of one sum.
 
-    Returns (order, part_starts, row_starts), int64: pixels in the order of their rows; where in `order` each partial
-    sum starts (a part never crosses rows); where in the partial sums each row starts.
+    A part is at most PIXELS_PER_PART pixels of one image that share one row. All arrays are int32:
+    order: [N * h * w], the pixels by image, and by row within it. part_starts: [parts + 1], where in `order` each part
+    starts, and the end. part_rows, part_images: [parts]. image_starts: [N + 1], the first part of each image, and the
+    end. parts_by_row: [parts], the parts in the order of their rows. row_starts: [U + 1], where in it each row starts.
     """
-    narrow = row_of_pixel.astype(np.uint16) if rows <= 1 << 16 else row_of_pixel  # 16 bits sort in linear time
-    order = np.argsort(narrow, kind="stable")
-    counts = np.bincount(row_of_pixel, minlength=rows)
-    parts_per_row = -(-counts // PIXELS_PER_PARTIAL_SUM)
-    row_starts = np.cumsum(parts_per_row) - parts_per_row
-    row_of_part = np.repeat(np.arange(rows), parts_per_row)
-    part_in_row = np.arange(len(row_of_part)) - row_starts[row_of_part]
-    part_starts = (np.cumsum(counts) - counts)[row_of_part] + part_in_row * PIXELS_PER_PARTIAL_SUM
-    return order.astype(np.int64), part_starts.astype(np.int64), row_starts.astype(np.int64)
+
+    order: Any  # arrays here, tensors in a Condition
+    part_starts: Any
+    part_rows: Any
+    part_images: Any
+    image_starts: Any
+    parts_by_row: Any
+    row_starts: Any
+
+
+def summation_plan(row_of_pixel: np.ndarray, images: int, rows: int) -> SummationPlan:
+    """The plan for `images` images of equal size, whose pixels take the rows `row_of_pixel` [N * h * w]."""
+    by_image = row_of_pixel.reshape(images, -1)
+    narrow = by_image.astype(np.uint16) if rows <= 1 << 16 else by_image  # 16 bits sort in linear time
+    order = np.argsort(narrow, axis=1, kind="stable") + by_image.shape[1] * np.arange(images)[:, None]
+    counts = np.bincount((by_image + rows * np.arange(images)[:, None]).ravel(), minlength=images * rows)
+    used = np.flatnonzero(counts)  # pairs of image and row
+    counts = counts[used]
+    parts = -(-counts // PIXELS_PER_PART)
+    part_images, part_rows = np.divmod(np.repeat(used, parts), rows)
+    part_in_pair = np.arange(len(part_rows)) - np.repeat(np.cumsum(parts) - parts, parts)
+    part_starts = np.repeat(np.cumsum(counts) - counts, parts) + PIXELS_PER_PART * part_in_pair
+    plan = SummationPlan(
+        order.ravel(),
+        np.append(part_starts, order.size),
+        part_rows,
+        part_images,
+        np.searchsorted(part_images, np.arange(images + 1)),
+        np.argsort(part_rows, kind="stable"),
+        np.append(0, np.cumsum(np.bincount(part_rows, minlength=rows))),
+    )
+    return SummationPlan(**{name: array.astype(np.int32) for name, array in vars(plan).items()})

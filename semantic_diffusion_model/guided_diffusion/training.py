@@ -15,7 +15,7 @@ from guided_diffusion.background import BackgroundWriter, snapshot
 from guided_diffusion.build import build_diffusion, build_network
 from guided_diffusion.ema import Averages
 from guided_diffusion.loading import BatchSource, Examples, Microbatch
-from guided_diffusion.memory import device_memory, keeps_activations
+from guided_diffusion.memory import device_memory, fit_step
 from guided_diffusion.metrics import StepMetrics, columns
 from guided_diffusion.metrics_log import MetricsLog, SilentLog
 from guided_diffusion.optimisation import (
@@ -76,6 +76,7 @@ class TrainingRun:
         self.metrics = StepMetrics(self.terms, steps, world.device)
         self.step = 0
         self.samples = 0
+        self.at_once: int | None = None  # images that go through the network together
         self.saved_at: int | None = None
         self.writer = BackgroundWriter()
         self.flops_per_sample = 0.0
@@ -95,7 +96,7 @@ class TrainingRun:
         self.optimiser.load_state_dict(state["optimizer"])
         self.timesteps.load_state_dict(state["timesteps"])
         self.metrics.load(state["metrics"], self.world)
-        self.step, self.samples = step, state["samples"]
+        self.step, self.samples, self.at_once = step, state["samples"], state.get("at_once")
         if folder == self.settings.savedir:
             self.saved_at = step
         return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
@@ -129,6 +130,7 @@ class TrainingRun:
                 weights[checkpoints.ema_name(rate, self.step)] = self.averages.state_dict(index)
             state = {
                 "samples": self.samples,
+                "at_once": self.at_once,
                 "optimizer": self.optimiser.state_dict(),
                 "ema_updates": self.averages.updates,
                 "timesteps": self.timesteps.state_dict(),
@@ -148,10 +150,9 @@ class TrainingRun:
         last = settings.lr_anneal_steps or None
         if last is not None and self.step >= last:
             return
-        if settings.use_checkpoint == "auto":
-            log.say(self.choose_recomputation())
+        log.say(self.fit_into_memory())
         parallel = self._parallel()
-        source = BatchSource(self.examples, settings, self.world, self.samples)
+        source = BatchSource(self.examples, settings, self.world, self.samples, self.at_once)
         clock = Clock(self.samples)
         while last is None or self.step < last:
             microbatches = source.next_step()
@@ -179,14 +180,19 @@ class TrainingRun:
                 log.say(f"asked to stop: saved at step {self.step}; run the same command to go on")
                 return
 
-    def choose_recomputation(self) -> str:
-        """Keep the activations of a step if there is room for them; say what was chosen."""
-        images = self.settings.microbatch if self.settings.microbatch > 0 else self.settings.batch_size_train
+    def fit_into_memory(self) -> str:
+        """Choose how many images go through the network at once, and whether their activations are kept; say which."""
+        settings, batch = self.settings, self.settings.batch_size_train
+        # Dropout draws its numbers for all images at once: parts would change the result.
+        asked = min(settings.microbatch, batch) if settings.microbatch > 0 else batch if settings.dropout else None
         room = device_memory(self.world) - self.optimiser.bytes_to_come()
-        self.network.recompute(False)
-        keep = keeps_activations(self.network, self.examples, images, self.precision, room)
-        self.network.recompute(not keep)
-        return "activations are kept" if keep else "activations are recomputed: there is no room to keep them"
+        mode = settings.use_checkpoint
+        images, recompute = fit_step(self.network, self.examples, batch, asked, mode, self.precision, room)
+        # One number for all ranks, and for the whole run, whatever memory is free later: then it resumes bit for bit.
+        self.at_once = min([*self.world.gather_objects(images), *([] if asked else filter(None, [self.at_once]))])
+        self.network.recompute(recompute)
+        parts = "" if self.at_once == batch else f"; {self.at_once} of {batch} images at once, as memory allows"
+        return f"activations are {'recomputed' if recompute else 'kept'}{'' if asked else parts}"
 
     def _parallel(self) -> torch.nn.Module:
         if self.world.size > 1 and self.settings.distributed_data_parallel:
@@ -273,7 +279,9 @@ class TrainingRun:
         if self.validation is None:
             return {}
         with self.averages.applied():
-            return validate(self.network, self.diffusion, self.validation, self.settings, self.world, self.precision)
+            return validate(
+                self.network, self.diffusion, self.validation, self.settings, self.world, self.precision, self.at_once
+            )
 
     def preview(self, log: MetricsLog | SilentLog) -> None:
         examples = self.validation or self.examples

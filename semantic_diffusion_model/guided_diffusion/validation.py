@@ -27,15 +27,16 @@ def validate(
     settings: Settings,
     world: World,
     precision: str,
+    batch: int,
 ) -> dict[str, float]:
     """Mean loss terms, as val_loss, val_mse, val_vb, over the validation images; each rank computes its share.
 
-    Image i of n is noised to the timestep at (i + 1/2) / n of the process, so that all of it is covered.
+    `batch` images go through the network at once. Image i of n is noised to the timestep at (i + 1/2) / n of the
+    process, so that all of it is covered.
     """
     network.eval()
     indices = chosen(len(examples), MOST_IMAGES)
     ranked = world.share(list(enumerate(indices)))
-    batch = settings.microbatch if settings.microbatch > 0 else settings.batch_size_train
     totals: dict[str, torch.Tensor] = {}
     for start in range(0, len(ranked), batch):
         part = ranked[start : start + batch]

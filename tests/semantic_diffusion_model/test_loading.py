@@ -138,7 +138,7 @@ def test_worker_processes_give_the_same_data_as_none(tiny, monkeypatch):
     examples.hold(shared=True)
     world = World()
     assert worker_count(settings, world) == 2
-    source = BatchSource(examples, settings, world, first_sample=8)
+    source = BatchSource(examples, settings, world, first_sample=8, microbatch=settings.microbatch)
     stream = TrainingStream(Examples(pairs, settings), settings)
     for step in range(3):
         microbatches = source.next_step()

@@ -1,17 +1,14 @@
 """The look-up table of semantic modulation equals the dense convolutions, in values and in every gradient."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guided_diffusion import modulation
 from guided_diffusion.condition import Condition
-from guided_diffusion.modulation import modulate, sum_rows
-from guided_diffusion.neighbourhoods import PIXELS_PER_PARTIAL_SUM, find_neighbourhoods, summation_plan
+from guided_diffusion.modulation import modulate
+from guided_diffusion.neighbourhoods import PIXELS_PER_PART, find_neighbourhoods, summation_plan
 from guided_diffusion.spade import SPADE
 
 
@@ -121,18 +118,22 @@ def test_neighbourhoods_are_those_of_a_plain_search(count, height, width, values
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 5000), st.integers(0, 10**6))
-def test_rows_are_summed_once_each(rows, pixels, seed):
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5000), st.integers(0, 10**6))
+def test_each_pixel_is_in_one_part_of_its_image_and_row(images, rows, pixels, seed):
     rng = np.random.default_rng(seed)
-    row_of_pixel = np.concatenate([np.arange(rows), np.minimum(rng.geometric(0.6, pixels) - 1, rows - 1)])
-    order, part_starts, row_starts = summation_plan(row_of_pixel, rows)
-    assert np.diff(np.append(part_starts, len(order))).max() <= PIXELS_PER_PARTIAL_SUM
-    from guided_diffusion.condition import Level
-
-    level = Level(order=torch.tensor(order), part_starts=torch.tensor(part_starts), row_starts=torch.tensor(row_starts))
-    values = torch.from_numpy(rng.standard_normal((len(row_of_pixel), 3)))
-    expected = torch.zeros(rows, 3, dtype=torch.float64).index_add_(0, torch.tensor(row_of_pixel), values)
-    torch.testing.assert_close(sum_rows(values, level).double(), expected, atol=1e-4, rtol=1e-5)
+    row_of_pixel = np.minimum(rng.geometric(0.6, (images, pixels)) - 1, rows - 1).astype(np.int32).ravel()
+    plan = summation_plan(row_of_pixel, images, rows)
+    np.testing.assert_array_equal(np.sort(plan.order), np.arange(images * pixels))
+    lengths = np.diff(plan.part_starts)
+    assert lengths.min() > 0 and lengths.max() <= PIXELS_PER_PART and lengths.sum() == images * pixels
+    part_of_position = np.repeat(np.arange(len(lengths)), lengths)
+    np.testing.assert_array_equal(plan.part_rows[part_of_position], row_of_pixel[plan.order])
+    np.testing.assert_array_equal(plan.part_images[part_of_position], plan.order // pixels)
+    for image in range(images):
+        assert set(np.flatnonzero(plan.part_images == image)) == set(range(*plan.image_starts[image : image + 2]))
+    for row in range(rows):
+        ours = plan.parts_by_row[slice(*plan.row_starts[row : row + 2])]
+        np.testing.assert_array_equal(ours, np.flatnonzero(plan.part_rows == row))
 
 
 def test_a_remembered_table_is_used_again_but_never_in_training():
@@ -192,27 +193,7 @@ def test_timestep_and_silu_follow_the_modulation(mode):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of CPU kernels needs g++")
-@pytest.mark.parametrize("one_row", [True, False])
-def test_what_is_compiled_for_gpus_computes_the_same_compiled_for_a_cpu(one_row):
-    """Two shapes, so that the second takes the kernels of the first or new ones, whichever the compiler chooses."""
-    forward, backward = (
-        torch.compile(function, dynamic=True) for function in (modulation._forward, modulation._backward)
-    )
-    torch.manual_seed(0)
-    for count, channels, size, rows in ((2, 96, 8, 7), (3, 128, 12, 20)):
-        x, grad = torch.randn(2, count, channels, size, size).unbind()
-        row_of_pixel = None if one_row else torch.randint(0, rows, (count * size * size,))
-        table, (scale, shift) = torch.randn(1 if one_row else rows, 2 * channels), torch.randn(2, count, channels)
-        arguments = (x, row_of_pixel, table, scale, shift, True)
-        plain = modulation._forward(*arguments)
-        torch.testing.assert_close(forward(*arguments), plain, atol=1e-4, rtol=1e-4)
-        arguments = (grad, x, row_of_pixel, table, scale, shift, *plain[1:], True)
-        torch.testing.assert_close(backward(*arguments), modulation._backward(*arguments), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="the compiled modulation needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels on a device need a GPU")
 def test_table_equals_dense_on_a_gpu():
     labels = np.zeros((2, 32, 32), int)
     labels[:, 8:20, 5:25] = 2

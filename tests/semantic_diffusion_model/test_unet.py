@@ -141,7 +141,7 @@ def test_attention_is_softmax_of_scaled_products(new_order):
     torch.testing.assert_close(block(x, None, None), expected)
 
 
-GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled on a GPU only"))
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="its kernels run on a GPU"))
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
