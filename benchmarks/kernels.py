@@ -60,7 +60,11 @@ def compile_for(capability: int) -> dict[str, list[tuple[float, bytes]]]:
     """Seconds and machine code of each variant, by kernel."""
     target = GPUTarget("cuda", capability, 32)
     triton.runtime.driver.set_active(
-        SimpleNamespace(get_current_target=lambda: target, get_current_device=lambda: 0, get_current_stream=lambda _: 0)
+        SimpleNamespace(
+            get_current_target=lambda: target,
+            get_current_device=lambda: capability,  # what is compiled is remembered by device
+            get_current_stream=lambda _: 0,
+        )
     )
     made: dict[str, list[tuple[float, bytes]]] = {}
     seen, run = [], JITFunction.run
