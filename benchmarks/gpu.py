@@ -112,6 +112,17 @@ def measure_peaks(bench: Bench) -> None:
     )
 
 
+def measure_convolution(bench: Bench) -> None:
+    """The largest convolution of the network: what a bias costs, which PyTorch adds in a pass of its own."""
+    count, channels, size = (1, 32, 16) if bench.dry_run else (12, 256, 256)
+    x = torch.randn(count, size, size, channels, device=bench.device, dtype=torch.bfloat16).permute(0, 3, 1, 2)
+    weight = torch.randn(channels, 3, 3, channels, device=bench.device, dtype=torch.bfloat16).permute(0, 3, 1, 2)
+    tflop = 18e-12 * count * size**2 * channels**2
+    for name, bias in (("without bias", None), ("with bias", weight[:, 0, 0, 0].contiguous())):
+        seconds = bench.seconds(functools.partial(torch.conv2d, x, weight, bias, padding=1), inner=3)
+        bench.report(f"convolution {name:12s} {1e3 * seconds:8.3f} ms {bench.share(tflop, seconds)}")
+
+
 def plainly():
     """Within this block the modulation runs without its kernels: part of the naive path."""
     return mock.patch.object(modulation, "_implementation", lambda _: modulation.Plain)
@@ -262,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="a tiny network, on any device, without a log")
     bench = Bench(parser.parse_args().dry_run)
-    for part in (measure_peaks, measure_modulation, measure_training, measure_sampling):
+    for part in (measure_peaks, measure_convolution, measure_modulation, measure_training, measure_sampling):
         part(bench)
         bench.free()
     bench.log.say(f"\n{time.perf_counter() - bench.start:.0f} s in all\n")
