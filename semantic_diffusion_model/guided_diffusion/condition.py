@@ -68,7 +68,7 @@ class Condition:
 
         edges: bool [N, H, W], instance edges, one more channel of the condition. dropped: [N], samples whose condition
         is all zeros (classifier-free guidance). factors: down-sampling factor of each level of the network; labels are
-        shrunk by taking every f-th pixel. mode: auto, table or dense. training: prepare the backward pass too.
+        shrunk by taking every f-th pixel. mode: auto, table or dense. training: prepare a backward pass on a GPU too.
         Raises ValueError for a label out of range.
         """
         ids = np.asarray(labels).astype(np.int64)

@@ -5,6 +5,7 @@ label as a stream addressed by (seed, g) says. So the data of a step do not depe
 """
 
 import os
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from guided_diffusion.random_streams import stream
 from guided_diffusion.world import World
 
 SMALLEST_CROP = 0.8
+ENOUGH_OPEN_FILES = 1 << 16
 
 
 @dataclass
@@ -154,7 +156,7 @@ def make_condition(
 ) -> Condition | None:
     """The network's condition from label maps [H, W]; None for an unconditional model.
 
-    `training` False leaves out what only the backward pass needs.
+    `training` False leaves out what only a backward pass on a GPU needs.
     """
     if not settings.class_cond:
         return None
@@ -170,11 +172,12 @@ def make_condition(
 
 
 class TrainingStream(Dataset):
-    """Microbatches by (first sample of the run, number of samples)."""
+    """Microbatches by (first sample of the run, number of samples); `for_gpu`: with all that a GPU needs to train."""
 
-    def __init__(self, examples: Examples, settings: Settings):
+    def __init__(self, examples: Examples, settings: Settings, for_gpu: bool = False):
         self.examples = examples
         self.settings = settings
+        self.for_gpu = for_gpu
 
     def __getitem__(self, request: tuple[int, int]) -> Microbatch:
         first, count = request
@@ -187,7 +190,8 @@ class TrainingStream(Dataset):
             labels.append(parts[1])
             edges.append(parts[2])
             dropped.append(drop)
-        condition = make_condition(labels, edges, self.settings, torch.tensor(dropped) if any(dropped) else None)
+        without_label = torch.tensor(dropped) if any(dropped) else None
+        condition = make_condition(labels, edges, self.settings, without_label, training=self.for_gpu)
         return Microbatch(first, torch.stack(images), condition)
 
     def order(self, g: int) -> int:
@@ -243,9 +247,11 @@ class BatchSource:
         self.device = world.device
         self.seconds_waited = 0.0
         workers = worker_count(settings, world)
+        if workers:
+            _allow_open_files()
         requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, microbatch)
         loader = DataLoader(
-            TrainingStream(examples, settings),
+            TrainingStream(examples, settings, for_gpu=world.device.type == "cuda"),
             batch_size=None,
             sampler=requests,
             num_workers=workers,
@@ -264,6 +270,14 @@ class BatchSource:
         microbatches = [next(self._microbatches) for _ in range(self.per_step)]
         self.seconds_waited += time.perf_counter() - start
         return [microbatch.to(self.device) for microbatch in microbatches]
+
+
+def _allow_open_files() -> None:
+    """Each tensor that comes from a worker is an open file until it is copied: a thousand, the usual limit, is few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_OPEN_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _start_worker(_: int) -> None:

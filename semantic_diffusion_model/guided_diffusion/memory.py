@@ -20,18 +20,21 @@ HEADROOM = 1.3  # for what is computed but not kept, and for gaps between the pi
 
 
 def activation_bytes(network: nn.Module, microbatch: Microbatch, precision: str) -> int:
-    """Bytes that a training step with `microbatch` holds at its peak, beside weights and gradients.
+    """Bytes that a training step with `microbatch` holds beside weights, gradients and what is passing.
 
-    That is what the forward pass keeps for the backward pass, and, where blocks are recomputed, what the largest keeps.
+    That is what the forward pass keeps for the backward pass, and, where blocks are recomputed, what the largest one of
+    them would keep.
     """
     largest = 0
 
     def once_more(block: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         nonlocal largest
         block.use_checkpoint = False
-        with _counting(network) as kept:
-            again = block.forward(*inputs)
-        block.use_checkpoint = True
+        try:
+            with _counting(network) as kept:
+                again = block.forward(*inputs)
+        finally:
+            block.use_checkpoint = True
         largest = max(largest, sum(kept.values()))
         del again  # held until all is counted: no storage is used twice
 
@@ -100,20 +103,20 @@ def _images_that_fit(network: nn.Module, examples: Examples, images: int, precis
     def needed(indices: list[int]) -> float:
         return HEADROOM * activation_bytes(network, examples.microbatch(indices).to(device), precision)
 
+    one = math.inf
     try:
         one = needed([0])
-        if one > room:
-            return 0
-        if images * one < room:
-            return images
-        if 2 * one > room:
-            return 1
+        if images * one < room or 2 * one > room:
+            return images if images * one < room else int(one < room)
         two = needed([0, len(examples) - 1])
-        return min(images, 1 + int((room - one) / max(two - one, 1)))  # what does not grow with the batch is in both
     except torch.cuda.OutOfMemoryError:
         pass
+    else:
+        # What does not grow with the batch is in both. The two images need not be of the same kind (busy label maps
+        # take no table), so the second is not trusted to cost much less than the first.
+        return min(images, 1 + int((room - one) / max(two - one, one / 2)))
     torch.cuda.empty_cache()
-    return 0
+    return int(one < room)
 
 
 def device_memory(world: World) -> float:

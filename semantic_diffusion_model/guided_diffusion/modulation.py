@@ -33,7 +33,7 @@ def modulate(
 
     table: [U, 2 C], gamma1 = 1 + gamma beside beta, of which a pixel takes the row that `level` gives; [1, 2 C] for all
     pixels if `level` is None. scale, shift: [N, C] from the timestep, or None for both. silu: end with SiLU. Raises
-    RuntimeError in the backward pass if the condition was made with training=False.
+    RuntimeError in a backward pass on a GPU if the condition was made without its plan (training=False).
     """
     return _Modulate.apply(x, table, scale, shift, level, silu)
 
@@ -44,8 +44,7 @@ class _Modulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, table, scale, shift, level, silu):
         x = x.contiguous(memory_format=torch.channels_last)
-        run = _implementation(x).forward
-        out, mean, rstd = run(x, table, level, scale, shift, silu)
+        out, mean, rstd = _implementation(x).forward(x, table, level, scale, shift, silu)
         ctx.save_for_backward(x, table, scale, shift, mean, rstd)
         ctx.level, ctx.silu = level, silu
         return out
@@ -53,11 +52,8 @@ class _Modulate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, table, scale, shift, mean, rstd = ctx.saved_tensors
-        if ctx.level is not None and ctx.level.plan is None:
-            raise RuntimeError("this condition was made with training=False: it has no plan for the backward pass")
         grad = grad.contiguous(memory_format=torch.channels_last)
-        run = _implementation(x).backward
-        gradients = run(grad, x, table, ctx.level, scale, shift, mean, rstd, ctx.silu)
+        gradients = _implementation(x).backward(grad, x, table, ctx.level, scale, shift, mean, rstd, ctx.silu)
         return *gradients, None, None
 
 
@@ -89,16 +85,18 @@ class Plain:
 
 
 def _implementation(x: torch.Tensor) -> type[Plain] | ModuleType:
-    return _kernels(x.device) if x.is_cuda else Plain
+    return _kernels(x.device, x.dtype) if x.is_cuda else Plain
 
 
 @functools.cache
-def _kernels(device: torch.device) -> type[Plain] | ModuleType:
+def _kernels(device: torch.device, dtype: torch.dtype) -> type[Plain] | ModuleType:
     """What runs on a GPU: the kernels, or, after a warning, the plain form where they do not run, or wrongly."""
     try:
         from guided_diffusion import modulation_gpu
 
-        modulation_gpu.check(device)
+        modulation_gpu.check(device, dtype)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(f"the normalisations run without their kernels, which is slower: {reason}", stacklevel=2)

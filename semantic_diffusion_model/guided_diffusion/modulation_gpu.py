@@ -10,6 +10,10 @@ give the gradients of the row, of scale and of shift, and the two means in the g
 added atomically: the same input gives the same bits.
 """
 
+import functools
+import itertools
+from collections.abc import Callable
+
 import torch
 import triton
 
@@ -19,19 +23,33 @@ from guided_diffusion.modulation import NORM_EPS, NORM_GROUPS, Plain
 
 TILE = 4096  # values of each tensor that a program of four warps holds at once
 PART_TILE = 512  # the same of one warp that sums over a part: most parts are a few pixels
-PROGRAMS = 2048  # to aim at where pixels may be divided at will: several for each processor of a GPU
+# Programs to aim at where pixels may be divided at will: enough to fill a GPU, four times as many if each is one warp.
+PROGRAMS, PROGRAMS_OF_ONE_WARP = 2048, 8192
+GROUP_BLOCKS = 32  # partial statistics that are merged at once
 ROWS_AT_ONCE = 16, 64  # partial sums, and channels of each, that a program adds up at once
 IMAGES_AT_ONCE = 64, 32
 OPTIONS = {"enable_fp_fusion": True}  # said, because Triton changes its default
 ONE_WARP = {"num_warps": 1, **OPTIONS}
 
 
+def _on_its_device(function: Callable) -> Callable:
+    """Triton launches on the current device, which need not be that of the first argument."""
+
+    @functools.wraps(function)
+    def run(x, *arguments):
+        with torch.cuda.device_of(x):
+            return function(x, *arguments)
+
+    return run
+
+
+@_on_its_device
 def forward(x, table, level: Level | None, scale, shift, silu: bool):
     """As `Plain.forward`, for x [N, C, h, w] channels last."""
     count, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
     width = _width(channels)
     tile = TILE // width
-    block = _block(pixels, tile, count * channels // width)
+    block = _block(pixels, tile, count * channels // width, PROGRAMS)
     blocks = triton.cdiv(pixels, block)
     means, squares = x.new_empty(2, count, blocks, channels, dtype=torch.float32)
     kernels.moments[blocks, channels // width, count](
@@ -40,7 +58,7 @@ def forward(x, table, level: Level | None, scale, shift, silu: bool):
     mean, rstd = x.new_empty(2, count, NORM_GROUPS, dtype=torch.float32)
     per_group = triton.next_power_of_2(channels // NORM_GROUPS)
     kernels.merge_moments[NORM_GROUPS, count](
-        means, squares, mean, rstd, pixels, channels, block, blocks, NORM_EPS, 32, per_group, **OPTIONS
+        means, squares, mean, rstd, pixels, channels, block, blocks, NORM_EPS, GROUP_BLOCKS, per_group, **OPTIONS
     )
     out = torch.empty_like(x)
     rows = None if level is None else level.row_of_pixel
@@ -50,8 +68,11 @@ def forward(x, table, level: Level | None, scale, shift, silu: bool):
     return out, mean, rstd
 
 
+@_on_its_device
 def backward(grad, x, table, level: Level | None, scale, shift, mean, rstd, silu: bool):
-    """As `Plain.backward`, for x and grad [N, C, h, w] channels last."""
+    """As `Plain.backward`, for x and grad [N, C, h, w] channels last. Raises RuntimeError if `level` has no plan."""
+    if level is not None and level.plan is None:
+        raise RuntimeError("this condition was made with training=False: it has no plan for the backward pass")
     count, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
     width = _width(channels)
     scale, shift = _dense(scale), _dense(shift)
@@ -60,7 +81,7 @@ def backward(grad, x, table, level: Level | None, scale, shift, mean, rstd, silu
     tile = PART_TILE // width
     if level is None:  # one row for all: the parts are blocks of pixels
         plan, rows, part_rows, image_starts = (None,) * 4, None, None, None
-        block = _block(pixels, tile, count * channels // width)
+        block = _block(pixels, tile, count * channels // width, PROGRAMS_OF_ONE_WARP)
         per_image = triton.cdiv(pixels, block)
         parts = count * per_image
     else:
@@ -93,23 +114,30 @@ def backward(grad, x, table, level: Level | None, scale, shift, mean, rstd, silu
     return grad_x, grad_table, *((None, None) if scale is None else (by_image[3] + by_image[4], by_image[0]))
 
 
-def check(device: torch.device) -> None:
-    """Compile the kernels and compare them with the plain form on a small example. Raises whatever is wrong."""
+def check(device: torch.device, dtype: torch.dtype, channels: int = 256) -> None:
+    """Compile the kernels for features of `dtype`, and compare them with the plain form. Raises whatever is wrong.
+
+    All forms that the network has are tried, so that what is compiled here is what it needs.
+    """
     draw = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw, device=device)
+        return torch.randn(shape, generator=draw, device=device).to(dtype)
 
-    x, grad = (normal(2, 64, 8, 8).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    x, grad = normal(2, 2, 8, 8, channels).permute(0, 1, 4, 2, 3)
     labels = torch.arange(128).view(2, 8, 8) // 16 % 3
     level = Condition.from_labels(labels, 3, mode="table").to(device).level((8, 8))
-    for rows in (None, level):
-        table = normal(1 if rows is None else len(rows.patch_of_row), 128)
-        arguments = table, rows, normal(2, 64), normal(2, 64)
-        expected = Plain.forward(x, *arguments, True)
-        torch.testing.assert_close(forward(x, *arguments, True), expected, atol=1e-3, rtol=1e-3)
-        arguments = grad, x, *arguments, *expected[1:], True
-        torch.testing.assert_close(backward(*arguments), Plain.backward(*arguments), atol=1e-3, rtol=1e-3)
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-2
+    for with_table, with_timestep, silu in itertools.product((True, False), repeat=3):
+        table = normal(len(level.patch_of_row), 2 * channels) if with_table else normal(1, 2 * channels).float()
+        timestep = normal(2, 2, channels) if with_timestep else (None, None)
+        arguments = table, level if with_table else None, *timestep
+        expected = Plain.forward(x, *arguments, silu)
+        found = forward(x, *arguments, silu)
+        gradients = (form(grad, x, *arguments, *expected[1:], silu) for form in (backward, Plain.backward))
+        for ours, theirs in zip((*found, *next(gradients)), (*expected, *next(gradients)), strict=True):
+            if theirs is not None and not (ours - theirs).float().norm() <= tolerance * theirs.float().norm():
+                raise RuntimeError(f"they differ from the plain form on this GPU ({device}, {dtype})")
 
 
 def _dense(vector: torch.Tensor | None) -> torch.Tensor | None:
@@ -121,7 +149,10 @@ def _width(channels: int) -> int:
     return next(width for width in (128, 64, 32) if channels % width == 0)
 
 
-def _block(pixels: int, tile: int, others: int) -> int:
-    """Pixels of an image that a program sums, in whole tiles: PROGRAMS in all, of which `others` share each block."""
+def _block(pixels: int, tile: int, others: int, programs: int) -> int:
+    """How many pixels, in whole tiles, a program sums, so that there are about `programs`.
+
+    others: how many programs one block of pixels has already, for its images and channels.
+    """
     tiles = triton.cdiv(pixels, tile)
-    return tile * triton.cdiv(tiles, min(tiles, triton.cdiv(PROGRAMS, others)))
+    return tile * triton.cdiv(tiles, min(tiles, triton.cdiv(programs, others)))

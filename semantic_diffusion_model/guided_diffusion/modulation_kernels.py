@@ -17,7 +17,10 @@ def moments(x, means, squares, pixels, channels, block, TILE: tl.constexpr, WIDT
     c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     first, last = b * block, tl.minimum((b + 1) * block, pixels)
     image = x + n.to(tl.int64) * pixels * channels
-    pivot = tl.load(image + first.to(tl.int64) * channels + c).to(tl.float32)  # against cancellation
+    # Sums of deviations from about the mean, that of the first tile: sums of squares would lose digits to the mean.
+    pixel = (first + tl.arange(0, TILE))[:, None]
+    value = tl.load(image + pixel.to(tl.int64) * channels + c[None], pixel < last, other=0.0).to(tl.float32)
+    pivot = tl.sum(value, 0) / tl.minimum(TILE, last - first).to(tl.float32)
     total = tl.zeros([TILE, WIDTH], tl.float32)
     total_squared = tl.zeros([TILE, WIDTH], tl.float32)
     for start in range(first, last, TILE):
@@ -30,7 +33,7 @@ def moments(x, means, squares, pixels, channels, block, TILE: tl.constexpr, WIDT
     offset = tl.sum(total, 0) / amount
     at = (n * tl.num_programs(0) + b) * channels + c
     tl.store(means + at, pivot + offset)
-    tl.store(squares + at, tl.sum(total_squared, 0) - offset * offset * amount)
+    tl.store(squares + at, tl.maximum(tl.sum(total_squared, 0) - offset * offset * amount, 0.0))
 
 
 @triton.jit
@@ -155,17 +158,9 @@ def part_sums(
 
 @triton.jit
 def image_sums(
-    sums_a,
-    sums_b,
-    table,
-    part_rows,
-    image_starts,
-    per_image,
-    by_image,
-    channels,
-    PARTS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    sums_a, sums_b, table, part_rows, image_starts, per_image, by_image, channels,
+    PARTS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Over the parts of each image, the sums of A, B, gamma1 A, gamma1 B and beta A: [5, N, C]."""
     n = tl.program_id(0)
     c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)

@@ -106,14 +106,18 @@ def summation_plan(row_of_pixel: np.ndarray, images: int, rows: int) -> Summatio
     """The plan for `images` images of equal size, whose pixels take the rows `row_of_pixel` [N * h * w]."""
     by_image = row_of_pixel.reshape(images, -1)
     narrow = by_image.astype(np.uint16) if rows <= 1 << 16 else by_image  # 16 bits sort in linear time
-    order = np.argsort(narrow, axis=1, kind="stable") + by_image.shape[1] * np.arange(images)[:, None]
-    counts = np.bincount((by_image + rows * np.arange(images)[:, None]).ravel(), minlength=images * rows)
-    used = np.flatnonzero(counts)  # pairs of image and row
-    counts = counts[used]
+    order = np.argsort(narrow, axis=1, kind="stable")
+    sorted_rows = np.take_along_axis(by_image, order, axis=1)
+    new = np.ones(by_image.shape, bool)  # where the pixels of another row, or image, begin
+    new[:, 1:] = sorted_rows[:, 1:] != sorted_rows[:, :-1]
+    starts = np.flatnonzero(new)
+    counts = np.diff(np.append(starts, order.size))
     parts = -(-counts // PIXELS_PER_PART)
-    part_images, part_rows = np.divmod(np.repeat(used, parts), rows)
-    part_in_pair = np.arange(len(part_rows)) - np.repeat(np.cumsum(parts) - parts, parts)
-    part_starts = np.repeat(np.cumsum(counts) - counts, parts) + PIXELS_PER_PART * part_in_pair
+    part_in_run = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
+    part_starts = np.repeat(starts, parts) + PIXELS_PER_PART * part_in_run
+    part_rows = sorted_rows.ravel()[part_starts]
+    part_images = part_starts // by_image.shape[1]
+    order += by_image.shape[1] * np.arange(images)[:, None]
     plan = SummationPlan(
         order.ravel(),
         np.append(part_starts, order.size),

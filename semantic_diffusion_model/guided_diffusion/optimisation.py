@@ -108,6 +108,10 @@ class Optimiser:
 
     def load_state_dict(self, state: dict) -> None:
         self.adamw.load_state_dict(state["adamw"])
+        for parameter, averages in self.adamw.state.items():  # laid out like the weights, on whatever device they were
+            for name, value in averages.items():
+                if value.shape == parameter.shape:
+                    averages[name] = torch.empty_like(parameter).copy_(value)
         for name in ("lg_loss_scale", "skipped", "skipped_in_a_row"):
             getattr(self, name).copy_(state[name])
 

@@ -66,7 +66,9 @@ class TrainingRun:
         self.precision = choose_precision(settings, world.device)
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(seed_of(settings.seed, "weights"))
-        self.network = build_network(settings).to(world.device)
+        # Features lie channels last; a GPU's convolutions want that of the weights too, a CPU's are faster without.
+        layout = torch.channels_last if world.device.type == "cuda" else torch.contiguous_format
+        self.network = build_network(settings).to(world.device, memory_format=layout)
         self.diffusion = build_diffusion(settings)
         self.optimiser = Optimiser(self.network.parameters(), settings, self.precision, world.device)
         self.averages = Averages(self.network, settings.ema_rates(), settings.ema_warmup)
@@ -74,9 +76,8 @@ class TrainingRun:
         self.timesteps = TRAINING_SAMPLERS[settings.schedule_sampler](steps, world.device)
         self.terms = ["loss"] if settings.use_kl else ["loss", "mse", *(["vb"] if settings.learn_sigma else [])]
         self.metrics = StepMetrics(self.terms, steps, world.device)
-        self.step = 0
-        self.samples = 0
-        self.at_once: int | None = None  # images that go through the network together
+        self.step = self.samples = 0
+        self.parts: tuple[int, int] | None = None  # a batch, and how many of its images memory allowed at once
         self.saved_at: int | None = None
         self.writer = BackgroundWriter()
         self.flops_per_sample = 0.0
@@ -96,7 +97,7 @@ class TrainingRun:
         self.optimiser.load_state_dict(state["optimizer"])
         self.timesteps.load_state_dict(state["timesteps"])
         self.metrics.load(state["metrics"], self.world)
-        self.step, self.samples, self.at_once = step, state["samples"], state.get("at_once")
+        self.step, self.samples, self.parts = step, state["samples"], state.get("parts")
         if folder == self.settings.savedir:
             self.saved_at = step
         return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
@@ -130,7 +131,7 @@ class TrainingRun:
                 weights[checkpoints.ema_name(rate, self.step)] = self.averages.state_dict(index)
             state = {
                 "samples": self.samples,
-                "at_once": self.at_once,
+                "parts": self.parts,
                 "optimizer": self.optimiser.state_dict(),
                 "ema_updates": self.averages.updates,
                 "timesteps": self.timesteps.state_dict(),
@@ -185,14 +186,17 @@ class TrainingRun:
         settings, batch = self.settings, self.settings.batch_size_train
         # Dropout draws its numbers for all images at once: parts would change the result.
         asked = min(settings.microbatch, batch) if settings.microbatch > 0 else batch if settings.dropout else None
+        # A run keeps to the parts it began with, whatever memory is free later: then it resumes bit for bit.
+        before = self.parts[1] if self.parts and self.parts[0] == batch else None
         room = device_memory(self.world) - self.optimiser.bytes_to_come()
-        mode = settings.use_checkpoint
-        images, recompute = fit_step(self.network, self.examples, batch, asked, mode, self.precision, room)
-        # One number for all ranks, and for the whole run, whatever memory is free later: then it resumes bit for bit.
-        self.at_once = min([*self.world.gather_objects(images), *([] if asked else filter(None, [self.at_once]))])
+        wanted = asked or before, settings.use_checkpoint
+        images, recompute = fit_step(self.network, self.examples, batch, *wanted, self.precision, room)
+        self.at_once = min(self.world.gather_objects(images))  # the same on all ranks
+        self.parts = None if asked else (batch, self.at_once)
         self.network.recompute(recompute)
-        parts = "" if self.at_once == batch else f"; {self.at_once} of {batch} images at once, as memory allows"
-        return f"activations are {'recomputed' if recompute else 'kept'}{'' if asked else parts}"
+        why = "as asked" if asked else "as before" if before else "as memory allows"
+        parts = f"; {self.at_once} of {batch} images at once, {why}" if self.at_once < batch else ""
+        return f"activations are {'recomputed' if recompute else 'kept'}{parts}"
 
     def _parallel(self) -> torch.nn.Module:
         if self.world.size > 1 and self.settings.distributed_data_parallel:

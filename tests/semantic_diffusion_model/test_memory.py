@@ -1,4 +1,4 @@
-"""Activations are kept where there is room for them, and recomputed where there is not: with the same result."""
+"""As memory demands, a batch goes through in parts and activations are recomputed: with the same result."""
 
 import pytest
 import torch
@@ -154,9 +154,27 @@ def test_too_little_memory_for_all_at_once_trains_the_same(tiny, random_weights,
 
 def test_a_run_goes_on_with_the_parts_it_began_with(tiny, random_weights, tmp_path, monkeypatch):
     """Otherwise the memory that happens to be free would decide about the last bits."""
-    settings = tiny(savedir=str(tmp_path), resume_checkpoint=str(random_weights), batch_size_train=4)
-    for steps, room in ((1, 0), (2, 1e12)):
+    two = 1.1 * needed(build_network(tiny()), Examples(find_pairs(tiny(), ["training"]), tiny()), 2)
+    common = {"savedir": str(tmp_path), "resume_checkpoint": str(random_weights)}
+    for steps, room, changes, told in (
+        (1, two, {}, "kept; 2 of 4 images at once, as memory allows"),
+        (2, 1e12, {}, "kept; 2 of 4 images at once, as before"),
+        (3, 0, {}, "recomputed; 2 of 4 images at once, as before"),
+        (4, 1e12, {"microbatch": 3}, "kept; 3 of 4 images at once, as asked"),
+        (5, 1e12, {}, "kept\n"),  # what was asked for once holds no longer
+    ):
         monkeypatch.setattr(training, "device_memory", lambda _, room=room: room)
-        settings.lr_anneal_steps = steps
-        training.train(settings, set())
-    assert "activations are kept; 1 of 4 images at once" in (tmp_path / "log.txt").read_text()
+        monkeypatch.setattr(Optimiser, "bytes_to_come", lambda _: 0)
+        training.train(tiny(**common, batch_size_train=4, lr_anneal_steps=steps, **changes), set())
+        assert f"activations are {told}" in (tmp_path / "log.txt").read_text()
+
+
+def test_two_images_that_do_not_fit_leave_room_for_one(tiny, examples, monkeypatch):
+    def full(network, microbatch, precision):
+        if len(microbatch) > 1:
+            raise torch.cuda.OutOfMemoryError
+        return 100
+
+    monkeypatch.setattr(memory, "activation_bytes", full)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert fit(build_network(tiny()), examples, 250 * HEADROOM, batch=4) == (1, False)

@@ -90,27 +90,61 @@ def test_a_large_mean_does_not_spoil_the_statistics():
     assert (out.double() - exact).abs().max() <= 1e-3  # of values to 4; a sum of squares would lose all digits
 
 
+def test_an_odd_first_pixel_does_not_spoil_the_statistics(monkeypatch):
+    monkeypatch.setattr(modulation_gpu, "PROGRAMS", 1)
+    x = torch.full((1, 32, 64, 64), 0.3, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    x[:, :, 0, 0] = 100
+    table = torch.cat([torch.ones(1, 32), torch.zeros(1, 32)], 1).to(DEVICE)
+    _, mean, rstd = modulation_gpu.forward(x, table, None, None, None, False)
+    exact = x.double().flatten(2)
+    torch.testing.assert_close(mean.double(), exact.mean(2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(rstd.double(), (exact.var(2, correction=0) + 1e-5).rsqrt(), rtol=1e-4, atol=0)
+
+
 def test_the_check_before_use_passes_and_finds_a_wrong_result(monkeypatch):
-    modulation_gpu.check(DEVICE)
+    modulation_gpu.check(DEVICE, torch.float32, 32)
     right = modulation_gpu.backward
     monkeypatch.setattr(modulation_gpu, "backward", lambda *args: (2 * right(*args)[0], *right(*args)[1:]))
-    with pytest.raises(AssertionError):
-        modulation_gpu.check(DEVICE)
+    with pytest.raises(RuntimeError, match="differ from the plain form"):
+        modulation_gpu.check(DEVICE, torch.float32, 32)
 
 
-def test_where_the_kernels_fail_the_plain_form_runs_after_one_warning(monkeypatch):
-    def broken(device):
-        raise RuntimeError("Failed to find C compiler.\nand more")
+@pytest.fixture
+def failing_check(monkeypatch):
+    """A check that raises what it is given."""
 
-    monkeypatch.setattr(modulation_gpu, "check", broken)
+    def fail_with(error: Exception):
+        def check(device, dtype):
+            raise error
+
+        monkeypatch.setattr(modulation_gpu, "check", check)
+
     modulation._kernels.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="slower: Failed to find C compiler.$"):
-            assert modulation._kernels(DEVICE) is Plain
-        with warnings.catch_warnings(action="error"):
-            assert modulation._kernels(DEVICE) is Plain
-    finally:
-        modulation._kernels.cache_clear()
+    yield fail_with
+    modulation._kernels.cache_clear()
+
+
+def test_where_the_kernels_fail_the_plain_form_runs_after_one_warning(failing_check):
+    failing_check(RuntimeError("Failed to find C compiler.\nand more"))
+    with pytest.warns(UserWarning, match="slower: Failed to find C compiler.$"):
+        assert modulation._kernels(DEVICE, torch.float32) is Plain
+    with warnings.catch_warnings(action="error"):
+        assert modulation._kernels(DEVICE, torch.float32) is Plain
+
+
+def test_a_full_memory_says_nothing_about_the_kernels(failing_check):
+    failing_check(torch.cuda.OutOfMemoryError())
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        modulation._kernels(DEVICE, torch.float32)
+
+
+def test_a_condition_without_its_plan_is_refused():
+    x, grad, level = example(1, 32, 4, 4)
+    table = torch.ones(len(level.patch_of_row), 64, device=DEVICE)
+    level.plan = None
+    out, mean, rstd = modulation_gpu.forward(x, table, level, None, None, False)
+    with pytest.raises(RuntimeError, match="training=False"):
+        modulation_gpu.backward(grad, x, table, level, None, None, mean, rstd, False)
 
 
 def test_autograd_reaches_every_input_through_the_kernels(monkeypatch):
