@@ -20,7 +20,7 @@ from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
 from config import Settings
 from guided_diffusion.background import snapshot
 from guided_diffusion.loading import Microbatch
-from guided_diffusion.memory import activation_bytes
+from guided_diffusion.memory import activation_bytes, keep_freed_memory
 from guided_diffusion.resuming import write_checkpoint
 
 SAMPLING_STEPS = 20
@@ -197,6 +197,7 @@ def main() -> None:
     )
     parser.add_argument("--rank_folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    keep_freed_memory()  # as a training does
     if options.rank_folder:
         return train_a_rank(options.rank_folder)
     torch.set_num_threads(options.threads)

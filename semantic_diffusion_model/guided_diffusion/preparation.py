@@ -10,7 +10,7 @@ from config import Settings
 from guided_diffusion import resuming
 from guided_diffusion.datasets import Pair, find_pairs, has_split
 from guided_diffusion.loading import Examples, worker_count
-from guided_diffusion.memory import fits_in_memory
+from guided_diffusion.memory import fits_in_memory, keep_freed_memory
 from guided_diffusion.world import World
 
 DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
@@ -19,6 +19,8 @@ DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augmen
 def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings, Any, Examples, Examples | None]:
     """Everything that can be wrong with settings, data and paths is found here, before the first step."""
     check_training_settings(settings)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     if world.is_main:
         resuming.check_writable(settings.savedir)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)

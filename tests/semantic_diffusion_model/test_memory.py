@@ -1,5 +1,10 @@
 """As memory demands, a batch goes through in parts and activations are recomputed: with the same result."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +14,8 @@ from guided_diffusion.datasets import find_pairs
 from guided_diffusion.loading import Examples
 from guided_diffusion.memory import HEADROOM, activation_bytes, fit_step, left_by_limits
 from guided_diffusion.optimisation import Optimiser
+
+FOLDER = Path(memory.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +185,21 @@ def test_two_images_that_do_not_fit_leave_room_for_one(tiny, examples, monkeypat
     monkeypatch.setattr(memory, "activation_bytes", full)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     assert fit(build_network(tiny()), examples, 250 * HEADROOM, batch=4) == (1, False)
+
+
+def test_freed_memory_is_used_again_without_a_page_fault():
+    """Once there is enough of it. In a process of its own: the setting cannot be taken back."""
+    code = """
+import resource, torch
+from guided_diffusion.memory import keep_freed_memory
+keep_freed_memory()
+def fill():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(*[fill() for _ in range(5)])
+"""
+    environment = os.environ | {"PYTHONPATH": str(FOLDER)}
+    command = [sys.executable, "-c", code]
+    first, *_, last = map(int, subprocess.check_output(command, env=environment, text=True).split())
+    assert last < 100 < first
