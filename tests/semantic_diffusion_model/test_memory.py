@@ -197,9 +197,9 @@ def fill():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(1 << 24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(*[fill() for _ in range(5)])
+print(*[fill() for _ in range(16)])
 """
     environment = os.environ | {"PYTHONPATH": str(FOLDER)}
     command = [sys.executable, "-c", code]
-    first, *_, last = map(int, subprocess.check_output(command, env=environment, text=True).split())
-    assert last < 100 < first
+    first, *later = map(int, subprocess.check_output(command, env=environment, text=True).split())
+    assert min(later) < 100 < first  # the least: pages may be taken away meanwhile
