@@ -11,6 +11,11 @@ SHARED = ROOT.parent / "shared"
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch  # noqa: E402  (reads these)
+
+# Without a GPU its kernels are tested in Triton's interpreter, which must be chosen before anything imports Triton.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 sys.path[:0] = [str(ROOT / folder) for folder in ("data_preparation", "semantic_diffusion_model", "echo_segmentation")]
 
 

@@ -11,11 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-if (
-    not torch.cuda.is_available()
-):  # then kernels for GPUs are tested in Triton's interpreter; it reads this when imported
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "semantic_diffusion_model"
 BIN = Path(sys.executable).parent
