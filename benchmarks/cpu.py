@@ -18,10 +18,10 @@ from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
 
 from config import Settings
-from guided_diffusion.background import snapshot
-from guided_diffusion.loading import Microbatch
-from guided_diffusion.memory import activation_bytes, keep_freed_memory
-from guided_diffusion.resuming import write_checkpoint
+from guided_diffusion.data.loading import Microbatch
+from guided_diffusion.training.background_writer import snapshot
+from guided_diffusion.training.memory import activation_bytes, keep_freed_memory
+from guided_diffusion.training.resuming import write_checkpoint
 
 SAMPLING_STEPS = 20
 RANK_STEPS = 6

@@ -7,8 +7,8 @@ import torch
 from timing import ROOT
 
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
-from guided_diffusion.condition import Condition  # noqa: E402
-from guided_diffusion.unet import UNetModel  # noqa: E402
+from guided_diffusion.network.condition import Condition  # noqa: E402
+from guided_diffusion.network.unet import UNetModel  # noqa: E402
 
 MULTIPLIERS = {16: (1, 2), 32: (1, 2, 3), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
 

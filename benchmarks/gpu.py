@@ -21,9 +21,9 @@ import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import RESULTS, Log
 
-from guided_diffusion import modulation
-from guided_diffusion.graphs import Graphed
-from guided_diffusion.optimisation import round_weights
+from guided_diffusion.network import modulation
+from guided_diffusion.sampling.graphs import Graphed
+from guided_diffusion.training.optimisation import round_weights
 
 TRAINING_TFLOP, SAMPLING_TFLOP = 6.7, 2.24
 MODES = {"auto": "table", "table": "table at all sizes", "dense": "dense"}

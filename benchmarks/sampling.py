@@ -23,13 +23,13 @@ import torch  # noqa: E402
 from command import run_command  # noqa: E402
 from config import Settings  # noqa: E402
 from guided_diffusion import pictures  # noqa: E402
-from guided_diffusion.build import build_diffusion, build_network  # noqa: E402
-from guided_diffusion.condition import Condition  # noqa: E402
-from guided_diffusion.denoiser import Denoiser  # noqa: E402
-from guided_diffusion.random_streams import normal, stream  # noqa: E402
-from guided_diffusion.results import FOLDERS, Results  # noqa: E402
-from guided_diffusion.samplers import sample  # noqa: E402
-from guided_diffusion.timesteps import even_timesteps  # noqa: E402
+from guided_diffusion.network.condition import Condition  # noqa: E402
+from guided_diffusion.network.from_settings import build_diffusion, build_network  # noqa: E402
+from guided_diffusion.process.random_streams import normal, stream  # noqa: E402
+from guided_diffusion.process.timesteps import even_timesteps  # noqa: E402
+from guided_diffusion.sampling.denoiser import Denoiser  # noqa: E402
+from guided_diffusion.sampling.results import FOLDERS, Results  # noqa: E402
+from guided_diffusion.sampling.samplers import sample  # noqa: E402
 
 DEMO = {"img_size": 64, "num_channels": 32, "channel_mult": "1,1,2", "num_res_blocks": 1}
 DEMO |= {"attention_resolutions": "16", "num_head_channels": 32}

@@ -17,11 +17,11 @@ import torch
 from timing import RESULTS, ROOT, Log, describe, interleaved
 
 sys.path.insert(0, str(ROOT / "echo_segmentation"))
+from cases import Case  # noqa: E402
 from dataset import CaseSet  # noqa: E402
 from inference import normalise  # noqa: E402
 from loader import make_loader  # noqa: E402
 from model import Architecture, build_network  # noqa: E402
-from pairs import Case  # noqa: E402
 from training import make_loss  # noqa: E402
 
 BATCH, CLASSES = 16, 4

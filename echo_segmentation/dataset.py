@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cases import Case
 from command import UserError
-from pairs import Case
 
 SECTOR_CLASSES = 5
 

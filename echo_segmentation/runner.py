@@ -6,9 +6,9 @@ logs/ (TensorBoard), settings.json, and of the test split metrics.csv, summary.j
 
 import sys
 
+from cases import SPLITS, check_data_dir, find_cases
 from command import UserError, run_command
 from dataset import load_cases
-from pairs import SPLITS, check_data_dir, find_cases
 from settings import TrainSettings
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from cases import read_csv
 from command import UserError, whole_file
-from pairs import read_csv
 
 GROUPS = ("view", "phase", "image_quality")
 DESCRIPTION = ("stem", "patient", "view", "phase", "image_quality", "unit")

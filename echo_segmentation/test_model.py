@@ -5,8 +5,8 @@ Written into --output-dir: metrics.csv, ejection_fraction.csv, summary.json, pre
 
 import sys
 
+from cases import check_data_dir, find_cases
 from command import UserError, run_command
-from pairs import check_data_dir, find_cases
 from settings import TestSettings
 
 

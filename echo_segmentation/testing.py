@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
+from cases import Case, find_cases
 from checkpoint import Checkpoint, load_weights, read_checkpoint
 from command import UserError
 from dataset import load_cases
+from evaluation import judge
 from inference import choose_device, predict
-from judgement import judge
 from loader import make_loader
 from model import build_network, check_size
-from pairs import Case, find_cases
 from settings import TestSettings
 
 PUBLISHED_SIZE = 256

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from checkpoint import load_weights, read_checkpoint
 from command import UserError, whole_file
 from dataset import CaseSet
+from evaluation import judge
 from figures import overlay
 from inference import Loss, Predicted, autocast, choose_device, normalise, predict
-from judgement import judge
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size

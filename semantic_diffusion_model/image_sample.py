@@ -9,13 +9,13 @@ import sys
 
 from command import UserError
 from config import Settings
-from guided_diffusion import distributed
+from guided_diffusion.runs import distributed
 
 
 def main(settings: Settings, given: set[str]) -> None:
     if settings.is_train:
         raise UserError("is_train True: image_sample.py samples; image_train.py trains")
-    from guided_diffusion.sampling import run_sampling  # after the command line is known to be right
+    from guided_diffusion.sampling.job import run_sampling  # after the command line is known to be right
 
     run_sampling(settings, given, distributed.start(settings.device))
 

@@ -10,8 +10,8 @@ import sys
 
 from command import UserError
 from config import Settings
-from guided_diffusion import distributed
-from guided_diffusion.training import train
+from guided_diffusion.runs import distributed
+from guided_diffusion.training.training import train
 
 
 def main(settings: Settings, given: set[str]) -> None:

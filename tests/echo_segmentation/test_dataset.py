@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cases import Case, find_cases, metadata_file
 from command import UserError
 from dataset import load_cases, read_annotation, read_image
 from loader import EpochBatches, make_loader, worker_count
-from pairs import Case, find_cases, metadata_file
 from transforms import augment, training_transform
 
 CPU = torch.device("cpu")

@@ -29,7 +29,7 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there():
     command = [sys.executable, str(ROOT / "benchmarks" / "kernels.py"), "--capability", "90", "--no-log"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if " registers, " in line]
-    defined = (ROOT / "semantic_diffusion_model" / "guided_diffusion" / "modulation_kernels.py").read_text()
+    defined = (ROOT / "semantic_diffusion_model" / "guided_diffusion" / "network" / "modulation_kernels.py").read_text()
     launched = re.findall(r"^def ([a-z]\w+)\(", defined, re.MULTILINE)
     assert {line.split()[0] for line in lines} == set(launched)
     for line in lines:

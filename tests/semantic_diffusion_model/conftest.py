@@ -77,7 +77,7 @@ def tiny(pictures: Path) -> Callable:
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory, tiny: Callable) -> Path:
     """A weights file of the tiny network whose every parameter is random: a fresh network outputs zeros."""
-    from guided_diffusion.build import build_network
+    from guided_diffusion.network.from_settings import build_network
 
     network = build_network(tiny())
     generator = torch.Generator().manual_seed(1)

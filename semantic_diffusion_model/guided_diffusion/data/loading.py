@@ -1,0 +1,290 @@
+"""Training data on its way to the network: which sample is when, what is done to it, worker processes, memory.
+
+Sample g of a run (counted over all steps and ranks) is picture `order(seed, g)`, flipped, cropped and stripped of its
+label as a stream addressed by (seed, g) says. So the data of a step do not depend on ranks, workers or interruptions.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from command import UserError, one_line
+from config import Settings
+from guided_diffusion.data.datasets import Box, Pair, load_edges, load_image, load_label, raise_problems
+from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.network.condition import Condition
+from guided_diffusion.process.random_streams import stream
+from guided_diffusion.runs.world import World
+
+SMALLEST_CROP = 0.8
+ENOUGH_OPEN_FILES = 1 << 16
+
+
+@dataclass
+class Microbatch:
+    """Samples `first` .. `first` + N - 1 of the run.
+
+    `image` [N, 3, H, W] uint8; `condition` None for an unconditional model.
+    """
+
+    first: int
+    image: torch.Tensor
+    condition: Condition | None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def pin_memory(self) -> "Microbatch":
+        condition = None if self.condition is None else self.condition.pin_memory()
+        return Microbatch(self.first, self.image.pin_memory(), condition)
+
+    def to(self, device: torch.device) -> "Microbatch":
+        """On `device`, without waiting for the copy."""
+        condition = None if self.condition is None else self.condition.to(device, non_blocking=True)
+        return Microbatch(self.first, self.image.to(device, non_blocking=True), condition)
+
+    def x_start(self) -> torch.Tensor:
+        """The images as float32 in [-1, 1]."""
+        return self.image.float() / 127.5 - 1
+
+
+class Examples:
+    """Images [3, H, W] uint8, classes [H, W] uint8 and edges [H, W] bool (or None), by index.
+
+    They come from the files, or, after `hold`, from memory.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], settings: Settings):
+        self.pairs = list(pairs)
+        self.settings = settings
+        self.images: torch.Tensor | None = None
+        self.labels: torch.Tensor | None = None
+        self.edges: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def get(self, index: int, box: Box | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if self.images is not None and self.labels is not None and box is None:
+            image = self.images[index].expand(3, -1, -1)  # grey pictures are held once
+            return image, self.labels[index], None if self.edges is None else self.edges[index]
+        pair = self.pairs[index]
+        edges = None if self.settings.no_instance else torch.from_numpy(load_edges(pair, self.settings, box))
+        image, label = load_image(pair, self.settings, box), load_label(pair, self.settings, box)
+        return torch.from_numpy(image), torch.from_numpy(label), edges
+
+    def condition(self, indices: Sequence[int]) -> Condition | None:
+        """The condition of these examples, as they are on disk."""
+        parts = [self.get(index) for index in indices]
+        return make_condition([part[1] for part in parts], [part[2] for part in parts], self.settings, training=False)
+
+    def microbatch(self, indices: Sequence[int]) -> Microbatch:
+        """These examples as they are on disk, for evaluation."""
+        images = torch.stack([self.get(index)[0] for index in indices])
+        return Microbatch(indices[0], images, self.condition(indices))
+
+    def check(self) -> None:
+        """Decode every file once; raise UserError with all that are broken or hold values that are no class."""
+        self._decode(keep=False)
+
+    def hold(self, shared: bool) -> None:
+        """Decode every file once, check it, and keep it. `shared`: in memory that worker processes can map.
+
+        Raises UserError.
+        """
+        decoded = self._decode(keep=True)
+        images = [image for image, _, _ in decoded]
+        grey = all((image == image[:1]).all() for image in images)
+        self.images = torch.from_numpy(np.stack([image[:1] if grey else image for image in images]))
+        self.labels = torch.from_numpy(np.stack([label for _, label, _ in decoded]))
+        if not self.settings.no_instance:
+            self.edges = torch.from_numpy(np.stack([edges for _, _, edges in decoded]))
+        if shared:
+            for tensor in self.held():
+                tensor.share_memory_()
+
+    def held(self) -> list[torch.Tensor]:
+        return [tensor for tensor in (self.images, self.labels, self.edges) if tensor is not None]
+
+    def bytes_needed(self) -> int:
+        """An upper bound for what `hold` takes."""
+        height, width = self.get(0)[1].shape
+        return len(self) * height * width * (3 + 1 + (not self.settings.no_instance))
+
+    def _decode(self, keep: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        def decode(pair: Pair):
+            try:
+                image, label = load_image(pair, self.settings), load_label(pair, self.settings)
+                edges = None if self.settings.no_instance else load_edges(pair, self.settings)
+            except Exception as error:
+                text = one_line(error)
+                if text is None:
+                    raise
+                return text
+            if image.shape[1:] != label.shape:
+                return f"{pair.label}: another aspect than its image"
+            try:
+                check_classes(label, self.settings.num_classes)
+            except UserError as error:
+                return f"{pair.label} {error}"
+            return (image, label, edges) if keep else label.shape
+
+        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+            results = list(pool.map(decode, self.pairs))
+        problems = [result for result in results if isinstance(result, str)]
+        raise_problems(f"{len(problems)} of {len(results)} label maps or images cannot be trained on:", problems)
+        shapes = {result[1].shape if keep else result for result in results}
+        if len(shapes) > 1:
+            raise UserError(f"the pictures come out at different sizes (height, width): {sorted(shapes)}")
+        return results
+
+
+def make_condition(
+    labels: Sequence[torch.Tensor],
+    edges: Sequence[torch.Tensor | None],
+    settings: Settings,
+    dropped: torch.Tensor | None = None,
+    training: bool = True,
+) -> Condition | None:
+    """The network's condition from label maps [H, W]; None for an unconditional model.
+
+    `training` False leaves out what only a backward pass on a GPU needs.
+    """
+    if not settings.class_cond:
+        return None
+    return Condition.from_labels(
+        torch.stack(list(labels)),
+        settings.num_classes,
+        edges=None if settings.no_instance else torch.stack([edge for edge in edges if edge is not None]),
+        dropped=dropped,
+        factors=tuple(2**level for level in range(len(settings.multipliers()))),
+        mode=settings.modulation,
+        training=training,
+    )
+
+
+class TrainingStream(Dataset):
+    """Microbatches by (first sample of the run, number of samples); `for_gpu`: with all that a GPU needs to train."""
+
+    def __init__(self, examples: Examples, settings: Settings, for_gpu: bool = False):
+        self.examples = examples
+        self.settings = settings
+        self.for_gpu = for_gpu
+
+    def __getitem__(self, request: tuple[int, int]) -> Microbatch:
+        first, count = request
+        images, labels, edges, dropped = [], [], [], []
+        for g in range(first, first + count):
+            flip, drop, box = self.augmentation(g)
+            image, label, edge = self.examples.get(self.order(g), box)
+            parts = [part if part is None or not flip else part.flip(-1) for part in (image, label, edge)]
+            images.append(parts[0])
+            labels.append(parts[1])
+            edges.append(parts[2])
+            dropped.append(drop)
+        without_label = torch.tensor(dropped) if any(dropped) else None
+        condition = make_condition(labels, edges, self.settings, without_label, training=self.for_gpu)
+        return Microbatch(first, torch.stack(images), condition)
+
+    def order(self, g: int) -> int:
+        """Which example sample `g` of the run is: each once per epoch."""
+        epoch, position = divmod(g, len(self.examples))
+        if self.settings.deterministic_train:
+            return position
+        return int(permutation(self.settings.seed, epoch, len(self.examples))[position])
+
+    def augmentation(self, g: int) -> tuple[bool, bool, Box | None]:
+        """Whether sample `g` is flipped, whether its label is dropped, and the part of the picture it shows."""
+        # Always the same five numbers, so that one setting does not change what another draws.
+        draws = torch.rand(5, generator=stream("cpu", self.settings.seed, "augment", g), dtype=torch.float64).tolist()
+        flip = self.settings.random_flip and draws[0] < 0.5
+        drop = draws[1] < self.settings.drop_rate
+        if not self.settings.random_crop:
+            return flip, drop, None
+        size = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[2]
+        left, top = (1 - size) * draws[3], (1 - size) * draws[4]
+        return flip, drop, (left, top, left + size, top + size)
+
+
+@lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, n: int) -> torch.Tensor:
+    """The order of `n` examples in an epoch."""
+    return torch.randperm(n, generator=stream("cpu", seed, "epoch", epoch))
+
+
+@dataclass
+class Requests:
+    """What a rank asks of the stream: its microbatches of one step after the other, without end."""
+
+    first_sample: int
+    global_batch: int
+    rank_offset: int
+    batch: int
+    microbatch: int
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = self.first_sample + self.rank_offset
+        while True:
+            for offset in range(0, self.batch, self.microbatch):
+                yield start + offset, min(self.microbatch, self.batch - offset)
+            start += self.global_batch
+
+
+class BatchSource:
+    """The microbatches of this rank, a step at a time, and the seconds spent waiting for them."""
+
+    def __init__(self, examples: Examples, settings: Settings, world: World, first_sample: int, microbatch: int):
+        batch = settings.batch_size_train
+        self.per_step = -(-batch // microbatch)
+        self.device = world.device
+        self.seconds_waited = 0.0
+        workers = worker_count(settings, world)
+        if workers:
+            _allow_open_files()
+        requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, microbatch)
+        loader = DataLoader(
+            TrainingStream(examples, settings, for_gpu=world.device.type == "cuda"),
+            batch_size=None,
+            sampler=requests,
+            num_workers=workers,
+            # A fork would copy the locks of a started MPI, CUDA and thread pools in whatever state they are.
+            multiprocessing_context="forkserver" if workers else None,
+            prefetch_factor=max(2, 2 * self.per_step // workers) if workers else None,
+            pin_memory=world.device.type == "cuda",
+            worker_init_fn=_start_worker if workers else None,
+            generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
+        )
+        self._microbatches = iter(loader)
+
+    def next_step(self) -> list[Microbatch]:
+        """This rank's microbatches of the next step, on the device."""
+        start = time.perf_counter()
+        microbatches = [next(self._microbatches) for _ in range(self.per_step)]
+        self.seconds_waited += time.perf_counter() - start
+        return [microbatch.to(self.device) for microbatch in microbatches]
+
+
+def _allow_open_files() -> None:
+    """Each tensor that comes from a worker is an open file until it is copied: a thousand, the usual limit, is few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_OPEN_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def worker_count(settings: Settings, world: World) -> int:
+    """num_workers, capped at the cores there are for each rank; a CPU that trains keeps one core for that."""
+    cores = len(os.sched_getaffinity(0)) // world.local_size
+    return max(0, min(settings.num_workers, cores if world.device.type == "cuda" else cores - 1))

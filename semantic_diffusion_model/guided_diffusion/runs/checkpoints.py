@@ -1,0 +1,225 @@
+"""Checkpoints: their names, their content, and the settings of the network that they carry.
+
+A checkpoint is a plain float32 state dict, as in the published code, so that
+`network.load_state_dict(torch.load(file, weights_only=True))` is all that is needed. The settings of the network ride
+along in the state dict's `_metadata`, which PyTorch keeps and ignores.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from command import UserError
+from config import MODEL_SETTINGS, Settings, parse_numbers
+from guided_diffusion.runs import storage
+from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
+from guided_diffusion.runs.settings_file import from_published_json, to_published_json
+
+SETTINGS_FILE = "train_test_config.json"
+WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")
+
+
+@dataclass
+class Checkpoint:
+    """Weights read from `path`, and what is known of their network.
+
+    `kind` is "ema" or "model"; `step` the number of updates by the file's name, or None; `settings` those of
+    MODEL_SETTINGS that are known, and `source` where from: "file" (ours), "json" (train_test_config.json beside it) or
+    "shapes" (nothing but the tensors); `note` says which file was chosen if `path` was a folder; `drop_rate` is the
+    share of samples that were trained without label, None where nothing says so.
+    """
+
+    path: str
+    state_dict: dict[str, torch.Tensor]
+    settings: dict[str, Any]
+    sha256: str
+    kind: str
+    step: int | None
+    source: str
+    note: str = ""
+    drop_rate: float | None = None
+
+
+def model_name(step: int) -> str:
+    return f"model{step:06d}.pt"
+
+
+def ema_name(rate: float, step: int) -> str:
+    return f"ema_{rate}_{step:06d}.pt"
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def plain_state_dict(state_dict: Mapping[str, torch.Tensor], settings: Settings) -> OrderedDict[str, torch.Tensor]:
+    """`state_dict` as contiguous float32 tensors on the CPU, with the settings of the network in its metadata."""
+    plain = OrderedDict((name, value.detach().float().cpu().contiguous()) for name, value in state_dict.items())
+    about = {"version": 1, "settings": model_settings(settings), "drop_rate": settings.drop_rate}
+    plain._metadata = OrderedDict({"": about})
+    return plain
+
+
+def model_settings(settings: Settings) -> dict[str, Any]:
+    """The MODEL_SETTINGS, with the channel multipliers spelled out."""
+    values = {name: getattr(settings, name) for name in MODEL_SETTINGS}
+    values["channel_mult"] = ",".join(f"{multiplier:g}" for multiplier in settings.multipliers())
+    return values
+
+
+def write_torch(folder: str, name: str, content: Any) -> int:
+    """Save `content` as folder/name, atomically; return its size in bytes."""
+    path = storage.join(folder, name)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # given a path, torch.save would put the temporary name into the file
+            torch.save(content, file)
+
+    storage.write_whole(path, write)
+    return storage.size(path)
+
+
+def write_settings(folder: str, settings: Settings) -> None:
+    """Write train_test_config.json in the published, nested form."""
+    text = json.dumps(to_published_json(settings), indent=4) + "\n"
+    storage.write_whole(storage.join(folder, SETTINGS_FILE), lambda temporary: temporary.write_text(text))
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """The weights in the file `path`, or the newest of the folder `path` (averaged weights before plain ones).
+
+    Nothing in the file is executed. Raises UserError for a file that is missing, truncated, an optimizer's state,
+    something else, or that would run code.
+    """
+    path, note = _choose_file(path)
+    content = read_torch(path)
+    name = os.path.basename(path)
+    if _is_optimizer_state(content):
+        raise UserError(f"{path} is the state of an optimizer; the weights are in the ema_* and model* files beside it")
+    if not isinstance(content, dict) or "input_blocks.0.0.weight" not in content:
+        raise UserError(f"{path} holds no weights of a semantic diffusion model")
+    found, source = _find_settings(path, content)
+    match = WEIGHTS_NAME.fullmatch(name)
+    state_dict = {key: value.float() for key, value in content.items()}
+    return Checkpoint(
+        path=path,
+        state_dict=state_dict,
+        settings={name: value for name, value in found.items() if name in MODEL_SETTINGS},
+        sha256=_sha256(path),
+        kind="ema" if name.startswith("ema") else "model",
+        step=int(match["step"]) if match else None,
+        source=source,
+        note=note,
+        drop_rate=found.get("drop_rate"),
+    )
+
+
+def read_torch(path: str) -> Any:
+    """What torch.save wrote to `path`: tensors and plain values only. Raises UserError."""
+    try:
+        with storage.open_for_reading(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "WeightsUnpickler error" not in str(error):
+            raise UserError(
+                f"{path} is a pickle that holds more than tensors and could run code: it is not opened"
+            ) from None
+        raise UserError(f"{path} is truncated, or no checkpoint") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which the reader of zip files raises
+            raise
+        raise UserError(f"{path} is truncated, or no checkpoint") from None
+
+
+def _choose_file(path: str) -> tuple[str, str]:
+    if not path:
+        raise UserError("--resume_checkpoint is needed: a checkpoint, or a folder of checkpoints")
+    if not storage.is_folder(path):
+        if not storage.exists(path):
+            raise UserError(f"{path} does not exist")
+        return path, ""
+    matches = [match for match in map(WEIGHTS_NAME.fullmatch, storage.list_names(path)) if match]
+    if not matches:
+        raise UserError(f"{path} holds no checkpoint (ema_<rate>_NNNNNN.pt or modelNNNNNN.pt)")
+    averaged = [match for match in matches if match["rate"]]
+    newest = max(averaged or matches, key=lambda match: (int(match["step"]), match["rate"] or ""))
+    kind = "averaged weights (EMA)" if averaged else "weights, for want of averaged ones,"
+    return storage.join(path, newest[0]), f"{newest[0]}: the newest {kind} in {path}"
+
+
+def _is_optimizer_state(content: Any) -> bool:
+    return isinstance(content, dict) and ("param_groups" in content or "optimizer" in content)
+
+
+def _find_settings(path: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    about = getattr(content, "_metadata", {}).get("", {})
+    if "settings" in about:
+        return {"drop_rate": about.get("drop_rate"), **about["settings"]}, "file"
+    beside = storage.join(os.path.dirname(path) or ".", SETTINGS_FILE)
+    if not storage.exists(beside):
+        return {}, "shapes"
+    try:
+        with storage.open_for_reading(beside) as file:
+            return from_published_json(json.load(file)), "json"
+    except (ValueError, AttributeError):
+        raise UserError(f"{beside} is not the JSON of a training's settings") from None
+
+
+def _sha256(path: str) -> str:
+    with storage.open_for_reading(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- Settings of the command line and of the checkpoint ---------------------------------------------------------------
+
+
+def merge_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -> Settings:
+    """`settings` with those of the network taken from the checkpoint.
+
+    The settings that `given` names stood on the command line: where they disagree with the checkpoint, UserError names
+    the flag and both values. What neither the file nor a JSON beside it says comes from the shapes of the tensors, and
+    those are right where a JSON says otherwise.
+    """
+    known = dict(checkpoint.settings)
+    if checkpoint.source != "file":
+        img_size = settings.img_size if "img_size" in given else known.get("img_size", settings.img_size)
+        no_instance = settings.no_instance if "no_instance" in given else known.get("no_instance", True)
+        known |= settings_from_shapes(checkpoint.state_dict, img_size, no_instance)
+    return adopt_settings(settings, given, known, checkpoint.path)
+
+
+def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
+    """`settings` with those that are `known` of the checkpoint at `where`. Raises UserError as `merge_settings`."""
+    for name in sorted(given & known.keys()):
+        if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings):
+            raise UserError(
+                f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
+                "choose another checkpoint"
+            )
+    merged = dataclasses.replace(settings, **known)
+    merged.check_network()
+    return merged
+
+
+def comparable(name: str, value: Any, settings: Settings) -> Any:
+    """`value` of the setting `name` in a form in which equal meanings are equal: comma lists as numbers."""
+    if name == "channel_mult":
+        return parse_numbers(name, value) if value else settings.multipliers()
+    if name == "attention_resolutions":
+        return set(parse_numbers(name, value))
+    return value

@@ -1,0 +1,250 @@
+"""Who am I among how many: started by mpiexec, by torchrun, or alone.
+
+mpi4py finds the other ranks under mpiexec and exchanges the address at which torch.distributed meets; the tensors go
+through torch.distributed (NCCL on GPUs, gloo on CPUs). Alone, neither is started. `run` wraps a whole command, so
+that an error is told once and ends all ranks.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from command import USER_ERROR_EXIT_CODE, UserError, one_line, parse_settings
+from guided_diffusion.runs.world import PATIENCE, AgreedError, World
+
+# On a private mistake (one rank's disk, say) the other ranks hold back, so that one rank's text is printed, not N.
+HOLD_BACK_SECONDS = 2.0
+LOST_PEER_SECONDS = 5.0
+FORWARDING_SECONDS = 0.5  # for the launcher to pass on what was printed: an abort drops the rest
+# Set by the launchers: MPICH and Intel MPI, Open MPI, MVAPICH, and srun where the MPI speaks PMIx.
+MPI_ENVIRONMENT = (
+    ("PMI_SIZE", "PMI_RANK"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+TORCHRUN_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def environment_rank() -> tuple[int, int, str]:
+    """(rank, size, launcher) as the launcher's environment variables say, without starting anything."""
+    if all(name in os.environ for name in TORCHRUN_ENVIRONMENT):
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "torchrun"
+    for size, rank in MPI_ENVIRONMENT:
+        if size in os.environ:
+            return int(os.environ.get(rank, 0)), int(os.environ[size]), "mpi"
+    return 0, 1, "alone"
+
+
+def start(device_setting: str = "auto") -> World:
+    """Find the other ranks, choose and set this rank's device, and connect. Raises UserError.
+
+    `device_setting`: "cpu", "cuda", or "auto" (a GPU for each rank where there are GPUs, else the CPU).
+    """
+    rank, size, launcher = environment_rank()
+    if size == 1:
+        world = World(launcher=launcher)
+        world.device = _choose_device(device_setting, world)
+        return world
+    if launcher == "torchrun":
+        local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        world = World(rank, size, *local, launcher=launcher)
+        store = None
+    else:
+        world, communicator = _mpi_world(size)
+        store = _meet(world, communicator)
+    world.device = _choose_device(device_setting, world)
+    if world.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, cores // world.local_size)))
+    if world.local_size == world.size and any(name == "lo" for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works where the host name does not resolve
+    on_gpu = world.device.type == "cuda"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=world.rank,
+        world_size=world.size,
+        timeout=PATIENCE,
+        device_id=world.device if on_gpu else None,
+    )
+    return world
+
+
+def _mpi_world(expected: int) -> tuple[World, Any]:
+    import mpi4py
+
+    # Look at the library before it starts: one that finds itself under a launcher it does not know ends the process.
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI  # not at the top: alone, a process neither needs MPI nor may be able to load it
+
+    foreign = "OMPI_COMM_WORLD_SIZE" in os.environ and MPI.get_vendor()[0] != "Open MPI"
+    if not foreign and not MPI.Is_initialized():
+        MPI.Init_thread()
+    communicator = None if foreign else MPI.COMM_WORLD
+    seen = communicator.size if communicator else "another launcher's"
+    if seen != expected:
+        library = MPI.Get_library_version().splitlines()[0].strip("\0 ")
+        raise AgreedError(
+            f"the launcher started {expected} processes, but for the MPI that mpi4py loaded ({library}) the number is "
+            f"{seen}: each would train alone into one folder. Use the mpiexec of that MPI "
+            f"({os.path.join(sys.prefix, 'bin', 'mpiexec')}, or `make setup MPI=system` for the cluster's), or torchrun"
+        )
+    node = communicator.Split_type(MPI.COMM_TYPE_SHARED)
+    world = World(communicator.rank, communicator.size, node.rank, node.size, launcher="mpi")
+    node.Free()
+    return world, communicator
+
+
+def _meet(world: World, communicator: Any) -> dist.TCPStore:
+    """The store through which torch.distributed connects, on a port that the system found free on rank 0."""
+    address, port = None, None
+    if world.is_main:
+        address = "127.0.0.1" if world.local_size == world.size else os.environ.get("MASTER_ADDR", _own_address())
+        store = dist.TCPStore(address, 0, world.size, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+        port = store.port
+    address, port = communicator.bcast((address, port), root=0)
+    if not world.is_main:
+        store = dist.TCPStore(address, port, world.size, is_master=False, timeout=PATIENCE)
+    return store
+
+
+def _own_address() -> str:
+    """The address at which other nodes reach this one: that of the interface which leads outwards."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # reserved for documentation; a datagram socket sends nothing here
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
+
+
+def _choose_device(setting: str, world: World) -> torch.device:
+    gpus = torch.cuda.device_count() if setting != "cpu" else 0
+    if setting == "cuda" and not gpus:
+        raise UserError("device cuda: this machine has no GPU that torch can use; take --device cpu")
+    if not gpus:
+        return torch.device("cpu")
+    if world.local_size > gpus:
+        raise UserError(
+            f"{world.local_size} ranks on {socket.gethostname()}, which has {gpus} GPU{'s' if gpus > 1 else ''}: start "
+            f"at most {gpus} per node, or add --device cpu"
+        )
+    device = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+# --- The wrapper of a command -----------------------------------------------------------------------------------------
+
+
+def given_flags(args: Sequence[str]) -> set[str]:
+    """The names of the settings that stand on the command line, with underscores."""
+    return {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--") and len(arg) > 2}
+
+
+def run(
+    main: Callable[[Any, set[str]], Any],
+    settings_class: type,
+    description: str = "",
+    args: Sequence[str] | None = None,
+) -> int:
+    """Read the settings, call `main(settings, given)` and return the exit code, the same on all ranks.
+
+    A mistake of the user is one line from one rank and code 2. A bug of ours is one traceback, and the other ranks are
+    ended with it.
+    """
+    args = sys.argv[1:] if args is None else args
+    rank, size, launcher = environment_rank()
+    with _silent_unless(rank == 0):
+        try:
+            settings = parse_settings(settings_class, args, description)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR_EXIT_CODE
+    try:
+        main(settings, given_flags(args))
+    except KeyboardInterrupt:
+        if rank == 0:
+            print("interrupted", file=sys.stderr)
+        _end_all(130, size, launcher)
+        return 130
+    except AgreedError as error:
+        if rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        _disconnect()
+        return USER_ERROR_EXIT_CODE
+    except Exception as error:
+        return _fail(error, rank, size, launcher)
+    _disconnect()
+    return 0
+
+
+def _disconnect() -> None:
+    """Leave the process group, on all ranks at once.
+
+    Whatever still refers to it (DistributedDataParallel is part of reference cycles) keeps its threads alive until the
+    interpreter ends, and then they abort the process.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
+
+
+def _fail(error: Exception, rank: int, size: int, launcher: str) -> int:
+    text = one_line(error)
+    if size > 1:
+        # A launcher that ends this rank because another failed must not set off our saving on SIGTERM.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if _is_lost_peer(error):
+            time.sleep(LOST_PEER_SECONDS)
+        elif text is not None and rank:
+            time.sleep(HOLD_BACK_SECONDS)
+    if text is None:
+        prefix = f"rank {rank} of {size} failed:\n" if size > 1 else ""
+        print(prefix + "".join(traceback.format_exception(error)), file=sys.stderr, end="", flush=True)
+    else:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    code = 1 if text is None else USER_ERROR_EXIT_CODE
+    _end_all(code, size, launcher)
+    return code
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    """Whether `error` only says that another rank has gone: that rank tells why."""
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        words in said for words in ("connection closed by peer", "connection reset by peer", "remote process exited")
+    )
+
+
+def _end_all(code: int, size: int, launcher: str) -> None:
+    """End all ranks now, whatever they wait for. Returns only when there are no others."""
+    if size == 1:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(FORWARDING_SECONDS)
+    if launcher == "mpi" and "mpi4py.MPI" in sys.modules:
+        sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
+    # torchrun ends the others when one is gone; a normal exit could hang in the clean-up of a collective.
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def _silent_unless(speaking: bool) -> Iterator[None]:
+    if speaking:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield

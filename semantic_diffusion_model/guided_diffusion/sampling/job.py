@@ -1,0 +1,268 @@
+"""The sampling job: each rank makes its share of the images, batch by batch, and waits for no other until the end."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from command import UserError
+from config import Settings
+from guided_diffusion.data import pictures
+from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_picture
+from guided_diffusion.network.condition import Condition
+from guided_diffusion.network.from_settings import build_diffusion, build_network
+from guided_diffusion.process.random_streams import normal, stream
+from guided_diffusion.runs import storage
+from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
+from guided_diffusion.runs.world import World
+from guided_diffusion.sampling.batch_size import BatchSize
+from guided_diffusion.sampling.denoiser import Denoiser
+from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
+from guided_diffusion.sampling.results import Results, Row, carry_metadata, settle
+from guided_diffusion.sampling.samplers import sample
+from guided_diffusion.training.optimisation import autocast, choose_precision, round_weights
+
+PREVIEW_IMAGES = 16
+BATCHES_BEING_WRITTEN = 2
+
+
+def run_sampling(settings: Settings, given: set[str], world: World) -> None:
+    """Make the images that the settings ask for, and a contact sheet. Raises UserError (the same on all ranks)."""
+    checkpoint = world.together(_read_checkpoint, settings)
+    settings = world.together(merge_settings, settings, given, checkpoint)
+    schedule = world.together(choose_schedule, settings)
+    precision = world.together(choose_precision, settings, world.device)
+    items = world.together(plan_items, settings)
+    hashes = check_labels(items, settings, world)
+    make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
+    rows = [make_row(item, hashes[item.pair.stem]) for item in items]
+    results = Results(settings.results_dir, world.rank)
+    missing = set(world.broadcast_object(world.together(_settle_on_main, results, rows, settings, world)))
+    to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
+    if world.is_main:
+        _announce(settings, checkpoint, schedule, precision, items, to_make, world)
+
+    job = Job(settings, schedule, precision, checkpoint, world, results)
+    with _progress(results, len(items), len(items) - len(to_make), world):
+        job.make(world.share(to_make))
+        world.barrier()
+    if world.is_main:
+        made = results.made()
+        results.merge(made.values())
+        carry_metadata(settings.datadir, settings.results_dir)
+        _write_preview(results, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES])
+        print(f"{len(items)} images in {settings.results_dir} ({len(to_make)} of them made now)")
+
+
+class Job:
+    """What the batches of one rank share: the network, and the writing beside it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        schedule: Schedule,
+        precision: str,
+        checkpoint: Checkpoint,
+        world: World,
+        results: Results,
+    ):
+        self.settings = settings
+        self.schedule = schedule
+        self.precision = precision
+        self.device = world.device
+        self.results = results
+        network = build_network(settings)
+        try:
+            network.load_state_dict(checkpoint.state_dict)
+        except RuntimeError as error:
+            raise UserError(f"{checkpoint.path} does not fit the network of these settings: {error}") from None
+        network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network = round_weights(network, precision)
+        self.diffusion = build_diffusion(settings, timestep_respacing="")
+
+    def make(self, work: Sequence[tuple[Item, Row]]) -> None:
+        """Sample `work` batch by batch, the files of one batch being written while the next is sampled."""
+        size = BatchSize(self.settings.batch_size_test, self.device)
+        writing: list[Future] = []
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            start = 0
+            while start < len(work):
+                batch = work[start : start + size.value]
+                drawn = size.attempt(self.sample, [item for item, _ in batch])
+                if drawn is None:
+                    continue  # too large for the memory: size has shrunk
+                start += len(batch)
+                writing.append(writer.submit(self.write, batch, *drawn))
+                while len(writing) > BATCHES_BEING_WRITTEN:
+                    writing.pop(0).result()
+            for one in writing:
+                one.result()
+
+    def sample(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`."""
+        settings = self.settings
+        labels = np.stack([load_label(item.pair, settings) for item in items])
+        generators = [stream(self.device, settings.seed, "sample", item.pair.stem, item.round) for item in items]
+        noise = normal(generators, (3, *labels.shape[1:]))
+        denoiser = Denoiser(
+            self.network, self.diffusion, self._condition(items, labels), settings.s, settings.clip_denoised
+        )
+        with autocast(self.precision, self.device):
+            x = sample(self.schedule.sampler, denoiser, noise, list(self.schedule.timesteps), generators, settings.eta)
+        if not bool(torch.isfinite(x).all()):
+            raise UserError("the network predicts inf or NaN: the checkpoint is broken, or --precision fp32 is needed")
+        return pictures.to_uint8(x.float().cpu().numpy()), labels
+
+    def _condition(self, items: Sequence[Item], labels: np.ndarray) -> Condition | None:
+        settings = self.settings
+        if not settings.class_cond:
+            return None
+        edges = None if settings.no_instance else np.stack([load_edges(item.pair, settings) for item in items])
+        condition = Condition.from_labels(
+            labels,
+            settings.num_classes,
+            edges,
+            factors=self.network.factors,
+            mode=settings.modulation,
+            training=False,
+        )
+        return condition.to(self.device)
+
+    def write(self, batch: Sequence[tuple[Item, Row]], samples: np.ndarray, labels: np.ndarray) -> None:
+        """Write the five pictures of each image, then its row."""
+        for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
+            real = None
+            grey = self.settings.dataset_mode == "camus"
+            if item.pair.image is not None:
+                real = load_image(item.pair, self.settings).transpose(1, 2, 0)
+                grey = grey or bool((real == real[..., :1]).all())
+            if grey:
+                synthetic = pictures.to_grey(synthetic)
+                real = None if real is None else real[..., 0]
+            if real is not None:
+                self.results.write_png("images", item.stem, real)
+            self.results.write_png("labels", item.stem, label)
+            self.results.write_png("labels_visible", item.stem, pictures.visible(label, self.settings.num_classes))
+            self.results.write_png("samples", item.stem, synthetic)
+            panels = real, synthetic, pictures.overlay(synthetic, label), pictures.outlines(synthetic, label)
+            self.results.write_png("combined", item.stem, pictures.stack(panels))
+            self.results.add([row])
+
+
+def _read_checkpoint(settings: Settings) -> Checkpoint:
+    if not settings.resume_checkpoint:
+        raise UserError("--resume_checkpoint is needed: the file of the weights to sample from, or a training's folder")
+    return read_checkpoint(settings.resume_checkpoint)
+
+
+def _row(
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    checkpoint: Checkpoint,
+    device: str,
+    item: Item,
+    label_sha256: str,
+) -> Row:
+    # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
+    network = json.dumps([settings.dataset_mode, model_settings(settings)], sort_keys=True)
+    return Row(
+        stem=item.stem,
+        label_map=item.pair.label,
+        label_sha256=label_sha256,
+        index=item.index,
+        round=item.round,
+        seed=settings.seed,
+        sampler=schedule.sampler,
+        steps=len(schedule.timesteps),
+        spacing=schedule.spacing,
+        eta=float(settings.eta),
+        guidance_scale=float(settings.s),
+        clip_denoised=settings.clip_denoised,
+        img_size=settings.img_size,
+        precision=precision,
+        device=device,
+        checkpoint=checkpoint.path,
+        checkpoint_sha256=checkpoint.sha256,
+        network=hashlib.sha256(network.encode()).hexdigest()[:16],
+    )
+
+
+def _settle_on_main(results: Results, rows: Sequence[Row], settings: Settings, world: World) -> list[str] | None:
+    return settle(results, rows, settings.overwrite) if world.is_main else None
+
+
+def _announce(settings, checkpoint, schedule, precision, items, to_make, world) -> None:
+    if checkpoint.note:
+        print(checkpoint.note)
+    weights = (
+        "averaged weights" if checkpoint.kind == "ema" else "plain weights (the averaged ones usually draw better)"
+    )
+    source = _SOURCES[checkpoint.source]
+    if checkpoint.source == "shapes":
+        told = {name: getattr(settings, name) for name in _NOT_IN_SHAPES}
+        source += " and, what they do not show, from the flags: " + ", ".join(f"{k} {v}" for k, v in told.items())
+    print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
+    if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
+        print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
+    there = len(items) - len(to_make)
+    ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
+    steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
+    print(f"{len(items)} images, {there} of them there already; {steps}, {ranks}")
+
+
+_SOURCES = {
+    "file": "the file itself",
+    "json": "train_test_config.json beside it, checked against the tensors",
+    "shapes": "the shapes of its tensors",
+}
+_NOT_IN_SHAPES = ("img_size", "num_head_channels", "noise_schedule", "diffusion_steps")
+
+
+@contextmanager
+def _progress(results: Results, total: int, there: int, world: World) -> Iterator[None]:
+    """One bar over the images of all ranks, counted in the parts of the manifest, so that no rank waits for it."""
+    if not world.is_main:
+        yield
+        return
+    bar = tqdm(total=total, initial=there, unit="image", desc="sampling")
+    ended = threading.Event()
+
+    def update() -> None:
+        bar.update(there + results.count_parts() - bar.n)
+
+    watcher = threading.Thread(target=_repeat, args=(update, ended), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        update()
+        bar.close()
+
+
+def _repeat(function: Callable[[], None], ended: threading.Event) -> None:
+    while not ended.wait(1.0):
+        function()
+
+
+def _write_preview(results: Results, stems: Sequence[str]) -> None:
+    """The contact sheet: label, synthetic, overlay and real of some images, one under the other, with a caption."""
+    columns = []
+    for stem in stems:
+        label = np.asarray(read_picture(results.path("labels", stem)))
+        synthetic = np.asarray(read_picture(results.path("samples", stem)))
+        path = results.path("images", stem)
+        real = np.asarray(read_picture(path)) if storage.exists(path) else None
+        panels = pictures.colour(label), synthetic, pictures.overlay(synthetic, label), real
+        columns.append(pictures.stack(panels))
+    sheet = pictures.contact_sheet(columns, captions=("label", "synthetic", "overlay", "real"))
+    results.write_picture("preview.png", sheet)

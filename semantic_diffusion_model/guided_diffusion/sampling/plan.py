@@ -1,0 +1,115 @@
+"""What a sampling job makes: which images, from which label maps, by which sampler."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from command import UserError
+from config import Settings
+from guided_diffusion.data.datasets import Pair, find_pairs, has_split, load_label, raise_problems, read_picture
+from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.process.random_streams import seed_of
+from guided_diffusion.process.timesteps import even_timesteps, space_timesteps
+from guided_diffusion.runs import storage
+from guided_diffusion.runs.world import World
+from guided_diffusion.sampling.results import sha256_of
+
+# Up to this many steps the second-order solver is the default: ancestral sampling needs more of them.
+FEW_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to make: its place in the job, its name, its label map, and how often that was used before."""
+
+    index: int
+    stem: str
+    pair: Pair
+    round: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A sampler and the timesteps it visits (ascending); `spacing` says how those were chosen."""
+
+    sampler: str
+    timesteps: tuple[int, ...]
+    spacing: str
+
+
+def plan_items(settings: Settings) -> list[Item]:
+    """Each label map once, in the order of splits, then further rounds, until num_samples. Raises UserError."""
+    splits = ["training", "validation"] if settings.inference_on_train else ["validation"]
+    pairs = find_pairs(settings, _present(settings, splits), with_images=False)
+    if not pairs:
+        raise UserError(f"datadir {settings.datadir} has no label maps to sample for ({' or '.join(splits)})")
+    if settings.num_samples < 0:
+        raise UserError(f"num_samples {settings.num_samples} must not be negative (0: one for each label map)")
+    if settings.batch_size_test < 0:
+        raise UserError(f"batch_size_test {settings.batch_size_test} must not be negative (0: chosen by the memory)")
+    if not settings.deterministic_test:
+        order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
+        pairs = [pairs[place] for place in order]
+    count = len(pairs) if settings.all or settings.num_samples == 0 else settings.num_samples
+    return [_item(index, pairs) for index in range(count)]
+
+
+def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
+    if not settings.datadir or not storage.is_folder(settings.datadir):
+        return list(splits)  # find_pairs says what is wrong
+    return [split for split in splits if has_split(settings, split)] or list(splits)
+
+
+def _item(index: int, pairs: Sequence[Pair]) -> Item:
+    turn, place = divmod(index, len(pairs))
+    pair = pairs[place]
+    return Item(index, f"{pair.stem}_r{turn}" if turn else pair.stem, pair, turn)
+
+
+def choose_schedule(settings: Settings) -> Schedule:
+    """The sampler and its timesteps, from sampler, use_ddim, num_steps and timestep_respacing. Raises UserError."""
+    if settings.num_steps < 0:
+        raise UserError(f"num_steps {settings.num_steps} must not be negative (0: as timestep_respacing says)")
+    if settings.num_steps and settings.timestep_respacing:
+        raise UserError("num_steps and timestep_respacing both choose the timesteps: give one of them")
+    if settings.use_ddim and settings.sampler not in ("auto", "ddim"):
+        raise UserError(f"use_ddim and --sampler {settings.sampler} disagree: give one of them")
+    if settings.num_steps:
+        timesteps, spacing = even_timesteps(settings.diffusion_steps, settings.num_steps), "even"
+    else:
+        timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
+        spacing = f"published {settings.timestep_respacing}".strip()
+    sampler = settings.sampler
+    if sampler == "auto":
+        few = 0 < settings.num_steps < FEW_STEPS
+        sampler = "ddim" if settings.use_ddim else "dpmpp_2m" if few else "ddpm"
+    if settings.eta and sampler != "ddim":
+        raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
+    return Schedule(sampler, tuple(timesteps), spacing)
+
+
+def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dict[str, str]:
+    """The SHA-256 of each label map (with its instance map), by stem; every rank checks its share.
+
+    Raises UserError with all problems found: files that are no label maps, classes that the model does not know.
+    """
+    pairs = list({item.pair.stem: item.pair for item in items}.values())
+    problems, hashes, resized = [], {}, 0
+    for pair in world.share(pairs):
+        try:
+            labels = load_label(pair, settings)
+            check_classes(labels, settings.num_classes)
+            resized += read_picture(pair.label).size != labels.shape[::-1]
+            instances = [] if settings.no_instance or not pair.instance else [pair.instance]
+            hashes[pair.stem] = sha256_of(pair.label, *instances)
+        except UserError as error:
+            text = str(error)
+            problems.append(text if pair.label in text else f"{pair.label} {text}")
+    gathered = world.gather_objects((problems, hashes, resized))
+    message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
+    world.together(raise_problems, message, [problem for part in gathered for problem in part[0]])
+    total = sum(part[2] for part in gathered)
+    if total and world.is_main:
+        print(f"{total} label maps are brought to {settings.img_size} x {settings.img_size} pixels (nearest neighbour)")
+    return {stem: digest for part in gathered for stem, digest in part[1].items()}

@@ -1,0 +1,232 @@
+"""The folder of a sampling job: pictures that are there whole or not at all, and a manifest of what is there.
+
+An image counts as made when its row is in the manifest, and a row is written after its files. Each rank writes rows to
+a part of its own; parts are merged when the job ends, and when it starts again after a crash.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from command import UserError
+from guided_diffusion.runs import storage
+
+FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
+MANIFEST = "manifest.csv"
+PART = re.compile(r"manifest\.part(\d+)\.csv")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One synthetic image and all that decides its pixels."""
+
+    stem: str
+    label_map: str
+    label_sha256: str
+    index: int
+    round: int
+    seed: int
+    sampler: str
+    steps: int
+    spacing: str
+    eta: float
+    guidance_scale: float
+    clip_denoised: bool
+    img_size: int
+    precision: str
+    device: str
+    checkpoint: str
+    checkpoint_sha256: str
+    network: str
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+# What may differ between runs into one folder: where files lie, and the place of an image in a longer or shorter job.
+FREE = ("label_map", "index", "checkpoint")
+
+
+class Results:
+    """`folder`, with one part of the manifest for this rank."""
+
+    def __init__(self, folder: str, rank: int):
+        self.folder = folder
+        self.part = storage.join(folder, f"manifest.part{rank}.csv")
+        self._written: list[Row] = []
+
+    def create_folders(self) -> None:
+        """Make the folders, and sweep away the temporary files of a process that was killed while writing."""
+        with self._writing():
+            for name in FOLDERS:
+                storage.make_folder(storage.join(self.folder, name))
+            if not storage.is_remote(self.folder):
+                for name in ("", *FOLDERS):
+                    for left in Path(self.folder, name).glob(".*.tmp.*"):
+                        left.unlink()
+
+    def path(self, kind: str, stem: str) -> str:
+        return storage.join(self.folder, kind, f"{stem}.png")
+
+    def write_png(self, kind: str, stem: str, picture: np.ndarray) -> None:
+        """Write `picture` ([H, W] grey or [H, W, 3] RGB, uint8)."""
+        self.write_picture(f"{kind}/{stem}.png", picture)
+
+    def write_picture(self, name: str, picture: np.ndarray) -> None:
+        pixels = picture if picture.ndim == 2 else picture[..., ::-1]
+        data = cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
+        self._write(name, data)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Enter images whose files are written."""
+        self._written += rows
+        if storage.is_remote(self.part):  # object storage cannot append
+            self._write(os.path.basename(self.part), _to_csv(self._written))
+            return
+        with self._writing(), open(self.part, "ab") as file:
+            file.write(_to_csv(rows, header=file.tell() == 0))
+
+    def made(self) -> dict[str, dict[str, str]]:
+        """Rows by stem, from the manifest and all parts; a row cut short by a crash is left out."""
+        rows: dict[str, dict[str, str]] = {}
+        for name in self.manifests():
+            rows.update((row["stem"], row) for row in _read_csv(storage.join(self.folder, name)))
+        return rows
+
+    def count_parts(self) -> int:
+        """Images entered by all ranks since the parts were last merged; cheap enough to ask every second."""
+        total = 0
+        for name in self.manifests():
+            if PART.fullmatch(name):
+                with storage.open_for_reading(storage.join(self.folder, name)) as file:
+                    total += max(0, file.read().count(b"\n") - 1)
+        return total
+
+    def merge(self, rows: Iterable[dict[str, str]]) -> None:
+        """Make `rows` the manifest, and drop the parts."""
+        ordered = sorted(rows, key=lambda row: int(row["index"]))
+        self._write(MANIFEST, _to_csv(ordered))
+        for name in self.manifests():
+            if PART.fullmatch(name):
+                storage.remove(storage.join(self.folder, name))
+
+    def has_files(self, stem: str) -> bool:
+        return all(
+            storage.exists(self.path(kind, stem)) for kind in ("samples", "labels", "labels_visible", "combined")
+        )
+
+    def remove(self, stems: Iterable[str]) -> None:
+        for stem in stems:
+            for kind in FOLDERS:
+                storage.remove(self.path(kind, stem))
+
+    def _write(self, name: str, data: bytes) -> None:
+        with self._writing():
+            storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever keeps us from writing here is the user's to mend: a full disk, a folder that is not writable."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write to results_dir {self.folder}: {error.strerror or error}") from None
+
+    def manifests(self) -> list[str]:
+        """Names of the manifest and its parts, in the order in which they were written."""
+        if not storage.is_folder(self.folder):
+            return []
+        names = storage.list_names(self.folder)
+        return [name for name in names if name == MANIFEST] + [name for name in names if PART.fullmatch(name)]
+
+
+def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str]:
+    """Bring a folder that may hold an earlier run in order, on one rank, and return the stems still to be made.
+
+    Keeps images whose row says the same of them. Raises UserError if the folder holds images made otherwise (with
+    `overwrite` they are removed), or results without a manifest.
+    """
+    made = results.made()
+    _refuse_foreign(results, made, overwrite)
+    by_stem = {row.stem: row for row in wanted}
+    kept, differing = {}, []
+    for stem, row in made.items():
+        expected = by_stem.get(stem)
+        difference = _difference(
+            row, expected or wanted[0], FREE if expected else (*FREE, "stem", "label_sha256", "round")
+        )
+        if difference:
+            differing.append((stem, difference))
+        elif results.has_files(stem):
+            kept[stem] = row | {"index": str(expected.index)} if expected else row
+    if differing and not overwrite:
+        stem, (name, old, new) = differing[0]
+        raise UserError(
+            f"{results.folder} holds {len(differing)} images made with other settings ({stem}: {name} {old}, not "
+            f"{new}): choose another --results_dir, or add --overwrite True to replace them"
+        )
+    results.create_folders()
+    results.remove(stem for stem, _ in differing)
+    results.merge(kept.values())
+    return [row.stem for row in wanted if row.stem not in kept]
+
+
+def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
+    samples = storage.join(results.folder, "samples")
+    if made or overwrite or not storage.is_folder(samples):
+        return
+    if not results.manifests() and any(name.endswith(".png") for name in storage.list_names(samples)):
+        raise UserError(
+            f"{results.folder} holds images without a manifest, so nobody knows what made them: choose another "
+            "--results_dir, or add --overwrite True to replace those of the same name"
+        )
+
+
+def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tuple[str, str, str] | None:
+    for name, value in asdict(expected).items():
+        if name not in free and row.get(name) != str(value):
+            return name, row.get(name, "unknown"), str(value)
+    return None
+
+
+def sha256_of(*paths: str) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with storage.open_for_reading(path) as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def carry_metadata(datadir: str, results_dir: str) -> None:
+    """Copy metadata.csv, where there is one, so that distances can be told in millimetres later."""
+    source = storage.join(datadir, "metadata.csv")
+    if storage.exists(source):
+        with storage.open_for_reading(source) as file:
+            data = file.read()
+        target = storage.join(results_dir, "metadata.csv")
+        storage.write_whole(target, lambda temporary: Path(temporary).write_bytes(data))
+
+
+def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(row if isinstance(row, dict) else asdict(row) for row in rows)
+    return text.getvalue().encode()
+
+
+def _read_csv(path: str) -> list[dict[str, str]]:
+    with storage.open_for_reading(path) as file:
+        text = file.read().decode(errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    if whole and "stem" not in whole.splitlines()[0].split(","):
+        raise UserError(f"{path} is not the manifest of a sampling: choose another --results_dir")
+    return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and None not in row]

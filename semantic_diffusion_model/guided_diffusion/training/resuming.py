@@ -1,0 +1,176 @@
+"""The checkpoints of a run: written so that one is complete or not there, found again, kept or pruned.
+
+A checkpoint of step N is modelN.pt, ema_<rate>_N.pt and optN.pt. optN.pt is written last and knows the sizes of the
+others: where it is whole and they fit, the checkpoint is complete.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from command import UserError
+from config import MODEL_SETTINGS, SamplingSettings, Settings, names
+from guided_diffusion.data.datasets import Pair
+from guided_diffusion.runs import checkpoints, storage
+
+STATE_NAME = re.compile(r"opt(\d{6,})\.pt")
+# May differ when a run goes on: they change how long, how often, where or how fast, not what is computed. Paths of
+# the data may change too, the names of the training images (in the fingerprint) may not.
+FREE_SETTINGS = {
+    *names(SamplingSettings),
+    *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps"),
+    *("num_workers", "device", "modulation", "use_checkpoint", "distributed_data_parallel", "microbatch"),
+    *("datadir", "savedir", "resume_checkpoint", "is_train", "inference_on_train"),
+    *("use_fp16", "precision", "batch_size_train"),  # compared by what comes of them: see `check_same_run`
+}
+
+
+def state_name(step: int) -> str:
+    return f"opt{step:06d}.pt"
+
+
+def describe_run(settings: Settings, precision: str, pairs: Sequence[Pair], ranks: int) -> dict[str, Any]:
+    """What must be the same for a run to go on, saved with its state."""
+    stems = "\n".join(pair.stem for pair in pairs)
+    return {
+        "settings": asdict(settings) | checkpoints.model_settings(settings),
+        "precision": precision,
+        "global_batch": settings.batch_size_train * ranks,
+        "ranks": ranks,
+        "data": hashlib.sha256(stems.encode()).hexdigest(),
+    }
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settings, where: str) -> list[str]:
+    """Raise UserError naming each setting in which the run `now` differs from the one `before`; return warnings."""
+    then, today = before["settings"], now["settings"]
+    differences = [
+        f"{name} was {then[name]}, now {today[name]}"
+        for name in today
+        if name in then
+        and name not in FREE_SETTINGS
+        and checkpoints.comparable(name, then[name], settings) != checkpoints.comparable(name, today[name], settings)
+    ]
+    if before["precision"] != now["precision"]:
+        differences.append(f"precision was {before['precision']}, now {now['precision']}")
+    if before["data"] != now["data"]:
+        differences.append("datadir: the training images have other names than those of the run")
+    batch_then, batch_now = then["batch_size_train"], today["batch_size_train"]
+    warnings = []
+    if before["global_batch"] != now["global_batch"]:
+        if batch_then != batch_now:
+            differences.append(
+                f"batch_size_train was {batch_then} on {before['ranks']} ranks, now {batch_now} on {now['ranks']}: "
+                f"another batch in all than {before['global_batch']}"
+            )
+        else:
+            warnings.append(
+                f"on {now['ranks']} ranks instead of {before['ranks']}, a step has {now['global_batch']} images, "
+                f"not {before['global_batch']}; --batch_size_train can make up for it"
+            )
+    if differences:
+        raise UserError(
+            f"{where} is a run with other settings: take those, or another savedir (a copy of the weights file alone, "
+            "in --resume_checkpoint, starts a new run from them)",
+            differences,
+        )
+    return warnings
+
+
+def write_checkpoint(
+    folder: str, step: int, weights: dict[str, Any], state: dict[str, Any], settings: Settings, keep: int
+) -> None:
+    """Write the files of `weights` (state dicts by file name), the settings, and last the `state`; prune old ones."""
+    sizes = {}
+    for name, state_dict in weights.items():
+        plain = checkpoints.plain_state_dict(state_dict, settings)
+        sizes[name] = checkpoints.write_torch(folder, name, plain)
+    checkpoints.write_settings(folder, settings)
+    checkpoints.write_torch(folder, state_name(step), state | {"step": step, "files": sizes})
+    if keep > 0:
+        _prune(folder, keep)
+
+
+def _prune(folder: str, keep: int) -> None:
+    listed = storage.list_names(folder)
+    steps = sorted((int(match[1]) for name in listed if (match := STATE_NAME.fullmatch(name))), reverse=True)
+    for step in steps[keep:]:
+        # The state first: from then on the checkpoint is not complete, whatever happens.
+        storage.remove(storage.join(folder, state_name(step)))
+        for name in listed:
+            match = checkpoints.WEIGHTS_NAME.fullmatch(name)
+            if match and int(match["step"]) == step:
+                storage.remove(storage.join(folder, name))
+
+
+def read_state(folder: str, step: int) -> dict[str, Any]:
+    """The state of a complete checkpoint. Raises UserError if it is not complete, or not one of ours."""
+    path = storage.join(folder, state_name(step))
+    state = checkpoints.read_torch(path)
+    if not isinstance(state, dict) or "files" not in state:
+        raise UserError(f"{path} is not a state that this code wrote")
+    for name, size in state["files"].items():
+        beside = storage.join(folder, name)
+        if not storage.exists(beside) or storage.size(beside) != size:
+            raise UserError(f"{beside} is missing or cut short")
+    return state
+
+
+def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
+    """The step of the newest complete checkpoint in `folder`; those that are not complete are warned of."""
+    if not storage.is_folder(folder):
+        return None
+    matches = [match for match in map(STATE_NAME.fullmatch, storage.list_names(folder)) if match]
+    for step in sorted((int(match[1]) for match in matches), reverse=True):
+        try:
+            read_state(folder, step)
+        except UserError as error:
+            warn(f"warning: checkpoint {step} is passed over: {error}")
+        else:
+            return step
+    return None
+
+
+def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tuple[str, int] | None:
+    """(folder, step) of the complete checkpoint that training goes on from, or None.
+
+    The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it.
+    """
+    step = newest_complete(settings.savedir, warn)
+    if step is not None:
+        return settings.savedir, step
+    path = settings.resume_checkpoint
+    match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(path))
+    if not match or not storage.exists(path):
+        return None
+    folder, step = os.path.dirname(path) or ".", int(match["step"])
+    if not storage.exists(storage.join(folder, state_name(step))):
+        return None
+    try:
+        read_state(folder, step)
+    except UserError as error:
+        warn(f"warning: only the weights of {path} are used: {error}")
+        return None
+    return folder, step
+
+
+def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int] | None) -> Settings:
+    """`settings` with the network of the run that `start` belongs to, or else of --resume_checkpoint.
+
+    Raises UserError where a `given` flag disagrees.
+    """
+    if start is None:
+        return checkpoints.merge_settings(settings, given, checkpoints.read_checkpoint(settings.resume_checkpoint))
+    before = read_state(*start)["run"]["settings"]
+    known = {name: before[name] for name in MODEL_SETTINGS if name in before}
+    return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
+
+
+def check_writable(folder: str) -> None:
+    """Make `folder`, and raise if nothing can be written there."""
+    storage.make_folder(folder)
+    if not storage.is_remote(folder) and not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"savedir {folder} is not writable")

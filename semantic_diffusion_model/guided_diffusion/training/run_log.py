@@ -1,0 +1,163 @@
+"""The log of a training: console, log.txt, progress.csv and TensorBoard, written by rank 0 alone."""
+
+import csv
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from command import whole_file
+from guided_diffusion.runs import storage
+
+# The published columns, then ours. The last ones depend on the machine; all others only on the settings and the data.
+FIRST_COLUMNS = ("step", "samples", "lr", "lr_anneal_steps", "param_norm", "lg_loss_scale")
+OUR_COLUMNS = ("skipped_steps", "val_loss", "val_mse", "val_vb")
+MACHINE_COLUMNS = ("samples_per_second", "data_wait_seconds", "data_wait_share", "memory_gb", "tflops")
+LOG_FILES = ("progress.csv", "log.txt")
+SHOWN = ("loss", "mse", "vb", "grad_norm", "lr", "samples_per_second", "data_wait_share", "val_loss")
+
+
+class MetricsLog:
+    """Rows of numbers and lines of text about a run in `savedir`. Use as a context manager.
+
+    A run that was interrupted goes on in the same files; rows after `step`, from where it goes on, are dropped. With a
+    savedir on object storage, which cannot append, the files are kept in a local folder and uploaded by `publish`.
+    """
+
+    def __init__(self, savedir: str, step: int, steps: int, metric_columns: Sequence[str]):
+        self.savedir = savedir
+        self.mirror = Path(tempfile.mkdtemp()) if storage.is_remote(savedir) else None
+        self.folder = self.mirror or Path(savedir)
+        self.columns = [*FIRST_COLUMNS, *metric_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
+        self._fetch()
+        self._drop_rows_after(step)
+        self._bar = tqdm(
+            total=steps or None, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5 if _terminal() else 10
+        )
+        self._board = None
+        self._first_step = step + 1
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+        self.publish()
+        if self.mirror:
+            shutil.rmtree(self.mirror, ignore_errors=True)
+
+    def say(self, text: str) -> None:
+        """A line for the reader, on the console and in log.txt."""
+        tqdm.write(text)
+        sys.stdout.flush()
+        with open(self.folder / "log.txt", "a") as file:
+            file.write(text + "\n")
+
+    def advance(self) -> None:
+        self._bar.update(1)
+
+    def row(self, values: Mapping[str, float]) -> None:
+        """Write a row: columns without a value stay empty."""
+        path = self.folder / "progress.csv"
+        line = io.StringIO()
+        writer = csv.DictWriter(line, self.columns, lineterminator="\n")
+        if not path.exists():
+            writer.writeheader()
+        writer.writerow({name: _number(values[name]) for name in self.columns if name in values})
+        with open(path, "a") as file:
+            file.write(line.getvalue())
+        step = int(values["step"])
+        for name in self.columns[1:]:
+            if name in values:
+                self.board.add_scalar(name, values[name], step)
+        shown = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
+        self.say(f"step {step}: {shown}")
+
+    def image(self, name: str, picture: np.ndarray, step: int) -> None:
+        """A picture [H, W, 3] uint8 for TensorBoard."""
+        self.board.add_image(name, picture, step, dataformats="HWC")
+        self.board.flush()
+
+    def publish(self) -> None:
+        """Upload the log files, where savedir is not local."""
+        if not self.mirror:
+            return
+        for path in self.mirror.iterdir():
+            storage.upload(path, storage.join(self.savedir, path.name))
+
+    @property
+    def board(self):
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed on rank 0 only
+
+            self._board = SummaryWriter(str(self.folder), purge_step=self._first_step)
+        return self._board
+
+    def _fetch(self) -> None:
+        """Bring the files of an interrupted run from object storage."""
+        for name in LOG_FILES if self.mirror else ():
+            path = storage.join(self.savedir, name)
+            if storage.exists(path):
+                with storage.open_for_reading(path) as file:
+                    (self.folder / name).write_bytes(file.read())
+
+    def _drop_rows_after(self, step: int) -> None:
+        path = self.folder / "progress.csv"
+        if not path.exists():
+            return
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if _is_row_until(row, step)]
+        with whole_file(path) as temporary, open(temporary, "w") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class SilentLog:
+    """What ranks other than 0 have in place of a MetricsLog."""
+
+    def __enter__(self) -> "SilentLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def row(self, values: Mapping[str, float]) -> None:
+        pass
+
+    def image(self, name: str, picture: np.ndarray, step: int) -> None:
+        pass
+
+    def publish(self) -> None:
+        pass
+
+
+def _is_row_until(row: Mapping[str, str | None], step: int) -> bool:
+    """Whether a row is whole (not cut short by a crash) and belongs to `step` or an earlier one."""
+    try:
+        return row[MACHINE_COLUMNS[-1]] is not None and float(row["step"] or "") <= step
+    except (ValueError, KeyError):
+        return False
+
+
+def _number(value: float) -> str:
+    """Whole numbers plainly, others with enough digits to be read back as the same float64."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()

@@ -1,0 +1,69 @@
+"""Before the first step of a training: settings, data and paths are checked, the pictures decoded."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from command import UserError
+from config import Settings
+from guided_diffusion.data.datasets import Pair, find_pairs, has_split
+from guided_diffusion.data.loading import Examples, worker_count
+from guided_diffusion.runs.world import World
+from guided_diffusion.training import resuming
+from guided_diffusion.training.memory import fits_in_memory, keep_freed_memory
+
+DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
+
+
+def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings, Any, Examples, Examples | None]:
+    """Everything that can be wrong with settings, data and paths is found here, before the first step."""
+    check_training_settings(settings)
+    if world.device.type == "cpu":
+        keep_freed_memory()
+    if world.is_main:
+        resuming.check_writable(settings.savedir)
+    warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
+    start = resuming.find_starting_point(settings, warn)
+    if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
+        settings = resuming.take_network_settings(settings, given, start)
+    settings.check_network()
+    pairs = find_pairs(settings, ["training"])
+    refuse_deformed_labels(pairs, settings)
+    examples = Examples(pairs, settings)
+    validation = None
+    if has_split(settings, "validation"):
+        validation = Examples(find_pairs(settings, ["validation"]), settings)
+        validation.check()
+    workers = worker_count(settings, world)
+    if not settings.random_crop and fits_in_memory(examples, world, workers):
+        examples.hold(shared=workers > 0)
+    else:
+        examples.check()
+    return settings, start, examples, validation
+
+
+def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
+    """Raise UserError for label maps made to sample from: they lie beside images that they do not belong to."""
+    deformed = [pair.stem for pair in pairs if DEFORMED.fullmatch(pair.stem)]
+    if settings.dataset_mode == "camus" and deformed:
+        raise UserError(
+            f"{settings.datadir}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: "
+            "that is to sample from; train on <view>_sector, made by augment_camus_labels.py --add_augmentation False"
+        )
+
+
+def check_training_settings(settings: Settings) -> None:
+    """Raise UserError for a value that training cannot work with."""
+    settings.ema_rates()
+    positive = ("batch_size_train", "log_interval", "save_interval", "img_size", "num_classes", "diffusion_steps")
+    for name in positive:
+        if getattr(settings, name) < 1:
+            raise UserError(f"{name} {getattr(settings, name)} must be at least 1")
+    for name in ("lr_anneal_steps", "keep_checkpoints", "preview_steps", "num_workers", "lr", "weight_decay"):
+        if getattr(settings, name) < 0:
+            raise UserError(f"{name} {getattr(settings, name)} must not be negative")
+    if not 0 <= settings.drop_rate <= 1:
+        raise UserError(f"drop_rate {settings.drop_rate} must be from 0 to 1")
+    if settings.num_classes > 256:
+        raise UserError(f"num_classes {settings.num_classes}: label maps have 8 bits, so at most 256 classes")

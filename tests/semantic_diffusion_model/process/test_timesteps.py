@@ -1,0 +1,116 @@
+"""Respacing against the published spacings; the timestep samplers of training against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+
+from command import UserError
+from guided_diffusion.process.timesteps import (
+    LossSecondMomentSampler,
+    UniformSampler,
+    even_timesteps,
+    space_timesteps,
+)
+
+
+def test_published_spacings(reference):
+    golden = np.load(reference / "schedules.npz")
+    cases = [name.split("/")[1:] for name in golden if name.startswith("respace/")]
+    assert len(cases) == 6
+    for steps, spec in cases:
+        expected = golden[f"respace/{steps}/{spec}"].tolist()
+        assert space_timesteps(int(steps), spec) == expected, (steps, spec)
+
+
+def test_spacing_of_all_and_of_one():
+    assert space_timesteps(7, "") == list(range(7))
+    assert space_timesteps(1000, "1") == [999]
+    assert space_timesteps(10, "2,3") == [0, 4, 5, 7, 9]
+
+
+@pytest.mark.parametrize("spec", ["0", "-3", "x", "5,", "11", "6,1", "ddim", "ddim7", "ddim0"])
+def test_spacings_that_do_not_exist_are_refused(spec):
+    with pytest.raises(UserError, match="timestep_respacing"):
+        space_timesteps(10, spec)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 50, 999, 1000])
+def test_even_timesteps_have_both_ends_and_equal_gaps(n):
+    steps = even_timesteps(1000, n)
+    gaps = np.diff(steps)
+    assert (steps[0], steps[-1], len(steps)) == (0, 999, n)
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_even_timesteps_at_the_limits():
+    assert even_timesteps(1000, 1) == [999]
+    assert even_timesteps(5, 5) == [0, 1, 2, 3, 4]
+    for n in (0, 6):
+        with pytest.raises(UserError):
+            even_timesteps(5, n)
+
+
+def test_uniform_sampler_inverts_the_distribution():
+    sampler = UniformSampler(8)
+    t, weights = sampler.draw(torch.tensor([0.0, 0.124, 0.126, 0.5001, 0.99999994]))
+    assert t.tolist() == [0, 0, 1, 4, 7]
+    assert weights.tolist() == [1.0] * 5
+
+
+def in_order(history: int, num_timesteps: int, batches) -> list[list[float]]:
+    """The last `history` losses of each timestep, sample by sample: what the vectorised update must keep."""
+    kept: list[list[float]] = [[] for _ in range(num_timesteps)]
+    for t, losses in batches:
+        for step, loss in zip(t, losses, strict=True):
+            kept[step] = [*kept[step], loss][-history:]
+    return kept
+
+
+def test_second_moment_sampler_keeps_the_last_losses_of_each_timestep():
+    generator = np.random.default_rng(0)
+    batches = [(generator.integers(0, 4, 9).tolist(), generator.random(9).tolist()) for _ in range(20)]
+    batches.append(([2] * 9, list(range(9))))  # more of one timestep at once than the history holds
+    sampler = LossSecondMomentSampler(4, history=3, uniform_share=0.01)
+    for t, losses in batches:
+        sampler.update(torch.tensor(t), torch.tensor(losses))
+    expected = in_order(3, 4, batches)
+    assert [sorted(row) for row in sampler.losses[:, :-1].tolist()] == [pytest.approx(sorted(row)) for row in expected]
+    root_mean_square = np.array([np.sqrt(np.mean(np.square(row))) for row in expected])
+    p = root_mean_square / root_mean_square.sum() * 0.99 + 0.01 / 4
+    assert sampler.probabilities().numpy() == pytest.approx(p)
+
+
+def test_second_moment_sampler_is_uniform_until_it_knows_every_timestep():
+    sampler = LossSecondMomentSampler(3, history=2)
+    sampler.update(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([9.0, 9, 1, 1, 1]))
+    assert sampler.probabilities().tolist() == pytest.approx([1 / 3] * 3)
+    sampler.update(torch.tensor([2]), torch.tensor([1.0]))
+    assert sampler.probabilities()[0] > 0.8
+
+
+def test_second_moment_sampler_ignores_batches_that_are_not_finite():
+    sampler = LossSecondMomentSampler(2, history=1)
+    sampler.update(torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
+    before = sampler.probabilities()
+    sampler.update(torch.tensor([0, 1]), torch.tensor([5.0, torch.nan]))
+    assert torch.equal(sampler.probabilities(), before)
+
+
+def test_weights_make_the_estimate_unbiased():
+    sampler = LossSecondMomentSampler(4, history=1)
+    sampler.update(torch.arange(4), torch.tensor([1.0, 2.0, 4.0, 8.0]))
+    value = torch.tensor([3.0, -1.0, 2.0, 10.0])  # any function of t: its mean over t is 3.5
+    uniform = (torch.arange(100_000) + 0.5) / 100_000
+    t, weights = sampler.draw(uniform)
+    assert float((weights * value[t]).double().mean()) == pytest.approx(3.5, rel=1e-3)
+    assert (torch.bincount(t) / 100_000).tolist() == pytest.approx(sampler.probabilities().tolist(), abs=1e-4)
+
+
+def test_state_of_the_sampler_survives():
+    one, other = LossSecondMomentSampler(3, history=2), LossSecondMomentSampler(3, history=2)
+    one.update(torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1.0, 2, 3, 4, 5, 6]))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.probabilities(), other.probabilities())
+    other.update(torch.tensor([0]), torch.tensor([50.0]))
+    assert not torch.equal(one.probabilities(), other.probabilities())

@@ -1,0 +1,195 @@
+"""What is read from a checkpoint, what is refused, and which settings come out."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+
+import pytest
+import torch
+
+from command import UserError
+from config import MODEL_SETTINGS, Settings
+from guided_diffusion.network.from_settings import build_network
+from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
+from guided_diffusion.runs.checkpoints import (
+    ema_name,
+    merge_settings,
+    model_name,
+    plain_state_dict,
+    read_checkpoint,
+    write_settings,
+    write_torch,
+)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/this-must-not-appear",)
+
+
+@pytest.fixture(scope="module")
+def network(tiny):
+    return build_network(tiny())
+
+
+@pytest.fixture
+def written(tmp_path, tiny, network):
+    write_torch(str(tmp_path), model_name(10), plain_state_dict(network.state_dict(), tiny()))
+    return tmp_path / "model000010.pt"
+
+
+def test_a_checkpoint_is_a_plain_float32_state_dict_that_carries_its_settings(written, tiny, network):
+    loaded = torch.load(written, weights_only=True)
+    fresh = build_network(tiny())
+    fresh.load_state_dict(loaded, strict=True)
+    assert all(value.dtype == torch.float32 and value.is_contiguous() for value in loaded.values())
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), network.parameters(), strict=True))
+    checkpoint = read_checkpoint(str(written))
+    assert (checkpoint.source, checkpoint.kind, checkpoint.step) == ("file", "model", 10)
+    assert checkpoint.sha256 == hashlib.sha256(written.read_bytes()).hexdigest()
+    merged = merge_settings(Settings(), set(), checkpoint)
+    assert {name: getattr(merged, name) for name in MODEL_SETTINGS} == {
+        name: getattr(tiny(), name) for name in MODEL_SETTINGS
+    }
+
+
+def test_the_same_content_is_the_same_file(tmp_path, tiny, network):
+    for name in ("a.pt", "b.pt"):
+        write_torch(str(tmp_path), name, plain_state_dict(network.state_dict(), tiny()))
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a.pt", "b.pt"]
+
+
+def test_a_flag_that_disagrees_is_an_error_and_one_that_agrees_is_not(written, tiny):
+    checkpoint = read_checkpoint(str(written))
+    assert merge_settings(tiny(channel_mult="1, 2.0"), {"channel_mult"}, checkpoint).channel_mult == "1,2"
+    with pytest.raises(UserError, match=r"--num_channels 64.*has 32"):
+        merge_settings(tiny(num_channels=64), {"num_channels"}, checkpoint)
+    assert merge_settings(tiny(num_channels=64), set(), checkpoint).num_channels == 32
+    assert merge_settings(tiny(s=3.0), {"s"}, checkpoint).s == 3.0
+
+
+def test_shapes_of_the_published_checkpoint(reference):
+    shapes = json.loads((reference / "published_256_state_dict_shapes.json").read_text())
+    state_dict = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    known = settings_from_shapes(state_dict, 256)
+    default = Settings()
+    assert known.pop("channel_mult") == ",".join(map(str, default.multipliers()))
+    assert known == {name: getattr(default, name) for name in known}
+
+
+@pytest.mark.parametrize("name", ["unet_a", "unet_b"])
+def test_shapes_of_the_small_networks(reference, name):
+    config = json.loads((reference / name / "unet_config.json").read_text())
+    known = settings_from_shapes(torch.load(reference / name / "unet_state_dict_fp16.pt", weights_only=True), 32)
+    sizes = ",".join(str(32 // factor) for factor in config["attention_resolutions"])
+    assert known["attention_resolutions"] == sizes
+    assert known["num_channels"] == config["model_channels"]
+    assert known["channel_mult"] == ",".join(map(str, config["channel_mult"]))
+    for same in ("num_res_blocks", "num_classes", "resblock_updown", "use_scale_shift_norm"):
+        assert known[same] == config[same], same
+
+
+VARIANTS = [
+    {"learn_sigma": False},
+    {"class_cond": False},
+    {"no_instance": False},
+    {"channel_mult": "1", "attention_resolutions": "16"},
+    {"channel_mult": "1,1,2", "num_res_blocks": 3, "attention_resolutions": "16,4"},
+    {"num_channels": 64, "channel_mult": "0.5,1", "attention_resolutions": "1"},
+    {"resblock_updown": False, "use_scale_shift_norm": False},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_shapes_tell_what_was_built(tiny, changes):
+    settings = tiny(**changes)
+    with torch.device("meta"):
+        state_dict = build_network(settings).state_dict()
+    known = settings_from_shapes(state_dict, 16, settings.no_instance)
+    expected = {name: getattr(settings, name) for name in known}
+    if "channel_mult" in changes and changes["channel_mult"] == "1":
+        expected.pop("resblock_updown", None)
+    assert {name: known[name] for name in expected} == expected
+
+
+def test_a_published_folder_has_a_json_beside_it(tmp_path, tiny, network):
+    torch.save(dict(network.state_dict()), tmp_path / "ema_0.9999_050000.pt")
+    write_settings(str(tmp_path), tiny(noise_schedule="linear", num_channels=999))
+    checkpoint = read_checkpoint(str(tmp_path))
+    assert (checkpoint.source, checkpoint.kind, checkpoint.step) == ("json", "ema", 50000)
+    merged = merge_settings(Settings(), set(), checkpoint)
+    assert merged.noise_schedule == "linear"
+    assert merged.num_head_channels == 32
+    assert merged.num_channels == 32  # the tensors are right where the JSON is wrong
+
+
+def test_without_settings_the_shapes_and_flags_tell(tmp_path, tiny, network):
+    torch.save(dict(network.state_dict()), tmp_path / "some.pt")
+    checkpoint = read_checkpoint(str(tmp_path / "some.pt"))
+    assert checkpoint.source == "shapes"
+    merged = merge_settings(tiny(num_channels=256, channel_mult=None), {"img_size", "num_head_channels"}, checkpoint)
+    assert (merged.num_channels, merged.channel_mult, merged.attention_resolutions) == (32, "1,2", "8")
+    with pytest.raises(UserError, match="--num_res_blocks 2"):
+        merge_settings(tiny(num_res_blocks=2), {"img_size", "num_res_blocks"}, checkpoint)
+
+
+def test_a_folder_gives_its_newest_averaged_weights(tmp_path, tiny, network):
+    plain = plain_state_dict(network.state_dict(), tiny())
+    for name in (model_name(30), ema_name(0.99, 20), ema_name(0.9999, 20), ema_name(0.9999, 3)):
+        write_torch(str(tmp_path), name, plain)
+    checkpoint = read_checkpoint(str(tmp_path))
+    assert os.path.basename(checkpoint.path) == "ema_0.9999_000020.pt"
+    assert "ema_0.9999_000020.pt: the newest averaged weights" in checkpoint.note
+    for name in os.listdir(tmp_path):
+        if name.startswith("ema"):
+            (tmp_path / name).unlink()
+    assert read_checkpoint(str(tmp_path)).kind == "model"
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_truncated_files(tmp_path, network, share, zipped):
+    torch.save(network.state_dict(), tmp_path / "whole.pt", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "whole.pt").read_bytes()
+    read_checkpoint(str(tmp_path / "whole.pt"))
+    (tmp_path / "cut.pt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match="truncated"):
+        read_checkpoint(str(tmp_path / "cut.pt"))
+
+
+def test_files_that_are_something_else(tmp_path, network):
+    optimizer = torch.optim.AdamW(network.parameters())
+    torch.save(optimizer.state_dict(), tmp_path / "opt000010.pt")
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
+    torch.save(torch.ones(2), tmp_path / "tensor.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    for name, words in {
+        "opt000010.pt": "state of an optimizer",
+        "other.pt": "no weights",
+        "tensor.pt": "no weights",
+        "text.pt": "no checkpoint",
+        "absent.pt": "does not exist",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            read_checkpoint(str(tmp_path / name))
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        read_checkpoint(str(tmp_path))
+
+
+def test_a_pickle_that_would_run_code_is_not_opened(tmp_path):
+    torch.save({"input_blocks.0.0.weight": RunsCode()}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(RunsCode(), protocol=2))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(UserError, match="could run code"):
+            read_checkpoint(str(tmp_path / name))
+    assert not os.path.exists("/tmp/this-must-not-appear")
+
+
+def test_settings_that_no_network_can_have_are_found_when_merging(written, tiny):
+    checkpoint = read_checkpoint(str(written))
+    impossible = dataclasses.replace(checkpoint, settings=checkpoint.settings | {"num_head_channels": 48})
+    with pytest.raises(UserError, match="num_head_channels 48"):
+        merge_settings(tiny(), set(), impossible)

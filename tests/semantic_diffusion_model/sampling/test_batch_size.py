@@ -1,0 +1,54 @@
+"""Batches as large as the memory takes: found by trying, and halved where one does not fit."""
+
+import pytest
+import torch
+
+from command import UserError
+from guided_diffusion.sampling.batch_size import MOST_ON_A_GPU, ON_A_CPU, BatchSize
+
+GPU = torch.device("cuda")
+
+
+def work_through(size: BatchSize, count: int, fits: int) -> list[int]:
+    """The sizes of the batches that `count` items end up in, on a device with memory for `fits` of them."""
+
+    def attempt(batch: range) -> int:
+        if len(batch) > fits:
+            raise torch.cuda.OutOfMemoryError("not enough")
+        return len(batch)
+
+    done, start = [], 0
+    while start < count:
+        made = size.attempt(attempt, range(start, min(start + size.value, count)))
+        if made is not None:
+            done.append(made)
+            start += made
+    return done
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "fits", "expected"),
+    [
+        (0, 200, 1000, [1, 2, 4, 8, 16, 32, 64, 64, 9]),
+        (0, 60, 20, [1, 2, 4, 8, 16, 16, 13]),  # 32 did not fit, and is not tried again
+        (0, 5, 1, [1, 1, 1, 1, 1]),
+        (12, 30, 1000, [12, 12, 6]),
+        (12, 30, 5, [3] * 10),  # asked for too much: 12, 6, then 3
+        (0, 3, 1000, [1, 2]),
+    ],
+)
+def test_sizes_on_a_gpu(asked, count, fits, expected):
+    done = work_through(BatchSize(asked, GPU), count, fits)
+    assert done == expected
+    assert sum(done) == count and max(done) <= max(asked, MOST_ON_A_GPU)
+
+
+def test_a_single_image_that_does_not_fit_is_told():
+    with pytest.raises(UserError, match="memory for one image"):
+        work_through(BatchSize(0, GPU), 3, fits=0)
+
+
+def test_a_cpu_takes_a_modest_batch_or_the_one_asked_for():
+    assert BatchSize(0, torch.device("cpu")).value == ON_A_CPU <= 16
+    assert work_through(BatchSize(0, torch.device("cpu")), 20, 1000) == [8, 8, 4]
+    assert BatchSize(7, torch.device("cpu")).value == 7

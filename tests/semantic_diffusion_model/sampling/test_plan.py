@@ -1,0 +1,139 @@
+"""Which images a job makes, in which order and under which names; and by which sampler and timesteps."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import UserError
+from guided_diffusion.runs.world import World
+from guided_diffusion.sampling.plan import check_labels, choose_schedule, plan_items
+
+TRAINING = [f"p{i}" for i in range(1, 11)]
+VALIDATION = [f"v{i}" for i in range(1, 6)]
+
+
+def stems(settings) -> list[str]:
+    return [item.stem for item in plan_items(settings)]
+
+
+@pytest.mark.parametrize("changes", [{"num_samples": 0}, {"all": True, "num_samples": 7}])
+def test_one_for_each_label_map_training_first_in_natural_order(tiny, changes):
+    assert stems(tiny(**changes)) == TRAINING + VALIDATION
+    assert stems(tiny(inference_on_train=False, **changes)) == VALIDATION
+
+
+def test_exactly_as_many_as_asked_and_further_rounds_have_a_suffix(tiny):
+    assert stems(tiny(num_samples=7)) == TRAINING[:7]
+    wanted = stems(tiny(num_samples=32, inference_on_train=False))
+    assert wanted == [f"{v}_r{r}" if r else v for r in range(7) for v in VALIDATION][:32]
+    items = plan_items(tiny(num_samples=32))
+    assert [item.index for item in items] == list(range(32)) and len({item.stem for item in items}) == 32
+    assert items[31].stem == "p2_r2" and items[31].round == 2 and items[31].pair.stem == "p2"
+
+
+def test_the_suffix_is_one_that_the_preparation_parses(tiny):
+    import camus  # of data_preparation
+
+    name = camus.parse_stem(f"patient0001_2CH_ED_training_3_{stems(tiny(num_samples=16))[15].split('_')[1]}")
+    assert (name.repeat, name.round) == (3, 1)
+
+
+def test_a_shuffled_order_is_that_of_the_seed_and_complete(tiny):
+    shuffled = stems(tiny(num_samples=0, deterministic_test=False))
+    assert sorted(shuffled) == sorted(TRAINING + VALIDATION) and shuffled != TRAINING + VALIDATION
+    assert shuffled == stems(tiny(num_samples=0, deterministic_test=False))
+    assert shuffled != stems(tiny(num_samples=0, deterministic_test=False, seed=1))
+
+
+def test_image_and_label_are_paired_by_name_and_labels_alone_are_enough(tiny, tmp_path):
+    for kind, names in {"images": ("b", "c"), "sector_annotations": ("a", "b")}.items():
+        (tmp_path / kind / "training").mkdir(parents=True)
+        for name in names:
+            Image.new("L", (16, 16)).save(tmp_path / kind / "training" / f"{name}.png")
+    a, b = plan_items(tiny(datadir=str(tmp_path), num_samples=0))
+    assert a.stem == "a" and a.pair.image is None
+    assert b.stem == "b" and b.pair.image.endswith("images/training/b.png")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_samples": -1}, "num_samples -1"),
+        ({"batch_size_test": -2}, "batch_size_test -2"),
+        ({"datadir": ""}, "--datadir is needed"),
+        ({"datadir": "/nowhere"}, "/nowhere is not a folder"),
+    ],
+)
+def test_jobs_that_cannot_be(tiny, changes, words):
+    with pytest.raises(UserError, match=words):
+        plan_items(tiny(**changes))
+
+
+def test_a_folder_without_label_maps_is_told(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"sector_annotations/training: no such folder, or no pictures in it"):
+        plan_items(tiny(datadir=str(tmp_path)))
+
+
+def test_all_label_maps_are_checked_before_the_first_is_used(tiny, pictures, tmp_path, capsys):
+    folder = tmp_path / "sector_annotations" / "training"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((16, 16), 7, np.uint8)).save(folder / "seven.png")
+    Image.fromarray(np.full((40, 24), 3, np.uint8)).save(folder / "large.png")
+    Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).save(folder / "colour.png")
+    (folder / "broken.png").write_bytes((folder / "large.png").read_bytes()[:60])
+    settings = tiny(datadir=str(tmp_path), num_samples=0)
+    with pytest.raises(UserError) as told:
+        check_labels(plan_items(settings), settings, World())
+    text = str(told.value)
+    assert "seven.png has the value 7; classes are 0 to 4" in text
+    assert "colour.png is a colour image" in text and "broken.png cannot be read" in text and "large.png" not in text
+    for name in ("seven", "colour", "broken"):
+        (folder / f"{name}.png").unlink()
+    hashes = check_labels(plan_items(settings), settings, World())
+    assert list(hashes) == ["large"]
+    assert capsys.readouterr().out.count("1 label maps are brought to 16 x 16 pixels (nearest neighbour)") == 1
+
+
+# --- Samplers and timesteps -------------------------------------------------------------------------------------------
+
+
+def choice(tiny, **changes) -> tuple:
+    schedule = choose_schedule(tiny(**changes))
+    return schedule.sampler, len(schedule.timesteps), schedule.timesteps[0], schedule.timesteps[-1], schedule.spacing
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("ddpm", 1000, 0, 999, "published")),
+        ({"num_steps": 20}, ("dpmpp_2m", 20, 0, 999, "even")),
+        ({"num_steps": 100}, ("ddpm", 100, 0, 999, "even")),
+        ({"num_steps": 250, "sampler": "ddim"}, ("ddim", 250, 0, 999, "even")),
+        ({"use_ddim": True, "timestep_respacing": "ddim50"}, ("ddim", 50, 0, 980, "published ddim50")),
+        ({"use_ddim": True, "num_steps": 50}, ("ddim", 50, 0, 999, "even")),
+        ({"timestep_respacing": "10,10,20"}, ("ddpm", 40, 0, 999, "published 10,10,20")),
+        ({"timestep_respacing": "1"}, ("ddpm", 1, 999, 999, "published 1")),
+        ({"num_steps": 1}, ("dpmpp_2m", 1, 999, 999, "even")),
+    ],
+    ids=str,
+)
+def test_which_sampler_visits_which_timesteps(tiny, changes, expected):
+    assert choice(tiny, **changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_steps": 20, "timestep_respacing": "20"}, "both choose the timesteps"),
+        ({"num_steps": -1}, "num_steps -1"),
+        ({"num_steps": 1001}, "1001 sampling steps: must be from 1 to the 1000"),
+        ({"use_ddim": True, "sampler": "dpmpp_2m"}, "use_ddim and --sampler dpmpp_2m disagree"),
+        ({"eta": 0.5, "num_steps": 20}, "eta belongs to the sampler ddim"),
+        ({"timestep_respacing": "ddim999"}, "no whole-number stride"),
+        ({"timestep_respacing": "ten"}, "must be a count"),
+    ],
+    ids=str,
+)
+def test_choices_that_contradict_each_other(tiny, changes, words):
+    with pytest.raises(UserError, match=words):
+        choose_schedule(tiny(**changes))
