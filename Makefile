@@ -54,4 +54,7 @@ demo: setup  ## the whole chain at a small size on phantoms, or on your own data
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
 	env -u OMP_WAIT_POLICY PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")
 
-.PHONY: help setup lock lint format test test-all demo bench
+docs: setup  ## write docs/cli.md anew
+	$(BIN)/python docs/make_cli.py
+
+.PHONY: docs help setup lock lint format test test-all demo bench

@@ -48,8 +48,6 @@ YesNoAuto = Annotated[
 class DataSettings:
     datadir: str = ""
     """Folder with images/ and sector_annotations/, each with training/ and validation/ (local, gs:// or az://)."""
-    savedir: str = "./output"
-    """Folder that training writes checkpoints, logs and previews into."""
     dataset_mode: Literal["camus", "cityscapes", "ade20k", "celeba", "coco", "folder"] = "camus"
     """Layout of datadir; `folder` takes any images/ beside labels/, with or without split folders."""
     img_size: int = 256
@@ -58,16 +56,6 @@ class DataSettings:
     """Classes of the label maps: values 0 .. num_classes - 1."""
     no_instance: YesNo = True
     """False adds the edges between instances as one more channel of the condition."""
-    random_crop: YesNo = False
-    """Train on random squares of 0.8 to 1 times the image."""
-    random_flip: YesNo = False
-    """Train on images flipped left to right half of the time."""
-    num_workers: int = 10
-    """Loader processes per rank; capped at the cores there are for each rank. 0: load in the main process."""
-    is_train: YesNo = False
-    """Said by the published commands: True for image_train.py (implied there), False for image_sample.py."""
-    inference_on_train: YesNo = True
-    """Sample for the label maps of training, then validation; False: validation alone."""
 
 
 @dataclass
@@ -80,18 +68,10 @@ class DiffusionSettings:
     """The network also predicts the variance of a step; False: the fixed, larger variance beta."""
     timestep_respacing: str = ""
     """Published spacing of fewer steps: a count, counts per section (10,10,20), or ddimN. Empty: all T."""
-    use_kl: YesNo = False
-    """Train on the variational bound alone."""
     predict_xstart: YesNo = False
     """The network predicts the clean image instead of the noise."""
     rescale_timesteps: YesNo = False
     """Hand the network timesteps scaled to 0 .. 1000, whatever T."""
-    rescale_learned_sigmas: YesNo = False
-    """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
-    schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
-    """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
-    vb_weight: float = 1e-3
-    """Weight of the variational bound beside the mean squared error (published code 0.001; SDM and ADM papers 1)."""
 
 
 @dataclass
@@ -125,6 +105,30 @@ class NetworkSettings:
 
 
 @dataclass
+class LossSettings:
+    use_kl: YesNo = False
+    """Train on the variational bound alone."""
+    vb_weight: float = 1e-3
+    """Weight of the variational bound beside the mean squared error (published code 0.001; SDM and ADM papers 1)."""
+    schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
+    """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
+    rescale_learned_sigmas: YesNo = False
+    """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
+
+
+@dataclass
+class TrainingDataSettings:
+    savedir: str = "./output"
+    """Folder that training writes checkpoints, logs and previews into."""
+    random_crop: YesNo = False
+    """Train on random squares of 0.8 to 1 times the image."""
+    random_flip: YesNo = False
+    """Train on images flipped left to right half of the time."""
+    num_workers: int = 10
+    """Loader processes per rank; capped at the cores there are for each rank. 0: load in the main process."""
+
+
+@dataclass
 class TrainingSettings:
     lr: float = 1e-4
     """Learning rate at the start; it falls linearly to 0 over lr_anneal_steps."""
@@ -142,10 +146,6 @@ class TrainingSettings:
     """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too."""
     drop_rate: float = 0.0
     """Share of the samples that are trained without their label, which guidance (--s) needs; 0.2 is usual."""
-    use_fp16: YesNo = True
-    """Half precision where the device has it; weights and averages stay float32."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16, else fp16, on GPUs that have them if use_fp16; fp32 on CPUs."""
     fp16_scale_growth: float = 1e-3
     """Growth per step of the fp16 loss scale, in powers of two."""
     max_grad_norm: float = 0.0
@@ -156,8 +156,6 @@ class TrainingSettings:
     """Steps between checkpoints, validations and previews; counted from step 0 of the run, not of the process."""
     keep_checkpoints: int = 0
     """Keep the newest K checkpoints; 0: all."""
-    resume_checkpoint: str = ""
-    """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
     distributed_data_parallel: YesNo = True
     """Average gradients by DistributedDataParallel; False: by one plain all-reduce after the backward pass."""
     deterministic_train: YesNo = False
@@ -178,6 +176,8 @@ class SamplingSettings:
     """Sampling steps, evenly spaced and including the last timestep; 0: as timestep_respacing says."""
     eta: float = 0.0
     """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
+    inference_on_train: YesNo = True
+    """Sample for the label maps of training, then validation; False: validation alone."""
     deterministic_test: YesNo = True
     """Take the label maps in order; False: in an order shuffled by the seed."""
     batch_size_test: int = 0
@@ -196,16 +196,33 @@ class SamplingSettings:
 
 @dataclass
 class RunSettings:
+    resume_checkpoint: str = ""
+    """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
     seed: int = 0
     """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU per rank where there are GPUs, else the CPU."""
+    use_fp16: YesNo = True
+    """Half precision where the device has it; weights and averages stay float32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16, else fp16, on GPUs that have them if use_fp16; fp32 on CPUs."""
     modulation: Literal["auto", "table", "dense"] = "auto"
     """How SPADE computes scale and shift: once per distinct label neighbourhood, or at each pixel. Same values."""
+    is_train: YesNo = False
+    """Said by the published commands: True for image_train.py (implied there), False for image_sample.py."""
 
 
 @dataclass
-class Settings(RunSettings, SamplingSettings, TrainingSettings, NetworkSettings, DiffusionSettings, DataSettings):
+class Settings(
+    RunSettings,
+    SamplingSettings,
+    TrainingSettings,
+    TrainingDataSettings,
+    LossSettings,
+    NetworkSettings,
+    DiffusionSettings,
+    DataSettings,
+):
     """All settings. Methods give those that need reading in the form the code works with."""
 
     def multipliers(self) -> tuple[float, ...]:

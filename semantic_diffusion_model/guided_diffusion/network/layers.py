@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from guided_diffusion.network.modulation import NORM_EPS, NORM_GROUPS, modulate
+from guided_diffusion.network.modulation import modulate
+from guided_diffusion.network.modulation_plain import NORM_EPS, NORM_GROUPS
 
 
 class GroupNorm32(nn.GroupNorm):

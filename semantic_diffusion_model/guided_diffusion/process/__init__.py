@@ -1,1 +1,8 @@
-"""Room: process."""
+"""The diffusion process: noise schedules, losses, posteriors, timesteps. Functions of arrays; imports no other room.
+
+Read in this order:
+
+    diffusion         the process itself: q(x_t | x_0), what a network's output means, the loss (the papers' equations)
+    timesteps         which timesteps are trained, and which are visited when fewer steps than all are taken
+    random_streams    everything that is drawn, addressed by (seed, what it is for) instead of consumed in some order
+"""

@@ -74,7 +74,7 @@ class World:
         """This rank's part of `items`, cut by stride: the parts differ by one item at most."""
         return items[self.rank :: self.size]
 
-    def together(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def fail_together(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `check` on every rank and return its value; if it fails on any rank, raise AgreedError on all.
 
         For what may fail on some nodes only, such as a path that is not mounted there.

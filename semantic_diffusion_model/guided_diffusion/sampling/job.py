@@ -18,6 +18,7 @@ from guided_diffusion.data import pictures
 from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_picture
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
+from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
@@ -27,7 +28,6 @@ from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
 from guided_diffusion.sampling.results import Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
-from guided_diffusion.training.optimisation import autocast, choose_precision, round_weights
 
 PREVIEW_IMAGES = 16
 BATCHES_BEING_WRITTEN = 2
@@ -35,16 +35,16 @@ BATCHES_BEING_WRITTEN = 2
 
 def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     """Make the images that the settings ask for, and a contact sheet. Raises UserError (the same on all ranks)."""
-    checkpoint = world.together(_read_checkpoint, settings)
-    settings = world.together(merge_settings, settings, given, checkpoint)
-    schedule = world.together(choose_schedule, settings)
-    precision = world.together(choose_precision, settings, world.device)
-    items = world.together(plan_items, settings)
+    checkpoint = world.fail_together(_read_checkpoint, settings)
+    settings = world.fail_together(merge_settings, settings, given, checkpoint)
+    schedule = world.fail_together(choose_schedule, settings)
+    precision = world.fail_together(choose_precision, settings, world.device)
+    items = world.fail_together(plan_items, settings)
     hashes = check_labels(items, settings, world)
     make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
     results = Results(settings.results_dir, world.rank)
-    missing = set(world.broadcast_object(world.together(_settle_on_main, results, rows, settings, world)))
+    missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
     if world.is_main:
         _announce(settings, checkpoint, schedule, precision, items, to_make, world)

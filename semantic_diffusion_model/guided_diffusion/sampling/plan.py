@@ -108,7 +108,7 @@ def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dic
             problems.append(text if pair.label in text else f"{pair.label} {text}")
     gathered = world.gather_objects((problems, hashes, resized))
     message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
-    world.together(raise_problems, message, [problem for part in gathered for problem in part[0]])
+    world.fail_together(raise_problems, message, [problem for part in gathered for problem in part[0]])
     total = sum(part[2] for part in gathered)
     if total and world.is_main:
         print(f"{total} label maps are brought to {settings.img_size} x {settings.img_size} pixels (nearest neighbour)")

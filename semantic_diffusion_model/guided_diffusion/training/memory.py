@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from guided_diffusion.data.loading import Examples, Microbatch
+from guided_diffusion.network.precision import autocast
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.runs.world import World
-from guided_diffusion.training.optimisation import autocast
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h

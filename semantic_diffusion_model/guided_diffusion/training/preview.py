@@ -8,6 +8,7 @@ from torch import nn
 from config import Settings
 from guided_diffusion.data import pictures
 from guided_diffusion.data.loading import Examples
+from guided_diffusion.network.precision import autocast
 from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.process.timesteps import even_timesteps
@@ -15,7 +16,6 @@ from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.samplers import sample
-from guided_diffusion.training.optimisation import autocast
 from guided_diffusion.training.validation import chosen
 
 COLUMNS = 8

@@ -1,4 +1,4 @@
-"""What a training tells its reader beside the metrics: speed, memory, where things are and what to do next."""
+"""What a training tells its reader: its progress, speed and memory, where things are and what to do next."""
 
 import os
 import resource
@@ -11,9 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from config import Settings
 from guided_diffusion.data.loading import BatchSource, Examples, Microbatch, worker_count
+from guided_diffusion.network.precision import autocast
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
-from guided_diffusion.training.optimisation import autocast
+from guided_diffusion.training.optimisation import learning_rate
+from guided_diffusion.training.run import TrainingRun
 
 BACKWARD_COST = 2  # of a backward pass, in forward passes
 
@@ -63,18 +65,33 @@ def ending(settings: Settings, world: World, step: int | None, averages: str) ->
     )
 
 
+def progress_row(run: TrainingRun) -> dict[str, float]:
+    """The columns of progress.csv that do not depend on the machine. Waits for the device and all ranks."""
+    return {
+        "step": run.step,
+        "samples": run.samples,
+        "lr": learning_rate(run.step - 1, run.settings),
+        "lr_anneal_steps": run.settings.lr_anneal_steps,
+        **run.statistics.read(run.world),
+        "param_norm": float(run.optimiser.parameter_norm()),
+        "lg_loss_scale": float(run.optimiser.lg_loss_scale),
+        "skipped_steps": int(run.optimiser.skipped),
+    }
+
+
 class Clock:
     """Times the steps between two rows of the log: not what is saved, validated and drawn in between."""
 
-    def __init__(self, samples: int):
+    def __init__(self, samples: int, flops_per_sample: float):
         self.samples = samples
+        self.flops_per_sample = flops_per_sample
         self.started = time.perf_counter()
         self.waited = 0.0
 
     def restart(self, samples: int, source: BatchSource) -> None:
         self.samples, self.started, self.waited = samples, time.perf_counter(), source.seconds_waited
 
-    def read(self, samples: int, source: BatchSource, world: World, flops_per_sample: float) -> dict[str, float]:
+    def read(self, samples: int, source: BatchSource, world: World) -> dict[str, float]:
         """Columns about the machine, since the last call (call when the device has caught up)."""
         seconds = time.perf_counter() - self.started
         waited = world.gather_objects(source.seconds_waited - self.waited)
@@ -85,7 +102,7 @@ class Clock:
             "data_wait_seconds": sum(waited) / len(waited),
             "data_wait_share": sum(waited) / len(waited) / seconds,
             "memory_gb": _memory(world.device) / 2**30,
-            "tflops": per_second * flops_per_sample / 1e12,
+            "tflops": per_second * self.flops_per_sample / 1e12,
         }
 
 

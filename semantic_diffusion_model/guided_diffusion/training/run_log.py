@@ -22,18 +22,18 @@ LOG_FILES = ("progress.csv", "log.txt")
 SHOWN = ("loss", "mse", "vb", "grad_norm", "lr", "samples_per_second", "data_wait_share", "val_loss")
 
 
-class MetricsLog:
+class RunLog:
     """Rows of numbers and lines of text about a run in `savedir`. Use as a context manager.
 
     A run that was interrupted goes on in the same files; rows after `step`, from where it goes on, are dropped. With a
     savedir on object storage, which cannot append, the files are kept in a local folder and uploaded by `publish`.
     """
 
-    def __init__(self, savedir: str, step: int, steps: int, metric_columns: Sequence[str]):
+    def __init__(self, savedir: str, step: int, steps: int, statistics_columns: Sequence[str]):
         self.savedir = savedir
         self.mirror = Path(tempfile.mkdtemp()) if storage.is_remote(savedir) else None
         self.folder = self.mirror or Path(savedir)
-        self.columns = [*FIRST_COLUMNS, *metric_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
+        self.columns = [*FIRST_COLUMNS, *statistics_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
         self._fetch()
         self._drop_rows_after(step)
         self._bar = tqdm(
@@ -42,7 +42,7 @@ class MetricsLog:
         self._board = None
         self._first_step = step + 1
 
-    def __enter__(self) -> "MetricsLog":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +122,7 @@ class MetricsLog:
 
 
 class SilentLog:
-    """What ranks other than 0 have in place of a MetricsLog."""
+    """What ranks other than 0 have in place of a RunLog."""
 
     def __enter__(self) -> "SilentLog":
         return self

@@ -16,7 +16,9 @@ from guided_diffusion.training.memory import fits_in_memory, keep_freed_memory
 DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
 
 
-def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings, Any, Examples, Examples | None]:
+def check_and_read(
+    settings: Settings, given: set[str], world: World
+) -> tuple[Settings, Any, Examples, Examples | None]:
     """Everything that can be wrong with settings, data and paths is found here, before the first step."""
     check_training_settings(settings)
     if world.device.type == "cpu":

@@ -10,7 +10,7 @@ from guided_diffusion.runs.world import World
 QUARTILES = 4
 
 
-class StepMetrics:
+class StepStatistics:
     """Means, since the last row, of the loss terms (in all and by quartile of t) and of the gradient norm.
 
     Everything is one float64 vector on the device, so that all ranks are summed with one all-reduce. Values that are
@@ -23,6 +23,14 @@ class StepMetrics:
         # Rows: the terms, then the gradient norm; per row the sums and the counts of the quartiles.
         self.sums = torch.zeros(len(self.terms) + 1, 2, QUARTILES, dtype=torch.float64, device=device)
         self.quartiles = torch.arange(QUARTILES, device=device)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that `read` may give, in the published order."""
+        names = ["grad_norm"]
+        for term in self.terms:
+            names += [term, *(f"{term}_q{quartile}" for quartile in range(QUARTILES))]
+        return names
 
     @torch.no_grad()
     def add_losses(self, losses: dict[str, torch.Tensor], t: torch.Tensor) -> None:
@@ -65,11 +73,3 @@ class StepMetrics:
         """Go on from saved sums: rank 0 carries what all ranks had."""
         if world.is_main:
             self.sums.copy_(state)
-
-
-def columns(terms: Sequence[str]) -> list[str]:
-    """The columns that `read` may give, in the published order."""
-    names = ["grad_norm"]
-    for term in terms:
-        names += [term, *(f"{term}_q{quartile}" for quartile in range(QUARTILES))]
-    return names

@@ -5,10 +5,10 @@ from torch import nn
 
 from config import Settings
 from guided_diffusion.data.loading import Examples, Microbatch
+from guided_diffusion.network.precision import predictor
 from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs.world import World
-from guided_diffusion.training.optimisation import autocast
 
 MOST_IMAGES = 256
 
@@ -64,9 +64,4 @@ def _losses(
     x_start = microbatch.x_start()
     generators = [stream(x_start.device, settings.seed, "validation", position) for position in positions]
     noise = normal(generators, x_start.shape[1:])
-
-    def predict(x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        with autocast(precision, x_t.device):
-            return network(x_t, timesteps, microbatch.condition).float()
-
-    return diffusion.training_losses(predict, x_start, t, noise)
+    return diffusion.training_losses(predictor(network, microbatch.condition, precision), x_start, t, noise)

@@ -12,8 +12,8 @@ from config import Settings
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.network.layers import GroupNorm32
+from guided_diffusion.network.precision import autocast, round_weights
 from guided_diffusion.network.unet import AttentionBlock, UNetModel, timestep_embedding
-from guided_diffusion.training.optimisation import autocast, round_weights
 
 
 def one_hot(labels, classes=5):

@@ -10,9 +10,9 @@ import time
 import pytest
 import torch
 
-from guided_diffusion.runs import distributed
+from guided_diffusion.runs import distributed, launch
+from guided_diffusion.training.loop import train
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
-from guided_diffusion.training.training import train
 
 STEPS = 5
 
@@ -31,7 +31,7 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
 
 def test_flags_that_were_given():
     args = ["--img_size", "64", "--lr=1e-3", "--random-flip", "True", "--s", "-1.5"]
-    assert distributed.given_flags(args) == {"img_size", "lr", "random_flip", "s"}
+    assert launch.given_flags(args) == {"img_size", "lr", "random_flip", "s"}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_launchers_are_recognised(monkeypatch, environment, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert distributed.environment_rank() == expected
+    assert environment.environment_rank() == expected
 
 
 def test_a_world_of_one_does_its_work_alone():
@@ -62,7 +62,7 @@ def test_a_world_of_one_does_its_work_alone():
     assert (world.rank, world.size, world.device.type) == (0, 1, "cpu")
     assert world.gather_objects("a") == ["a"] and world.broadcast_object(3) == 3
     assert world.share([1, 2, 3]) == [1, 2, 3]
-    assert world.together(int, "7") == 7
+    assert world.fail_together(int, "7") == 7
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
@@ -82,7 +82,7 @@ import sys, time
 from dataclasses import dataclass
 import torch
 from command import UserError
-from guided_diffusion.runs import distributed
+from guided_diffusion.runs import distributed, launch
 
 @dataclass
 class Settings:
@@ -106,10 +106,10 @@ def main(settings, given):
     assert float(world.all_reduce(torch.tensor([1.0 + world.rank]))) == 3
     assert parts.tolist() == [0, 1]
     assert list(world.share(range(5))) == [[0, 2, 4], [1, 3]][world.rank]
-    assert world.together(lambda: 5 + world.rank) == 5 + world.rank
-    world.together(fail_on_one, world)
+    assert world.fail_together(lambda: 5 + world.rank) == 5 + world.rank
+    world.fail_together(fail_on_one, world)
 
-sys.exit(distributed.run(main, Settings))
+sys.exit(launch.run(main, Settings))
 """
 
 

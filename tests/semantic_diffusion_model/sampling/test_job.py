@@ -16,7 +16,7 @@ from PIL import Image
 import image_sample
 from config import Settings
 from guided_diffusion.network.from_settings import build_network
-from guided_diffusion.runs import distributed
+from guided_diffusion.runs import distributed, launch
 from guided_diffusion.runs.checkpoints import ema_name, plain_state_dict, write_settings, write_torch
 from guided_diffusion.sampling import job as sampling
 from guided_diffusion.sampling.results import FOLDERS, Results
@@ -42,7 +42,7 @@ def command(checkpoint, pictures, as_flags, capsys, tmp_path):
         common = {"datadir": pictures, "resume_checkpoint": checkpoint, "results_dir": tmp_path / "results"}
         flags = common | {"num_samples": 0, "num_steps": 3, "device": "cpu"} | changes
         words = as_flags(**{name: value for name, value in flags.items() if value is not None})
-        code = distributed.run(image_sample.main, Settings, "", words)
+        code = launch.run(image_sample.main, Settings, args=words)
         said = capsys.readouterr()
         return code, said.out, said.err
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from command import UserError
 from config import Settings
+from guided_diffusion.network.precision import choose_precision
 from guided_diffusion.training.ema import Averages
-from guided_diffusion.training.optimisation import Optimiser, choose_precision, learning_rate
+from guided_diffusion.training.optimisation import Optimiser, learning_rate
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from command import UserError
 from guided_diffusion.runs.distributed import AgreedError
+from guided_diffusion.training.loop import train
 from guided_diffusion.training.resuming import newest_complete
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
-from guided_diffusion.training.training import train
 
 # Everything with a state of its own is on: two averages, timesteps by their losses, dropout, clipping, microbatches.
 RICH = {

@@ -1,0 +1,109 @@
+"""What a training run consists of, and how all of it is saved and loaded."""
+
+import torch
+
+from command import UserError
+from config import Settings
+from guided_diffusion.data.loading import Examples
+from guided_diffusion.network.from_settings import build_diffusion, build_network
+from guided_diffusion.network.precision import choose_precision
+from guided_diffusion.process.random_streams import seed_of
+from guided_diffusion.process.timesteps import TRAINING_SAMPLERS
+from guided_diffusion.runs import checkpoints, storage
+from guided_diffusion.runs.world import World
+from guided_diffusion.training import resuming
+from guided_diffusion.training.background_writer import BackgroundWriter, snapshot
+from guided_diffusion.training.ema import Averages
+from guided_diffusion.training.optimisation import Optimiser
+from guided_diffusion.training.step_statistics import StepStatistics
+
+
+class TrainingRun:
+    """Network, process, optimiser, averaged weights and statistics of one run, after `step` updates.
+
+    `samples` images were used so far, by all ranks. `microbatch_size` of them go through the network at once, which is
+    settled before the first step; `memory_choice` is (batch, microbatch size) where memory decided that. `saved_at` is
+    the step of the newest checkpoint in savedir.
+    """
+
+    def __init__(self, settings: Settings, world: World, examples: Examples, validation: Examples | None):
+        self.settings = settings
+        self.world = world
+        self.examples = examples
+        self.validation = validation
+        self.precision = choose_precision(settings, world.device)
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(seed_of(settings.seed, "weights"))
+        # Features lie channels last; a GPU's convolutions want that of the weights too, a CPU's are faster without.
+        layout = torch.channels_last if world.device.type == "cuda" else torch.contiguous_format
+        self.network = build_network(settings).to(world.device, memory_format=layout)
+        self.diffusion = build_diffusion(settings)
+        self.optimiser = Optimiser(self.network.parameters(), settings, self.precision, world.device)
+        self.averages = Averages(self.network, settings.ema_rates(), settings.ema_warmup)
+        steps = self.diffusion.num_timesteps
+        self.timesteps = TRAINING_SAMPLERS[settings.schedule_sampler](steps, world.device)
+        terms = ["loss"] if settings.use_kl else ["loss", "mse", *(["vb"] if settings.learn_sigma else [])]
+        self.statistics = StepStatistics(terms, steps, world.device)
+        self.step = self.samples = self.microbatch_size = 0
+        self.memory_choice: tuple[int, int] | None = None
+        self.saved_at: int | None = None
+        self.writer = BackgroundWriter()
+        self.description = resuming.describe_run(settings, self.precision, examples.pairs, world.size)
+
+    def load(self, start: tuple[str, int]) -> list[str]:
+        """Go on from the complete checkpoint `start` (folder, step); return warnings. Raises UserError."""
+        folder, step = start
+        state = resuming.read_state(folder, step)
+        warnings = resuming.check_same_run(state["run"], self.description, self.settings, storage.join(folder, "."))
+        self.network.load_state_dict(_read_weights(folder, checkpoints.model_name(step)))
+        for index, rate in enumerate(self.averages.rates):
+            self.averages.load(index, _read_weights(folder, checkpoints.ema_name(rate, step)))
+        self.averages.updates = state["ema_updates"]
+        self.optimiser.load_state_dict(state["optimizer"])
+        self.timesteps.load_state_dict(state["timesteps"])
+        self.statistics.load(state["metrics"], self.world)
+        self.step, self.samples, self.memory_choice = step, state["samples"], state.get("parts")
+        if folder == self.settings.savedir:
+            self.saved_at = step
+        return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
+
+    def load_weights(self) -> list[str]:
+        """Start at step 0, from the weights in --resume_checkpoint if there are any."""
+        if not self.settings.resume_checkpoint:
+            return []
+        checkpoint = checkpoints.read_checkpoint(self.settings.resume_checkpoint)
+        try:
+            self.network.load_state_dict(checkpoint.state_dict)
+        except RuntimeError as error:
+            raise UserError(
+                f"{checkpoint.path} does not fit the network: {str(error).splitlines()[1].strip()}"
+            ) from None
+        for index in range(len(self.averages.rates)):
+            self.averages.load(index, checkpoint.state_dict)
+        return [f"starting at step 0 from the weights in {checkpoint.path}", *filter(None, [checkpoint.note])]
+
+    def save(self) -> None:
+        """Have a checkpoint written, in the background; every rank must call this."""
+        statistics = self.statistics.state(self.world)
+        if self.world.is_main:
+            self.writer.wait()  # so that no more than one copy of the weights is held
+            weights = {checkpoints.model_name(self.step): self.network.state_dict()}
+            for index, rate in enumerate(self.averages.rates):
+                weights[checkpoints.ema_name(rate, self.step)] = self.averages.state_dict(index)
+            state = {
+                "samples": self.samples,
+                "parts": self.memory_choice,
+                "optimizer": self.optimiser.state_dict(),
+                "ema_updates": self.averages.updates,
+                "timesteps": self.timesteps.state_dict(),
+                "metrics": statistics,
+                "run": self.description,
+            }
+            keep, folder = self.settings.keep_checkpoints, self.settings.savedir
+            copies = snapshot(weights), snapshot(state)
+            self.writer.submit(resuming.write_checkpoint, folder, self.step, *copies, self.settings, keep)
+        self.saved_at = self.step
+
+
+def _read_weights(folder: str, name: str) -> dict[str, torch.Tensor]:
+    return checkpoints.read_torch(storage.join(folder, name))
