@@ -19,13 +19,13 @@ MOST_PROBLEMS_TOLD = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """A label map, its image and its instance map (paths; None where there is none), and the name they share."""
+    """Files of one name: a label map, its image and its instance map (None where there is none)."""
 
     stem: str
     split: str
-    image: str | None
-    label: str
-    instance: str | None = None
+    image_path: str | None
+    label_path: str
+    instance_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def find_pairs(settings: Settings, splits: Sequence[str], with_images: bool = Tr
     seen: dict[str, Pair] = {}
     for pair in pairs:
         if pair.stem in seen:
-            problems.append(f"{pair.label}: another file has this name: {seen[pair.stem].label}")
+            problems.append(f"{pair.label_path}: another file has this name: {seen[pair.stem].label_path}")
         seen[pair.stem] = pair
     raise_problems(f"datadir {settings.datadir} is not as dataset_mode {settings.dataset_mode} has it:", problems)
     return pairs
@@ -207,24 +207,24 @@ def target_size(width: int, height: int, settings: Settings) -> tuple[int, int]:
 
 def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """The image [3, H, W] uint8: halved by a box filter while twice too large, then resized bicubically (Pillow's)."""
-    assert pair.image is not None
-    return resize_image(read_picture(pair.image).convert("RGB"), settings, box)
+    assert pair.image_path is not None
+    return resize_image(read_picture(pair.image_path).convert("RGB"), settings, box)
 
 
 def load_label(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """The classes [H, W] uint8, resized to the nearest pixel. Raises UserError if the file is no label map."""
     try:
-        labels = remap(as_class_values(np.asarray(read_picture(pair.label))), settings.dataset_mode)
+        labels = remap(as_class_values(np.asarray(read_picture(pair.label_path))), settings.dataset_mode)
     except UserError as error:
-        raise UserError(f"{pair.label} {error}") from None
+        raise UserError(f"{pair.label_path} {error}") from None
     return resize_nearest(labels, settings, box)
 
 
 def load_edges(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """Edges between instances, bool [H, W]; where the data set has no instance map, between labels."""
-    if pair.instance is None:
+    if pair.instance_path is None:
         return instance_edges(load_label(pair, settings, box))
-    return instance_edges(resize_nearest(np.asarray(read_picture(pair.instance)).astype(np.int32), settings, box))
+    return instance_edges(resize_nearest(np.asarray(read_picture(pair.instance_path)).astype(np.int32), settings, box))
 
 
 def read_picture(path: str) -> Image.Image:

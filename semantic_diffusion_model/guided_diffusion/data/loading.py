@@ -83,8 +83,8 @@ class Examples:
 
     def condition(self, indices: Sequence[int]) -> Condition | None:
         """The condition of these examples, as they are on disk."""
-        parts = [self.get(index) for index in indices]
-        return make_condition([part[1] for part in parts], [part[2] for part in parts], self.settings, training=False)
+        _, labels, edges = zip(*(self.get(index) for index in indices), strict=True)
+        return make_condition(list(labels), list(edges), self.settings, training=False)
 
     def microbatch(self, indices: Sequence[int]) -> Microbatch:
         """These examples as they are on disk, for evaluation."""
@@ -130,11 +130,11 @@ class Examples:
                     raise
                 return text
             if image.shape[1:] != label.shape:
-                return f"{pair.label}: another aspect than its image"
+                return f"{pair.label_path}: another aspect than its image"
             try:
                 check_classes(label, self.settings.num_classes)
             except UserError as error:
-                return f"{pair.label} {error}"
+                return f"{pair.label_path} {error}"
             return (image, label, edges) if keep else label.shape
 
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
@@ -185,10 +185,11 @@ class TrainingStream(Dataset):
         for g in range(first, first + count):
             flip, drop, box = self.augmentation(g)
             image, label, edge = self.examples.get(self.order(g), box)
-            parts = [part if part is None or not flip else part.flip(-1) for part in (image, label, edge)]
-            images.append(parts[0])
-            labels.append(parts[1])
-            edges.append(parts[2])
+            if flip:
+                image, label, edge = (None if array is None else array.flip(-1) for array in (image, label, edge))
+            images.append(image)
+            labels.append(label)
+            edges.append(edge)
             dropped.append(drop)
         without_label = torch.tensor(dropped) if any(dropped) else None
         condition = make_condition(labels, edges, self.settings, without_label, training=self.for_gpu)

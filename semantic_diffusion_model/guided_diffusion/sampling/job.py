@@ -140,7 +140,7 @@ class Job:
         for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
             real = None
             grey = self.settings.dataset_mode == "camus"
-            if item.pair.image is not None:
+            if item.pair.image_path is not None:
                 real = load_image(item.pair, self.settings).transpose(1, 2, 0)
                 grey = grey or bool((real == real[..., :1]).all())
             if grey:
@@ -175,7 +175,7 @@ def _row(
     network = json.dumps([settings.dataset_mode, model_settings(settings)], sort_keys=True)
     return Row(
         stem=item.stem,
-        label_map=item.pair.label,
+        label_map=item.pair.label_path,
         label_sha256=label_sha256,
         index=item.index,
         round=item.round,

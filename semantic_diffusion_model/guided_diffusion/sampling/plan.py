@@ -100,12 +100,12 @@ def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dic
         try:
             labels = load_label(pair, settings)
             check_classes(labels, settings.num_classes)
-            resized += read_picture(pair.label).size != labels.shape[::-1]
-            instances = [] if settings.no_instance or not pair.instance else [pair.instance]
-            hashes[pair.stem] = sha256_of(pair.label, *instances)
+            resized += read_picture(pair.label_path).size != labels.shape[::-1]
+            instances = [] if settings.no_instance or not pair.instance_path else [pair.instance_path]
+            hashes[pair.stem] = sha256_of(pair.label_path, *instances)
         except UserError as error:
             text = str(error)
-            problems.append(text if pair.label in text else f"{pair.label} {text}")
+            problems.append(text if pair.label_path in text else f"{pair.label_path} {text}")
     gathered = world.gather_objects((problems, hashes, resized))
     message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
     world.fail_together(raise_problems, message, [problem for part in gathered for problem in part[0]])

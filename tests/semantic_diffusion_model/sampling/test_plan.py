@@ -51,8 +51,8 @@ def test_image_and_label_are_paired_by_name_and_labels_alone_are_enough(tiny, tm
         for name in names:
             Image.new("L", (16, 16)).save(tmp_path / kind / "training" / f"{name}.png")
     a, b = plan_items(tiny(datadir=str(tmp_path), num_samples=0))
-    assert a.stem == "a" and a.pair.image is None
-    assert b.stem == "b" and b.pair.image.endswith("images/training/b.png")
+    assert a.stem == "a" and a.pair.image_path is None
+    assert b.stem == "b" and b.pair.image_path.endswith("images/training/b.png")
 
 
 @pytest.mark.parametrize(
