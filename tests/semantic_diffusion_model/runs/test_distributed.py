@@ -35,7 +35,7 @@ def test_flags_that_were_given():
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("variables", "expected"),
     [
         ({}, (0, 1, "alone")),
         ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (3, 4, "mpi")),
@@ -49,10 +49,10 @@ def test_flags_that_were_given():
         ),
     ],
 )
-def test_launchers_are_recognised(monkeypatch, environment, expected):
-    for name in {*distributed.TORCHRUN_ENVIRONMENT, *(name for pair in distributed.MPI_ENVIRONMENT for name in pair)}:
+def test_launchers_are_recognised(monkeypatch, variables, expected):
+    for name in {*environment.TORCHRUN_ENVIRONMENT, *(name for pair in environment.MPI_ENVIRONMENT for name in pair)}:
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert environment.environment_rank() == expected
 
