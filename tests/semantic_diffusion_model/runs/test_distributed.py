@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from guided_diffusion.runs import distributed, launch
+from guided_diffusion.runs import distributed, environment, launch
 from guided_diffusion.training.loop import train
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
 
