@@ -23,6 +23,8 @@ SHEAR = np.radians(5.0)  # along x, either way
 SHIFT = 0.05  # of the height, either way, vertical only
 SCALE = (0.8, 1.05)
 MAX_TRIES = 10
+SLOPE_ROWS = 1 / 32  # of the height: the last rows, from which the outlines of cut structures go on
+OPENING = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,42 @@ def sampling_map(deformation: Deformation, shape: tuple[int, int]) -> tuple[np.n
     return tuple(rows @ (points.astype(np.float32) @ columns.T) for points in mapped)
 
 
+def row_distances(inside: np.ndarray) -> np.ndarray:
+    """The distance of each pixel of a row (bool [width]) to the nearest of the other kind; negative outside."""
+    row = inside.astype(np.uint8)[None]
+    within, without = (cv2.distanceTransform(part, cv2.DIST_L1, cv2.DIST_MASK_3)[0] for part in (row, 1 - row))
+    return within - without
+
+
+def rows_below(label: np.ndarray, count: int) -> np.ndarray:
+    """`count` rows to follow the last one of `label` (uint8 [height, width]): outlines that the image's edge cuts
+    go straight on, in the direction that they have in the last rows.
+
+    So an atrium closes where it was closing, and leans where it leaned. An outline moves outwards by OPENING pixels a
+    row at most: what the edge cuts just below its top would else grow without end.
+    """
+    step = max(1, round(SLOPE_ROWS * len(label)))
+    below, largest = np.zeros((count, label.shape[1]), np.uint8), np.zeros((count, label.shape[1]))
+    for value in np.unique(label[-1][label[-1] > 0]):
+        last, before = (row_distances(label[row] == value) for row in (-1, -1 - step))
+        slope = np.minimum((last - before) / step, OPENING)
+        distances = last + slope * np.arange(1, count + 1)[:, None]
+        below[distances > largest] = value
+        largest = np.maximum(largest, distances)
+    return below
+
+
 def warp(label: np.ndarray, cone: np.ndarray, deformation: Deformation) -> np.ndarray:
     """`label` (uint8 [height, width]) deformed, for an image whose ultrasound cone is `cone` (bool, the same shape).
 
     Where the input would lie outside the image nobody annotated anything. Within the cone a structure that the image's
-    edge cuts off goes on there (the border is replicated): a 0 would give it a straight wall which no heart has.
-    Outside the cone it ends, with 0.
+    edge cuts off goes on there (below by `rows_below`, elsewhere by replicating the border): a 0 would give the atrium
+    a straight wall which no heart has. Outside the cone it ends, with 0.
     """
     x, y = sampling_map(deformation, label.shape)
     bounded = cv2.remap(label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    continued = cv2.remap(label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    extended = np.vstack([label, rows_below(label, len(label) // 2)])
+    continued = cv2.remap(extended, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     return np.where(cone, continued, bounded)
 
 

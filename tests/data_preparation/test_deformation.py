@@ -7,7 +7,17 @@ import pytest
 from scipy.interpolate import BSpline
 
 import deformation
-from deformation import MESH, Deformation, deform, draw_deformation, pieces, sampling_map, spline_basis, warp
+from deformation import (
+    MESH,
+    Deformation,
+    deform,
+    draw_deformation,
+    pieces,
+    rows_below,
+    sampling_map,
+    spline_basis,
+    warp,
+)
 
 STILL = Deformation(0.0, 1.0, 0.0, 0.0, np.zeros((10, 4, 2)))
 STEM = "patient0001_2CH_ED_training"
@@ -115,11 +125,10 @@ def test_drawn_values_fill_their_ranges():
 
 @pytest.fixture
 def open_atrium() -> tuple[np.ndarray, np.ndarray]:
-    """A label map [100, 100] whose atrium reaches the last row (columns 29-70 there), and a cone of 90 rows."""
+    """A label map [100, 100] whose atrium, 40 columns wide, reaches the last row, and a cone of 90 rows."""
     label = np.zeros((100, 100), np.uint8)
-    rows, columns = np.mgrid[:100, :100]
-    label[((rows - 85) / 25) ** 2 + ((columns - 49.5) / 25) ** 2 < 1] = 3
-    assert np.flatnonzero(label[-1])[[0, -1]].tolist() == [29, 70]
+    label[70:, 30:70] = 3
+    label[20:70, 40:60] = 1
     cone = everywhere(label)
     cone[90:] = False
     return label, cone
@@ -134,11 +143,45 @@ def test_an_atrium_cut_by_the_image_has_no_floor_within_the_cone(open_atrium):
     assert not moved[90:].any(), "and no further"
 
 
-def test_beyond_the_side_and_in_a_turned_image(open_atrium):
-    """A quarter turn brings the open end to the right; there the cone may end where it likes."""
+def test_beyond_the_other_sides_the_border_is_replicated(open_atrium):
+    """A quarter turn lays the open end at the right, so that the deformed map shows what lies beyond it."""
     label, cone = (np.rot90(part) for part in open_atrium)
-    turned = warp(open_atrium[0], cone, replace(STILL, rotation=np.pi / 2, shift=0.03))
-    assert np.array_equal(turned, np.vstack([np.where(cone[:3], label[:1], 0), label[:-3]]))
+    narrow = replace(STILL, scale=0.8)
+    height, width = np.nonzero(warp(label, everywhere(label), narrow) == 3)
+    assert width.max() == 99 and abs(np.ptp(height[width == 99]) + 1 - 32) <= 1
+    assert np.nonzero(warp(label, cone, narrow) == 3)[1].max() == 89
+
+
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (0.4, -0.4), (1, -1), (2, -2), (0, -0.2), (0.2, 0.2), (-0.4, 0.4)])
+def test_outlines_go_straight_on(left, right):
+    """A trapezium between straight sides, which move by `left` and `right` columns a row, in a taller image and cut."""
+    rows, columns = np.mgrid[:240, :200]
+    inside = (columns > 59.6 + left * (rows - 159)) & (columns < 139.4 + right * (rows - 159)) & (rows >= 130)
+    below = rows_below(np.where(inside[:160], 2, 0).astype(np.uint8), 80)
+    assert set(np.unique(below)) <= {0, 2}
+    assert ((below == 2) ^ inside[160:]).sum(axis=1).max() <= 2
+
+
+def test_an_outline_opens_slowly():
+    """A disc whose upper cap alone is in the image: at most half a pixel a row on either side."""
+    rows, columns = np.mgrid[:100, :200]
+    cap = ((rows - 140) ** 2 + (columns - 99.5) ** 2 < 50**2).astype(np.uint8)
+    width = np.concatenate([cap[-1:], rows_below(cap, 60)]).sum(axis=1).astype(int)
+    assert width[0] > 50 and (np.diff(width) >= 0).all() and 56 <= width[-1] - width[0] <= 60
+
+
+def test_what_closes_stays_closed_and_neighbours_do_not_overlap():
+    """A cavity that closes by a pixel a row within a wall: it ends, and the wall goes on."""
+    rows, columns = np.mgrid[:160, :200]
+    half = 40 - (rows - 159)
+    label = np.where(np.abs(columns - 99.5) < half, 1, np.where(np.abs(columns - 99.5) < 90, 2, 0)).astype(np.uint8)
+    below = rows_below(label, 80)
+    assert not (below[45:] == 1).any() and (below[:35, 99] == 1).all()
+    assert (below[:, 15] == 2).all() and (below[:, 5] == 0).all()
+
+
+def test_nothing_at_the_edge_nothing_beyond_it(blob):
+    assert not rows_below(blob, 50).any()
 
 
 def test_what_is_annotated_outside_the_cone_stays(blob):

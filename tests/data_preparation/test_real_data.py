@@ -146,7 +146,7 @@ def floor_length(written: np.ndarray, cone: np.ndarray, source_row: np.ndarray) 
 
 def test_real_atria_have_no_false_floor(deformed):
     """With zeros beyond the image, one deformed map in five has a straight wall across the cone. A few pixels are what
-    the slanting side of a structure leaves."""
+    a structure that closes there leaves."""
     floors = {"ours": [], "zeros": []}
     for number, (label, cone, _, _) in enumerate(deformed):
         drawn = draw_deformation(np.random.default_rng(number))
@@ -155,4 +155,4 @@ def test_real_atria_have_no_false_floor(deformed):
         for kind, written in (("ours", warp(label, cone, drawn)), ("zeros", zeros)):
             floors[kind].append(floor_length(written, cone, rows))
     assert np.mean(np.array(floors["zeros"]) > 8) > 0.15
-    assert max(floors["ours"]) <= 8 and np.sum(floors["ours"]) < 0.1 * np.sum(floors["zeros"])
+    assert max(floors["ours"]) <= 8 and np.sum(floors["ours"]) < 0.2 * np.sum(floors["zeros"])
