@@ -75,11 +75,12 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
         done.problem = str(error)
         return done
     image_file = pair.image.read_bytes()
+    cone = image != 0
     deformed = settings.add_augmentation and pair.stem.split != "testing"
     for repeat in range(settings.n_repeat) if deformed else [None]:
         present = label
         if deformed:
-            present, rejected = deform(label, str(pair.stem), repeat, settings.seed)
+            present, rejected = deform(label, cone, str(pair.stem), repeat, settings.seed)
             done.rejected += rejected
             done.undeformed += rejected == MAX_TRIES
         stem = Stem(pair.stem.patient, pair.stem.view, pair.stem.split, repeat)
@@ -87,7 +88,7 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
         place[IMAGES].write_bytes(image_file)
         place[ANNOTATIONS].write_bytes(encode_png(present))
         if SECTOR_ANNOTATIONS in place:
-            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, image != 0)))
+            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, cone)))
         done.stems.append(stem)
     return done
 

@@ -33,7 +33,7 @@ CAMUS_OF_SECTOR = np.array([0, 1, 0, 2, 3], np.uint8)
 
 METADATA_COLUMNS = (
     *("stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"),
-    *("spacing_depth_mm", "spacing_lateral_mm", "image_quality", "ef", "edv_ml", "esv_ml"),
+    *("spacing_depth_mm", "spacing_lateral_mm", "image_interpolation", "image_quality", "ef", "edv_ml", "esv_ml"),
 )
 INFO_KEYS = {"image_quality": ("ImageQuality",), "ef": ("LVef", "EF"), "edv_ml": ("LVedv",), "esv_ml": ("LVesv",)}
 
@@ -59,13 +59,17 @@ class Stem:
     round: int = 0  # _rN of repeated sampling
 
     def __str__(self) -> str:
-        repeat = "" if self.repeat is None else f"_{self.repeat}"
-        return f"{self.source}{repeat}" + (f"_r{self.round}" if self.round else "")
+        return self.label_map + (f"_r{self.round}" if self.round else "")
 
     @property
     def is_real(self) -> bool:
         """Whether this is the name of a frame as extracted."""
         return self.repeat is None and not self.round
+
+    @property
+    def label_map(self) -> str:
+        """The name of the label map that this shows, or was drawn for: the same in all rounds."""
+        return self.source + ("" if self.repeat is None else f"_{self.repeat}")
 
     @property
     def source(self) -> str:

@@ -98,7 +98,7 @@ def test_more_repeats_keep_the_first_ones(run, extracted, augmented, tmp_path, t
 
 
 def test_rejections_are_counted(run, extracted, tmp_path, monkeypatch):
-    monkeypatch.setattr("deformation.warp", lambda label, drawn: np.zeros_like(label))
+    monkeypatch.setattr("deformation.warp", lambda label, cone, drawn: np.zeros_like(label))
     outcome = augment(run, extracted / "2CH_ED", tmp_path, "--n_repeat", 2)
     assert "18 deformed label maps (180 deformations drawn again, 18 maps left undeformed)" in outcome.out
 
