@@ -221,7 +221,7 @@ class TrainingRun:
                 # A loss that is not finite must spoil the gradient, on all ranks, so that the step is skipped.
                 spoil = torch.where(losses["loss"].isfinite(), 1.0, torch.nan)
                 self.optimiser.backward((losses["loss"] * weights * spoil).sum() / settings.batch_size_train)
-            self.metrics.add_losses(losses, t)
+            self.metrics.add_losses(losses, t, weights)
             drawn.append((t, losses["loss"].detach()))
         if world.size > 1 and not settings.distributed_data_parallel:
             average_gradients(self.network.parameters(), world.size)
