@@ -5,7 +5,7 @@ what the network is and what its output means (`MODEL_SETTINGS`) travel inside t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -83,7 +83,15 @@ class DiffusionSettings:
     use_kl: YesNo = False
     """Train on the variational bound alone."""
     predict_xstart: YesNo = False
-    """The network predicts the clean image instead of the noise."""
+    """The network predicts the clean image instead of the noise; the same as --prediction_type sample."""
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    """What the network predicts: the noise, the clean image x_0, or v = alpha epsilon - sigma x_0."""
+    loss_weighting: Literal["none", "min_snr"] = "none"
+    """none: all timesteps alike; min_snr: the squared error of x_0 counts min(max(SNR, snr_floor), snr_gamma) times."""
+    snr_gamma: float = 5.0
+    """Largest weight of min_snr, at timesteps of little noise."""
+    snr_floor: float = 0.0
+    """Smallest weight of min_snr, at timesteps of much noise; not for epsilon."""
     rescale_timesteps: YesNo = False
     """Hand the network timesteps scaled to 0 .. 1000, whatever T."""
     rescale_learned_sigmas: YesNo = False
@@ -139,7 +147,8 @@ class TrainingSettings:
     ema_rate: str = "0.9999"
     """Decay rates of the averaged weights: a comma list."""
     ema_warmup: YesNo = True
-    """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too."""
+    """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too: 0.9999 is
+    reached at update 89,990 (0.99982 at 50,000)."""
     drop_rate: float = 0.0
     """Share of the samples that are trained without their label, which guidance (--s) needs; 0.2 is usual."""
     use_fp16: YesNo = True
@@ -172,10 +181,13 @@ class SamplingSettings:
     """Guidance scale: 1 none; larger follows the label more closely (needs a model trained with drop_rate > 0)."""
     use_ddim: YesNo = False
     """Sample with DDIM; the same as --sampler ddim."""
-    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m"] = "auto"
-    """auto: ddim with --use_ddim; else dpmpp_2m with --num_steps below 100; else ddpm, as published."""
+    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "auto"
+    """auto: ddim with --use_ddim; else unipc with --num_steps below 100; else ddpm, as published."""
     num_steps: int = 0
-    """Sampling steps, evenly spaced and including the last timestep; 0: as timestep_respacing says."""
+    """Sampling steps, the last timestep included; 0: as timestep_respacing says."""
+    spacing: Literal["auto", "even", "logsnr", "karras"] = "auto"
+    """Where num_steps lie: in equal steps of t, of the log-SNR, or of a root of the noise level (Karras et al. 2022).
+    auto: logsnr below 100 steps, else even."""
     eta: float = 0.0
     """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
     deterministic_test: YesNo = True
@@ -284,8 +296,29 @@ MODEL_SETTINGS = (
     "noise_schedule",
     "learn_sigma",
     "predict_xstart",
+    "prediction_type",
     "rescale_timesteps",
 )
+
+
+def with_prediction_type(known: Mapping[str, Any]) -> dict[str, Any]:
+    """`known` settings, to which older ones that say predict_xstart alone add what it means."""
+    if "predict_xstart" not in known:
+        return dict(known)
+    return {"prediction_type": "sample" if known["predict_xstart"] else "epsilon", **known}
+
+
+def settle_prediction(settings: Settings, given: Collection[str] = ()) -> Settings:
+    """`settings` in which predict_xstart and prediction_type say the same, whichever was set.
+
+    Raises UserError where they contradict each other; `given` names the flags of the command line.
+    """
+    kind, clean = settings.prediction_type, settings.predict_xstart
+    if clean and kind == "epsilon" and "prediction_type" not in given:
+        kind = "sample"
+    if clean != (kind == "sample") and (clean or "predict_xstart" in given):
+        raise UserError(f"predict_xstart {clean} and prediction_type {kind} contradict each other: give one of them")
+    return dataclasses.replace(settings, prediction_type=kind, predict_xstart=kind == "sample")
 
 
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:
