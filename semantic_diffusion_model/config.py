@@ -1,17 +1,24 @@
-"""Every setting of training and sampling: its name, default and meaning, once.
+"""All settings as one, and what is worked out from them; each stands, with its meaning, in `setting_groups`.
 
-`image_train.py` and `image_sample.py` take the same flags; each uses those of its concern. The settings that decide
-what the network is and what its output means (`MODEL_SETTINGS`) travel inside the checkpoint.
+The settings that decide what the network is and what its output means (`MODEL_SETTINGS`) travel inside the checkpoint.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from tyro.constructors import PrimitiveConstructorSpec
-
-from command import UserError, YesNo, parse_yes_no
+from command import UserError
+from setting_groups import (
+    DataSettings,
+    DiffusionSettings,
+    LossSettings,
+    NetworkSettings,
+    RunSettings,
+    SamplingSettings,
+    TrainingDataSettings,
+    TrainingSettings,
+)
 
 CHANNEL_MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
@@ -20,196 +27,6 @@ CHANNEL_MULTIPLIERS = {
     64: (1, 2, 3, 4),
 }
 NORM_GROUPS = 32
-
-
-def parse_yes_no_auto(words: Sequence[str]) -> bool | str:
-    """As `parse_yes_no`, or the word auto."""
-    if words and words[0].lower() == "auto":
-        return "auto"
-    try:
-        return parse_yes_no(words)
-    except ValueError as error:
-        raise ValueError(f"{error}, nor auto") from None
-
-
-YesNoAuto = Annotated[
-    bool | Literal["auto"],
-    PrimitiveConstructorSpec(
-        nargs=(0, 1),
-        metavar="[True|False|auto]",
-        instance_from_str=parse_yes_no_auto,
-        is_instance=lambda value: isinstance(value, bool) or value == "auto",
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
-
-
-@dataclass
-class DataSettings:
-    datadir: str = ""
-    """Folder with images/ and sector_annotations/, each with training/ and validation/ (local, gs:// or az://)."""
-    dataset_mode: Literal["camus", "cityscapes", "ade20k", "celeba", "coco", "folder"] = "camus"
-    """Layout of datadir; `folder` takes any images/ beside labels/, with or without split folders."""
-    img_size: int = 256
-    """Height and width of the images, in pixels."""
-    num_classes: int = 5
-    """Classes of the label maps: values 0 .. num_classes - 1."""
-    no_instance: YesNo = True
-    """False adds the edges between instances as one more channel of the condition."""
-
-
-@dataclass
-class DiffusionSettings:
-    diffusion_steps: int = 1000
-    """Length T of the diffusion process."""
-    noise_schedule: Literal["cosine", "linear"] = "cosine"
-    """How the noise grows over the T steps."""
-    learn_sigma: YesNo = True
-    """The network also predicts the variance of a step; False: the fixed, larger variance beta."""
-    timestep_respacing: str = ""
-    """Published spacing of fewer steps: a count, counts per section (10,10,20), or ddimN. Empty: all T."""
-    predict_xstart: YesNo = False
-    """The network predicts the clean image instead of the noise."""
-    rescale_timesteps: YesNo = False
-    """Hand the network timesteps scaled to 0 .. 1000, whatever T."""
-
-
-@dataclass
-class NetworkSettings:
-    num_channels: int = 256
-    """Channels of the first level."""
-    channel_mult: str | None = None
-    """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size."""
-    num_res_blocks: int = 2
-    """Residual blocks per level."""
-    attention_resolutions: str = "32,16,8"
-    """Sizes of the feature maps, in pixels, that get self-attention: a comma list."""
-    num_heads: int = 1
-    """Attention heads, where num_head_channels is -1."""
-    num_heads_upsample: int = -1
-    """Attention heads of the decoder; -1: as num_heads."""
-    num_head_channels: int = 64
-    """Channels of an attention head; overrules num_heads unless -1."""
-    resblock_updown: YesNo = True
-    """Residual blocks change the resolution; False: a convolution does."""
-    use_scale_shift_norm: YesNo = True
-    """The timestep scales and shifts the normalised features; False: it is added to them."""
-    use_new_attention_order: YesNo = True
-    """Split queries, keys and values first and heads second; False: the older order."""
-    dropout: float = 0.0
-    """Probability of dropping a feature in training."""
-    use_checkpoint: YesNoAuto = "auto"
-    """Recompute activations in the backward pass: less memory, a third more time, the same result. auto: if needed."""
-    class_cond: YesNo = True
-    """Condition on the label maps; False: an unconditional model."""
-
-
-@dataclass
-class LossSettings:
-    use_kl: YesNo = False
-    """Train on the variational bound alone."""
-    vb_weight: float = 1e-3
-    """Weight of the variational bound beside the mean squared error (published code 0.001; SDM and ADM papers 1)."""
-    schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
-    """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
-    rescale_learned_sigmas: YesNo = False
-    """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
-
-
-@dataclass
-class TrainingDataSettings:
-    savedir: str = "./output"
-    """Folder that training writes checkpoints, logs and previews into."""
-    random_crop: YesNo = False
-    """Train on random squares of 0.8 to 1 times the image."""
-    random_flip: YesNo = False
-    """Train on images flipped left to right half of the time."""
-    num_workers: int = 10
-    """Loader processes per rank; capped at the cores there are for each rank. 0: load in the main process."""
-
-
-@dataclass
-class TrainingSettings:
-    lr: float = 1e-4
-    """Learning rate at the start; it falls linearly to 0 over lr_anneal_steps."""
-    weight_decay: float = 0.0
-    """Weight decay of AdamW."""
-    lr_anneal_steps: int = 1000
-    """Steps to train; 0: without end, at a constant learning rate."""
-    batch_size_train: int = 1
-    """Images per step and rank."""
-    microbatch: int = -1
-    """Images per forward pass: gradients of the parts are averaged. -1: the whole batch, or what fits into memory."""
-    ema_rate: str = "0.9999"
-    """Decay rates of the averaged weights: a comma list."""
-    ema_warmup: YesNo = True
-    """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too."""
-    drop_rate: float = 0.0
-    """Share of the samples that are trained without their label, which guidance (--s) needs; 0.2 is usual."""
-    fp16_scale_growth: float = 1e-3
-    """Growth per step of the fp16 loss scale, in powers of two."""
-    max_grad_norm: float = 0.0
-    """Clip the norm of the gradient to this; 0: no clipping."""
-    log_interval: int = 10
-    """Steps between lines of the log."""
-    save_interval: int = 2000
-    """Steps between checkpoints, validations and previews; counted from step 0 of the run, not of the process."""
-    keep_checkpoints: int = 0
-    """Keep the newest K checkpoints; 0: all."""
-    distributed_data_parallel: YesNo = True
-    """Average gradients by DistributedDataParallel; False: by one plain all-reduce after the backward pass."""
-    deterministic_train: YesNo = False
-    """Take the training images in order instead of shuffled."""
-    preview_steps: int = 20
-    """Sampling steps of the preview images; 0: no previews."""
-
-
-@dataclass
-class SamplingSettings:
-    s: float = 1.0
-    """Guidance scale: 1 none; larger follows the label more closely (needs a model trained with drop_rate > 0)."""
-    use_ddim: YesNo = False
-    """Sample with DDIM; the same as --sampler ddim."""
-    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m"] = "auto"
-    """auto: ddim with --use_ddim; else dpmpp_2m with --num_steps below 100; else ddpm, as published."""
-    num_steps: int = 0
-    """Sampling steps, evenly spaced and including the last timestep; 0: as timestep_respacing says."""
-    eta: float = 0.0
-    """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
-    inference_on_train: YesNo = True
-    """Sample for the label maps of training, then validation; False: validation alone."""
-    deterministic_test: YesNo = True
-    """Take the label maps in order; False: in an order shuffled by the seed."""
-    batch_size_test: int = 0
-    """Images per batch and rank; 0: as many as memory allows on a GPU, a modest number on a CPU."""
-    clip_denoised: YesNo = True
-    """Clip the predicted clean image to [-1, 1] at each step."""
-    num_samples: int = 1000
-    """Images to make: each label map once, then further rounds. 0: one for each label map."""
-    all: YesNo = False
-    """One image for each label map; num_samples is then ignored."""
-    results_dir: str = "./results"
-    """Folder that sampling writes into."""
-    overwrite: YesNo = False
-    """Replace results that were made with other settings; False: refuse to mix them."""
-
-
-@dataclass
-class RunSettings:
-    resume_checkpoint: str = ""
-    """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
-    seed: int = 0
-    """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU per rank where there are GPUs, else the CPU."""
-    use_fp16: YesNo = True
-    """Half precision where the device has it; weights and averages stay float32."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16, else fp16, on GPUs that have them if use_fp16; fp32 on CPUs."""
-    modulation: Literal["auto", "table", "dense"] = "auto"
-    """How SPADE computes scale and shift: once per distinct label neighbourhood, or at each pixel. Same values."""
-    is_train: YesNo = False
-    """Said by the published commands: True for image_train.py (implied there), False for image_sample.py."""
 
 
 @dataclass
@@ -301,8 +118,29 @@ MODEL_SETTINGS = (
     "noise_schedule",
     "learn_sigma",
     "predict_xstart",
+    "prediction_type",
     "rescale_timesteps",
 )
+
+
+def with_prediction_type(known: Mapping[str, Any]) -> dict[str, Any]:
+    """`known` settings, to which older ones that say predict_xstart alone add what it means."""
+    if "predict_xstart" not in known:
+        return dict(known)
+    return {"prediction_type": "sample" if known["predict_xstart"] else "epsilon", **known}
+
+
+def settle_prediction(settings: Settings, given: Collection[str] = ()) -> Settings:
+    """`settings` in which predict_xstart and prediction_type say the same, whichever was set.
+
+    Raises UserError where they contradict each other; `given` names the flags of the command line.
+    """
+    kind, clean = settings.prediction_type, settings.predict_xstart
+    if clean and kind == "epsilon" and "prediction_type" not in given:
+        kind = "sample"
+    if clean != (kind == "sample") and (clean or "predict_xstart" in given):
+        raise UserError(f"predict_xstart {clean} and prediction_type {kind} contradict each other: give one of them")
+    return dataclasses.replace(settings, prediction_type=kind, predict_xstart=kind == "sample")
 
 
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 Both commands take the same flags, as the published ones do, so that one line of flags serves both.
 """
 
-from config import (
+from setting_groups import (
     DataSettings,
     DiffusionSettings,
     LossSettings,

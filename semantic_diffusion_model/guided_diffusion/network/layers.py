@@ -40,6 +40,14 @@ class Conv2d(nn.Conv2d):
         return super()._conv_forward(x, weight, bias)
 
 
+class Float32Conv2d(Conv2d):
+    """A convolution that stays in float32 under autocast: what follows it is the image itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class _Convolution(torch.autograd.Function):
     """Channels last suits everything but the weights' gradient, which oneDNN computes at a half to a third of the
     speed in that layout: copying both its inputs to channels first costs much less than it saves."""

@@ -8,6 +8,7 @@ from torch import nn
 from command import UserError
 from config import Settings
 from guided_diffusion.network.condition import Condition
+from guided_diffusion.network.layers import Float32Conv2d
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,7 +31,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def round_weights(network: nn.Module, precision: str) -> nn.Module:
     """Round once, for sampling, the weights that `autocast` would round at each step; the output stays the same."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear) and not isinstance(module, Float32Conv2d):
             module.weight.data = module.weight.data.to(DTYPES[precision])
     return network
 

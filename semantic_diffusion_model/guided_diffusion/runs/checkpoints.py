@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from command import UserError
-from config import MODEL_SETTINGS, Settings, parse_numbers
+from config import MODEL_SETTINGS, Settings, parse_numbers, settle_prediction, with_prediction_type
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.settings_file import from_published_json, to_published_json
@@ -72,6 +72,7 @@ def plain_state_dict(state_dict: Mapping[str, torch.Tensor], settings: Settings)
 
 def model_settings(settings: Settings) -> dict[str, Any]:
     """The MODEL_SETTINGS, with the channel multipliers spelled out."""
+    settings = settle_prediction(settings)
     values = {name: getattr(settings, name) for name in MODEL_SETTINGS}
     values["channel_mult"] = ",".join(f"{multiplier:g}" for multiplier in settings.multipliers())
     return values
@@ -205,13 +206,14 @@ def merge_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) 
 
 def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
     """`settings` with those that are `known` of the checkpoint at `where`. Raises UserError as `merge_settings`."""
+    known = with_prediction_type(known)
     for name in sorted(given & known.keys()):
         if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings):
             raise UserError(
                 f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
                 "choose another checkpoint"
             )
-    merged = dataclasses.replace(settings, **known)
+    merged = settle_prediction(dataclasses.replace(settings, **known), given)
     merged.check_network()
     return merged
 

@@ -3,17 +3,16 @@
 import dataclasses
 from typing import Any
 
-from config import (
+from config import Settings, names
+from setting_groups import (
     DataSettings,
     DiffusionSettings,
     LossSettings,
     NetworkSettings,
     RunSettings,
     SamplingSettings,
-    Settings,
     TrainingDataSettings,
     TrainingSettings,
-    names,
 )
 
 _SECTIONS = {

@@ -106,7 +106,11 @@ class Job:
                 one.result()
 
     def sample(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`."""
+        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`.
+
+        The noise of an image depends on the seed, its stem and its round alone. Sums are rounded in an order that
+        depends on the batch: another batch gives the same image to a grey level, not to the bit.
+        """
         settings = self.settings
         labels = np.stack([load_label(item.pair, settings) for item in items])
         generators = [stream(self.device, settings.seed, "sample", item.pair.stem, item.round) for item in items]
@@ -172,7 +176,10 @@ def _row(
     label_sha256: str,
 ) -> Row:
     # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
-    network = json.dumps([settings.dataset_mode, model_settings(settings)], sort_keys=True)
+    about = model_settings(settings)
+    if settings.prediction_type != "v_prediction":  # predict_xstart says it, as in manifests from before there was v
+        del about["prediction_type"]
+    network = json.dumps([settings.dataset_mode, about], sort_keys=True)
     return Row(
         stem=item.stem,
         label_map=item.pair.label_path,

@@ -9,14 +9,16 @@ from command import UserError
 from config import Settings
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split, load_label, raise_problems, read_picture
 from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
-from guided_diffusion.process.timesteps import even_timesteps, space_timesteps
+from guided_diffusion.process.timesteps import few_timesteps, space_timesteps
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.results import sha256_of
 
-# Up to this many steps the second-order solver is the default: ancestral sampling needs more of them.
+# Below this many steps a solver of higher order is the default, and steps by noise level.
 FEW_STEPS = 100
+FEW_STEPS_SAMPLER, FEW_STEPS_SPACING = "unipc", "logsnr"
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,28 @@ def _item(index: int, pairs: Sequence[Pair]) -> Item:
 
 
 def choose_schedule(settings: Settings) -> Schedule:
-    """The sampler and its timesteps, from sampler, use_ddim, num_steps and timestep_respacing. Raises UserError."""
+    """The sampler and its timesteps: of sampler, use_ddim, num_steps, spacing, timestep_respacing. Raises UserError."""
     if settings.num_steps < 0:
         raise UserError(f"num_steps {settings.num_steps} must not be negative (0: as timestep_respacing says)")
     if settings.num_steps and settings.timestep_respacing:
         raise UserError("num_steps and timestep_respacing both choose the timesteps: give one of them")
+    if settings.spacing != "auto" and not settings.num_steps:
+        raise UserError(f"spacing {settings.spacing} belongs to num_steps, which is not given")
     if settings.use_ddim and settings.sampler not in ("auto", "ddim"):
         raise UserError(f"use_ddim and --sampler {settings.sampler} disagree: give one of them")
+    few = 0 < settings.num_steps < FEW_STEPS
     if settings.num_steps:
-        timesteps, spacing = even_timesteps(settings.diffusion_steps, settings.num_steps), "even"
+        spacing = settings.spacing
+        if spacing == "auto":
+            spacing = FEW_STEPS_SPACING if few else "even"
+        alphas_cumprod = np.cumprod(1 - make_betas(settings.noise_schedule, settings.diffusion_steps))
+        timesteps = few_timesteps(alphas_cumprod, settings.num_steps, spacing)
     else:
         timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
         spacing = f"published {settings.timestep_respacing}".strip()
     sampler = settings.sampler
     if sampler == "auto":
-        few = 0 < settings.num_steps < FEW_STEPS
-        sampler = "ddim" if settings.use_ddim else "dpmpp_2m" if few else "ddpm"
+        sampler = "ddim" if settings.use_ddim else FEW_STEPS_SAMPLER if few else "ddpm"
     if settings.eta and sampler != "ddim":
         raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
     return Schedule(sampler, tuple(timesteps), spacing)

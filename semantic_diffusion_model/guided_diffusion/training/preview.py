@@ -11,10 +11,11 @@ from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.precision import autocast
 from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.random_streams import normal, stream
-from guided_diffusion.process.timesteps import even_timesteps
+from guided_diffusion.process.timesteps import few_timesteps
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.denoiser import Denoiser
+from guided_diffusion.sampling.plan import FEW_STEPS_SAMPLER, FEW_STEPS_SPACING
 from guided_diffusion.sampling.samplers import sample
 from guided_diffusion.training.validation import chosen
 
@@ -59,9 +60,11 @@ def _column(
     if condition is not None:
         condition = condition.to(world.device)
     noise = normal([stream(world.device, settings.seed, "preview", place)], image.shape)
-    timesteps = even_timesteps(diffusion.num_timesteps, min(settings.preview_steps, diffusion.num_timesteps))
+    steps = min(settings.preview_steps, diffusion.num_timesteps)
+    visited = few_timesteps(diffusion.alphas_cumprod, steps, FEW_STEPS_SPACING)
+    timesteps = diffusion.timesteps[visited].tolist()  # of the full process: with a respacing, those that are trained
     with autocast(precision, world.device):
-        drawn = sample("dpmpp_2m", Denoiser(network, diffusion, condition), noise, timesteps)[0]
+        drawn = sample(FEW_STEPS_SAMPLER, Denoiser(network, diffusion, condition), noise, timesteps)[0]
     drawn = pictures.to_uint8(drawn.float().cpu().numpy())
     if settings.dataset_mode == "camus":  # as image_sample.py writes it
         drawn = pictures.to_grey(drawn)

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from command import UserError
-from config import MODEL_SETTINGS, SamplingSettings, Settings, names
+from config import MODEL_SETTINGS, Settings, names, with_prediction_type
 from guided_diffusion.data.datasets import Pair
 from guided_diffusion.runs import checkpoints, storage
+from setting_groups import SamplingSettings
 
 STATE_NAME = re.compile(r"opt(\d{6,})\.pt")
 # May differ when a run goes on: they change how long, how often, where or how fast, not what is computed. Paths of
@@ -23,7 +24,7 @@ FREE_SETTINGS = {
     *names(SamplingSettings),
     *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps"),
     *("num_workers", "device", "modulation", "use_checkpoint", "distributed_data_parallel", "microbatch"),
-    *("datadir", "savedir", "resume_checkpoint", "is_train", "inference_on_train"),
+    *("datadir", "savedir", "resume_checkpoint", "is_train"),
     *("use_fp16", "precision", "batch_size_train"),  # compared by what comes of them: see `check_same_run`
 }
 
@@ -46,12 +47,12 @@ def describe_run(settings: Settings, precision: str, pairs: Sequence[Pair], rank
 
 def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settings, where: str) -> list[str]:
     """Raise UserError naming each setting in which the run `now` differs from the one `before`; return warnings."""
-    then, today = before["settings"], now["settings"]
+    # A setting that did not exist then was what its default is now.
+    then, today = asdict(Settings()) | with_prediction_type(before["settings"]), now["settings"]
     differences = [
         f"{name} was {then[name]}, now {today[name]}"
         for name in today
-        if name in then
-        and name not in FREE_SETTINGS
+        if name not in FREE_SETTINGS
         and checkpoints.comparable(name, then[name], settings) != checkpoints.comparable(name, today[name], settings)
     ]
     if before["precision"] != now["precision"]:

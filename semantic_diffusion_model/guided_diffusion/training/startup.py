@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from command import UserError
-from config import Settings
+from config import Settings, settle_prediction
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split
 from guided_diffusion.data.loading import Examples, worker_count
+from guided_diffusion.network.from_settings import build_diffusion
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming
 from guided_diffusion.training.memory import fits_in_memory, keep_freed_memory
@@ -29,6 +30,8 @@ def check_and_read(
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
         settings = resuming.take_network_settings(settings, given, start)
+    settings = settle_prediction(settings, given)
+    build_diffusion(settings)  # what is wrong with the process is told here
     settings.check_network()
     pairs = find_pairs(settings, ["training"])
     refuse_deformed_labels(pairs, settings)
@@ -57,6 +60,10 @@ def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
 
 def check_training_settings(settings: Settings) -> None:
     """Raise UserError for a value that training cannot work with."""
+    if settings.use_kl and settings.loss_weighting != "none":
+        raise UserError(
+            f"use_kl trains on the bound alone: --loss_weighting {settings.loss_weighting} has nothing to weigh"
+        )
     settings.ema_rates()
     positive = ("batch_size_train", "log_interval", "save_interval", "img_size", "num_classes", "diffusion_steps")
     for name in positive:

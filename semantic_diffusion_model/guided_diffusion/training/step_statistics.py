@@ -13,14 +13,15 @@ QUARTILES = 4
 class StepStatistics:
     """Means, since the last row, of the loss terms (in all and by quartile of t) and of the gradient norm.
 
-    Everything is one float64 vector on the device, so that all ranks are summed with one all-reduce. Values that are
-    not finite (of steps that were skipped) are left out of the means.
+    The means are over timesteps drawn uniformly: where they are drawn otherwise, a sample counts with its loss weight,
+    so that runs compare whichever schedule_sampler they have. Everything is one float64 vector on the device, so that
+    all ranks are summed with one all-reduce. Values that are not finite (of steps that were skipped) are left out.
     """
 
     def __init__(self, terms: Sequence[str], num_timesteps: int, device: torch.device):
         self.terms = tuple(terms)
         self.num_timesteps = num_timesteps
-        # Rows: the terms, then the gradient norm; per row the sums and the counts of the quartiles.
+        # Rows: the terms, then the gradient norm; per row the sums and the weights of the quartiles.
         self.sums = torch.zeros(len(self.terms) + 1, 2, QUARTILES, dtype=torch.float64, device=device)
         self.quartiles = torch.arange(QUARTILES, device=device)
 
@@ -33,13 +34,13 @@ class StepStatistics:
         return names
 
     @torch.no_grad()
-    def add_losses(self, losses: dict[str, torch.Tensor], t: torch.Tensor) -> None:
-        """Add the loss terms [N] of samples at timesteps `t` [N]."""
-        member = (t * QUARTILES // self.num_timesteps)[:, None] == self.quartiles
+    def add_losses(self, losses: dict[str, torch.Tensor], t: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add the loss terms [N] of samples at timesteps `t` [N], drawn with the loss weights 1 / (T p_t) [N]."""
+        member = ((t * QUARTILES // self.num_timesteps)[:, None] == self.quartiles) * weights.double()[:, None]
         values = torch.stack([losses[term].detach().double() for term in self.terms])
         finite = values.isfinite()
-        self.sums[:-1, 0] += torch.where(finite, values, 0) @ member.double()
-        self.sums[:-1, 1] += finite.double() @ member.double()
+        self.sums[:-1, 0] += torch.where(finite, values, 0) @ member
+        self.sums[:-1, 1] += finite.double() @ member
 
     @torch.no_grad()
     def add_gradient_norm(self, norm: torch.Tensor) -> None:

@@ -35,7 +35,7 @@ def update(run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Mi
             nan_unless_finite = torch.where(losses["loss"].isfinite(), 1.0, torch.nan)
             loss = (losses["loss"] * weights * nan_unless_finite).sum() / settings.batch_size_train
             run.optimiser.backward(loss)
-        run.statistics.add_losses(losses, t)
+        run.statistics.add_losses(losses, t, weights)
         drawn.append((t, losses["loss"].detach()))
     if world.size > 1 and not settings.distributed_data_parallel:
         average_gradients(run.network.parameters(), world.size)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import resource
@@ -51,7 +52,7 @@ def command(checkpoint, pictures, as_flags, capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory, checkpoint, pictures):
-    """One image for each label map, in 3 steps of dpmpp_2m."""
+    """One image for each label map, in 3 steps."""
     folder = tmp_path_factory.mktemp("complete")
     settings = Settings(datadir=str(pictures), resume_checkpoint=str(checkpoint), results_dir=str(folder))
     settings = dataclasses.replace(settings, num_samples=0, num_steps=3, device="cpu")
@@ -101,7 +102,7 @@ def test_five_folders_a_manifest_and_a_contact_sheet(complete, pictures, checkpo
     table = manifest(complete)
     assert [row["stem"] for row in table] == wanted
     assert table[3]["label_map"] == str(pictures / "sector_annotations/training/p4.png")
-    assert (table[3]["sampler"], table[3]["steps"], table[3]["checkpoint"]) == ("dpmpp_2m", "3", str(checkpoint))
+    assert (table[3]["sampler"], table[3]["steps"], table[3]["checkpoint"]) == ("unipc", "3", str(checkpoint))
     assert Image.open(complete / "preview.png").size[0] > 8 * 96
 
 
@@ -176,7 +177,15 @@ def test_an_interrupted_job_goes_on_where_it_was(complete, command, tmp_path, mo
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"num_steps": 4}, {"s": 2.0}, {"sampler": "ddim"}, {"clip_denoised": False}, {"precision": "bf16"}],
+    [
+        {"seed": 1},
+        {"num_steps": 4},
+        {"s": 2.0},
+        {"sampler": "ddim"},
+        {"clip_denoised": False},
+        {"precision": "bf16"},
+        {"spacing": "even"},
+    ],
     ids=str,
 )
 def test_other_settings_are_refused_and_nothing_is_touched(complete, command, changes):
@@ -185,6 +194,26 @@ def test_other_settings_are_refused_and_nothing_is_touched(complete, command, ch
     assert code == 2 and err.count("error:") == 1 and "Traceback" not in err
     assert "15 images made with other settings" in err and "--overwrite True" in err
     assert (complete / "manifest.csv").read_bytes() == before and len(names(complete)) == 15
+
+
+def test_a_folder_made_with_even_steps_is_not_gone_on_with_in_others(command, tmp_path):
+    assert command(num_samples=3, spacing="even")[0] == 0
+    assert {row["spacing"] for row in manifest(tmp_path / "results")} == {"even"}
+    code, _, err = command(num_samples=5)
+    assert code == 2 and "spacing even, not logsnr" in err and len(names(tmp_path / "results")) == 3
+    assert command(num_samples=5, spacing="even")[0] == 0
+    assert len(names(tmp_path / "results")) == 5
+
+
+def test_a_manifest_from_before_there_was_v_prediction_is_gone_on_with(command, checkpoint, tmp_path):
+    """Its network was told by settings without prediction_type."""
+    command(num_samples=3)
+    about = torch.load(checkpoint, weights_only=True)._metadata[""]["settings"]
+    del about["prediction_type"]
+    text = json.dumps(["camus", about], sort_keys=True)
+    assert {row["network"] for row in manifest(tmp_path / "results")} == {
+        hashlib.sha256(text.encode()).hexdigest()[:16]
+    }
 
 
 def test_overwrite_replaces_them(command, tmp_path):

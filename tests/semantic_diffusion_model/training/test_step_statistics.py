@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from guided_diffusion.process.timesteps import LossSecondMomentSampler
 from guided_diffusion.runs.distributed import World
 from guided_diffusion.training.run_log import RunLog
 from guided_diffusion.training.step_statistics import StepStatistics
@@ -16,8 +17,8 @@ def test_means_in_all_and_by_quartile():
     statistics = StepStatistics(("loss", "mse"), 100, torch.device("cpu"))
     t = torch.tensor([0, 24, 25, 99, 99])
     loss = torch.tensor([1.0, 3.0, 10.0, 4.0, 8.0])
-    statistics.add_losses({"loss": loss[:3], "mse": loss[:3] * 2}, t[:3])
-    statistics.add_losses({"loss": loss[3:], "mse": loss[3:] * 2}, t[3:])
+    statistics.add_losses({"loss": loss[:3], "mse": loss[:3] * 2}, t[:3], torch.ones(3))
+    statistics.add_losses({"loss": loss[3:], "mse": loss[3:] * 2}, t[3:], torch.ones(2))
     for norm in (1.0, 3.0, math.nan):
         statistics.add_gradient_norm(torch.tensor(norm))
     row = statistics.read(World())
@@ -29,18 +30,33 @@ def test_means_in_all_and_by_quartile():
     assert set(row) < set(statistics.columns)
 
 
+def test_means_are_those_of_uniform_timesteps_however_they_were_drawn():
+    """Timesteps drawn by their losses, against the mean over all timesteps in closed form."""
+    sampler = LossSecondMomentSampler(40, history=1)
+    loss = torch.arange(40.0) ** 2 + 1
+    sampler.update(torch.arange(40), loss)
+    t, weights = sampler.draw((torch.arange(200_000) + 0.5) / 200_000)
+    statistics = StepStatistics(("loss",), 40, torch.device("cpu"))
+    statistics.add_losses({"loss": loss[t]}, t, weights)
+    row = statistics.read(World())
+    assert loss[t].mean() > 1.5 * loss.mean()  # what was drawn is far from uniform
+    assert row["loss"] == pytest.approx(loss.mean().item(), rel=1e-2)
+    for quartile in range(4):
+        assert row[f"loss_q{quartile}"] == pytest.approx(loss.view(4, 10)[quartile].mean().item(), rel=1e-2)
+
+
 def test_losses_that_are_not_finite_are_left_out():
     statistics = StepStatistics(("loss",), 4, torch.device("cpu"))
-    statistics.add_losses({"loss": torch.tensor([2.0, torch.nan, torch.inf])}, torch.tensor([0, 0, 3]))
+    statistics.add_losses({"loss": torch.tensor([2.0, torch.nan, torch.inf])}, torch.tensor([0, 0, 3]), torch.ones(3))
     assert statistics.read(World()) == {"loss": 2.0, "loss_q0": 2.0}
 
 
 def test_sums_that_were_saved_go_on():
     one, other = (StepStatistics(("loss",), 4, torch.device("cpu")) for _ in range(2))
-    one.add_losses({"loss": torch.tensor([1.0, 2.0])}, torch.tensor([0, 1]))
+    one.add_losses({"loss": torch.tensor([1.0, 2.0])}, torch.tensor([0, 1]), torch.ones(2))
     other.load(one.state(World()), World())
     for statistics in (one, other):
-        statistics.add_losses({"loss": torch.tensor([6.0])}, torch.tensor([2]))
+        statistics.add_losses({"loss": torch.tensor([6.0])}, torch.tensor([2]), torch.ones(1))
     assert one.read(World()) == other.read(World()) == {"loss": 3.0, "loss_q0": 1.0, "loss_q1": 2.0, "loss_q2": 6.0}
 
 

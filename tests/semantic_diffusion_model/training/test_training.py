@@ -12,6 +12,7 @@ from PIL import Image
 
 from command import UserError
 from guided_diffusion.runs.distributed import AgreedError
+from guided_diffusion.sampling.samplers import sample
 from guided_diffusion.training.loop import train
 from guided_diffusion.training.resuming import newest_complete
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
@@ -226,13 +227,55 @@ def test_a_preview_shows_labels_samples_and_real_images(tmp_path, tiny, random_w
     assert np.array_equal(grids[0][32:, :16, 0], real)
 
 
+def test_a_preview_visits_timesteps_that_were_trained(tmp_path, tiny, random_weights, monkeypatch):
+    """With a respacing, the timesteps of the full process that it keeps, not their places among them."""
+    visited = []
+
+    def noting(name, denoiser, noise, timesteps, *rest):
+        visited.append(timesteps)
+        return sample(name, denoiser, noise, timesteps, *rest)
+
+    monkeypatch.setattr("guided_diffusion.training.preview.sample", noting)
+    changes = {"preview_steps": 5, "lr_anneal_steps": 1, "save_interval": 1, "timestep_respacing": "ddim25"}
+    train(tiny(savedir=str(tmp_path), resume_checkpoint=str(random_weights), **changes), set())
+    assert len(visited) == 5
+    for timesteps in visited:
+        assert len(timesteps) == 5 and set(timesteps) <= set(range(0, 1000, 40))
+        assert (timesteps[0], timesteps[-1]) == (0, 960)
+
+
+def test_the_error_of_x_start_is_logged_with_the_validation(uninterrupted):
+    for row in rows_of(uninterrupted):
+        assert (row["val_x_start_mse"] == "") == (row["val_loss"] == "")
+        assert row["val_loss"] == "" or 0 < float(row["val_x_start_mse"]) < 4
+
+
+@pytest.mark.parametrize("flags", [{"prediction_type": "v_prediction"}, {"loss_weighting": "min_snr"}], ids=str)
+def test_a_run_from_before_these_settings_existed_is_not_gone_on_with_otherwise(
+    uninterrupted, tmp_path, tiny, random_weights, flags
+):
+    copy_checkpoint(uninterrupted, tmp_path, 8)
+    path = tmp_path / "opt000008.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("prediction_type", "loss_weighting", "snr_gamma", "snr_floor"):
+        del state["run"]["settings"][name]
+    torch.save(state, path)
+    with pytest.raises(UserError, match=f"{next(iter(flags))} was"):
+        train(tiny(savedir=str(tmp_path), **RICH | {"lr_anneal_steps": 9} | flags), set())
+    train(tiny(savedir=str(tmp_path), **RICH | {"lr_anneal_steps": 9}), set())
+    assert rows_of(tmp_path)[-1]["step"] == "9"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"class_cond": False},
         {"no_instance": False},
         {"learn_sigma": False, "predict_xstart": True},
+        {"prediction_type": "v_prediction", "loss_weighting": "min_snr", "snr_floor": 0.1},
+        {"loss_weighting": "min_snr", "schedule_sampler": "loss-second-moment"},
         {"use_kl": True, "noise_schedule": "linear"},
+        {"use_kl": True, "prediction_type": "v_prediction"},
         {"precision": "bf16", "resblock_updown": False},
         {"rescale_timesteps": True, "rescale_learned_sigmas": True, "ema_warmup": False},
     ],
@@ -256,6 +299,10 @@ def test_each_kind_of_model_trains(tmp_path, tiny, changes):
         ({"img_size": 15}, "img_size 15"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"ema_rate": "1.5"}, "ema_rate"),
+        ({"predict_xstart": True, "prediction_type": "v_prediction"}, "contradict each other"),
+        ({"use_kl": True, "loss_weighting": "min_snr"}, "has nothing to weigh"),
+        ({"loss_weighting": "min_snr", "snr_floor": 0.1}, "snr_floor needs --prediction_type"),
+        ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, "snr_gamma"),
     ],
     ids=str,
 )
