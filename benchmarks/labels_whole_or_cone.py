@@ -101,7 +101,7 @@ def compare(settings: BenchmarkSettings) -> None:
     """Train, evaluate, and write the log."""
     about = (
         f"segmentation from synthetic frames: {settings.epochs} epochs at 64 x 64, batch 16, dice_ce",
-        f"seeds {settings.seeds}; evaluated on the real frames of the validation patients, whole labels; frames of a patient averaged first",
+        f"seeds {settings.seeds}; evaluated on the real frames of the validation patients (whole labels)",
     )
     log = Log(settings.log, *about, packages=("torch", "albumentations"))
     means = {kind: [patient_means(evaluated(settings, kind, seed)) for seed in settings.seeds] for kind in KINDS}
