@@ -57,9 +57,18 @@ class Predicted:
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, loader: DataLoader, mean: float, std: float, loss: Loss, device: torch.device, mixed=False
+    network: nn.Module,
+    loader: DataLoader,
+    mean: float,
+    std: float,
+    loss: Loss,
+    device: torch.device,
+    mixed: bool = False,
+    each: Callable[[int, np.ndarray], None] | None = None,
 ) -> Predicted:
-    """Predict every case of `loader`; mean and std are of grey values from 0 to 1."""
+    """Predict every case of `loader`; mean and std are of grey values from 0 to 1. `each` is called with the number of
+    a case, in the loader's order, and its class probabilities (classes, size, size) float32.
+    """
     network.eval()
     predictions, references, total = [], [], 0.0
     for images, labels in loader:
@@ -68,5 +77,9 @@ def predict(
         total += loss(logits, labels.to(device).long()).item() * len(images)
         predictions.append(logits.argmax(1).byte().cpu().numpy())
         references.append(labels.numpy())
+        if each is not None:
+            first = sum(map(len, predictions[:-1]))
+            for index, probabilities in enumerate(logits.softmax(1).cpu().numpy(), start=first):
+                each(index, probabilities)
     reference = np.concatenate(references)
     return Predicted(np.concatenate(predictions), reference, total / len(reference))
