@@ -33,7 +33,7 @@ CAMUS_OF_SECTOR = np.array([0, 1, 0, 2, 3], np.uint8)
 
 METADATA_COLUMNS = (
     *("stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"),
-    *("spacing_depth_mm", "spacing_lateral_mm", "image_quality", "ef", "edv_ml", "esv_ml"),
+    *("spacing_depth_mm", "spacing_lateral_mm", "image_interpolation", "image_quality", "ef", "edv_ml", "esv_ml"),
 )
 INFO_KEYS = {"image_quality": ("ImageQuality",), "ef": ("LVef", "EF"), "edv_ml": ("LVedv",), "esv_ml": ("LVesv",)}
 

@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from camus import ALL_VIEWS, SPLITS, VIEW_NAMES, Frame, Problem, find_release, read_info
+from camus import ALL_VIEWS, CAMUS_CLASSES, SPLITS, VIEW_NAMES, Frame, Problem, find_release, read_info
 from command import UserError, YesNo, run_command
 from medical_images import read_medical_image
 from outputs import new_folders
@@ -28,7 +28,7 @@ class ExtractSettings:
     view_names: tuple[Literal["2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES"], ...] = VIEW_NAMES
     """Views to extract."""
     image_interpolation: Literal["nearest", "area"] = "nearest"
-    """nearest as published; area averages the pixels that a new one covers (less noise). Labels are always nearest."""
+    """nearest as published; area averages what a new pixel covers (less noise); its label is the commonest there."""
     skip_incomplete: YesNo = False
     """Leave out patients with missing or faulty files, and say which; otherwise they are an error."""
     num_workers: int = field(default_factory=default_workers)
@@ -43,7 +43,23 @@ def nearest_indices(size: int, new_size: int) -> np.ndarray:
 
 
 def resize_nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`pixels` [rows, columns] at height x width by the published rule: first on first, last on last, rounded down."""
     return pixels[np.ix_(nearest_indices(pixels.shape[0], height), nearest_indices(pixels.shape[1], width))]
+
+
+def resize_image_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def resize_label_area(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 `label` [rows, columns], classes 0-3, at height x width: the class of most of the area that a pixel covers.
+
+    So labels lie where area-averaged images do. Of equal shares, which occur at half the size, the lower class wins.
+    """
+    one_hot = np.eye(CAMUS_CLASSES, dtype=np.float32)[label]
+    share = cv2.resize(one_hot, (width, height), interpolation=cv2.INTER_AREA)
+    return np.argmax(share, axis=2).astype(np.uint8)
 
 
 def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[dict[str, object] | None, list[str]]:
@@ -67,12 +83,12 @@ def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[d
             problems.append(str(error))
     if problems:
         return None, problems
-    size = height, width = settings.save_img_size
-    if settings.image_interpolation == "area":
-        small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    else:
-        small = resize_nearest(image, height, width)
-    for kind, pixels in ((IMAGES, small), (ANNOTATIONS, resize_nearest(label, height, width))):
+    area = settings.image_interpolation == "area"
+    resized = {
+        IMAGES: (resize_image_area if area else resize_nearest)(image, *settings.save_img_size),
+        ANNOTATIONS: (resize_label_area if area else resize_nearest)(label, *settings.save_img_size),
+    }
+    for kind, pixels in resized.items():
         data = encode_png(pixels)
         for folder in (frame.view, ALL_VIEWS):
             (out / folder / kind / frame.split / f"{frame.stem}.png").write_bytes(data)
@@ -87,6 +103,7 @@ def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[d
         "native_width": image.shape[1],
         "spacing_depth_mm": round(read[0].spacing_mm[0], 6),
         "spacing_lateral_mm": round(read[0].spacing_mm[1], 6),
+        "image_interpolation": settings.image_interpolation,
         **read_info(frame.info),
     }, []
 

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from camus import ALL_VIEWS, METADATA_COLUMNS, SPLITS, VIEW_NAMES, find_release
-from extract_camus_data import nearest_indices
+from extract_camus_data import nearest_indices, resize_image_area, resize_label_area
 from medical_images import read_medical_image, write_medical_image
 from view_folders import read_metadata, read_png
 
@@ -63,6 +63,7 @@ def test_layout_and_metadata(releases, extracted):
     assert (int(row["native_height"]), int(row["native_width"])) == native.pixels.shape
     assert float(row["spacing_depth_mm"]) == pytest.approx(native.spacing_mm[0], abs=1e-5)
     assert float(row["spacing_lateral_mm"]) == pytest.approx(native.spacing_mm[1], abs=1e-5)
+    assert row["image_interpolation"] == "nearest"
     assert row["phase"] == "ES" and row["image_quality"] in ("Good", "Medium", "Poor")
     assert float(row["ef"]) == pytest.approx(100 * (1 - float(row["esv_ml"]) / float(row["edv_ml"])), abs=0.3)
 
@@ -123,8 +124,40 @@ def test_area_interpolation_averages(run, release, tmp_path):
     assert extract(run, source, tmp_path / "out", *flags).code == 0
     image = read_png(one(tmp_path / "out/2CH_ED/images", "patient0001*.png"))
     assert (image == 100).all(), "96 rows to 48: every pixel is the mean of a bright and a dark row"
+    native = read_medical_image(path.with_name("patient0001_2CH_ED_gt.nii.gz")).pixels
     label = read_png(one(tmp_path / "out/2CH_ED/annotations", "patient0001*.png"))
-    assert set(np.unique(label)) <= {0, 1, 2, 3}
+    assert np.array_equal(label, resize_label_area(native, 48, 64)), "the commonest class, as in the tests below"
+    rows = read_metadata(tmp_path / "out/2CH_ED")
+    assert {row["image_interpolation"] for row in rows.values()} == {"area"}
+
+
+@pytest.mark.parametrize(("size", "new"), [(549, 128), (778, 256), (224, 128), (224, 112), (256, 64), (96, 128)])
+def test_area_labels_lie_where_area_images_do(size, new):
+    """A border at e of `size` pixels is one at e * new / size: seen in the image to 0.01, in the label to half a pixel,
+    on average over all positions to a twentieth."""
+    wrong = []
+    for edge in range(size // 8, size - size // 8):
+        for inner in (0, 2):
+            label = np.full((size, size), 2 - inner, np.uint8)
+            label[:edge, :edge] = inner
+            image = resize_image_area(100 * label, new, new) / 200.0
+            small = resize_label_area(label, new, new)
+            assert set(np.unique(small)) == {0, 2}
+            for axis in (0, 1):
+                bright = (image if inner else 1 - image).sum(axis=axis)[0]
+                assert bright == pytest.approx(edge * new / size, abs=0.01)
+                wrong.append((small == inner).sum(axis=axis)[0] - edge * new / size)
+    assert np.abs(wrong).max() <= 0.5 + 1e-6 and abs(np.mean(wrong)) < 0.05
+
+
+def test_an_area_label_is_the_commonest_class(extracted):
+    """Against counting in whole numbers: 64 x 64 to 48 x 40 on a grid that both divide, 192 x 320."""
+    for path in (extracted / ALL_VIEWS / "annotations/training").iterdir():
+        label = read_png(path)
+        blocks = label.repeat(3, axis=0).repeat(5, axis=1).reshape(48, 4, 40, 8)
+        counts = np.stack([(blocks == value).sum(axis=(1, 3)) for value in range(4)])
+        chosen = np.take_along_axis(counts, resize_label_area(label, 48, 40)[None].astype(int), axis=0)[0]
+        assert np.array_equal(chosen, counts.max(axis=0))
 
 
 @pytest.mark.parametrize("kind", ["compressed mhd", "nifti with one slice"])
