@@ -1,0 +1,64 @@
+"""Between a frame's own pixels and those of the network, both ways.
+
+A frame comes to the network in up to two steps: extraction, to the size of the PNG files, and resizing to the network's
+size. Resizing, and extraction with `area`, keep pixel centres: pixel k of n lies at (k + 0.5) * N / n - 0.5 of N.
+Extraction with `nearest` follows the published rule: pixel k of n is a copy of pixel int(k * ((N - 1) / (n - 1))).
+"""
+
+from typing import Literal
+
+import numpy as np
+
+Alignment = Literal["area", "nearest"]
+
+
+def nearest_indices(native: int, size: int) -> np.ndarray:
+    """The native pixel that each of `size` pixels copies by the published rule, in float64 as there."""
+    return (np.arange(size) * ((native - 1) / max(size - 1, 1))).astype(int)
+
+
+def rescale(coordinates: np.ndarray, old: int, new: int) -> np.ndarray:
+    """Coordinates along an axis of `old` pixels -> of `new` pixels over the same extent; pixel centres are integers."""
+    return (coordinates + 0.5) * new / old - 0.5
+
+
+def network_coordinates(native: int, network: int, alignment: Alignment, extracted: int | None = None) -> np.ndarray:
+    """Where the centres of the `native` pixels of an axis lie among the `network` pixels, (native,) float64.
+
+    `extracted` is the number of pixels between the two, at which `alignment` was used; by default the network's own.
+    Native pixels beyond the first and last that `nearest` copied lie at these.
+    """
+    extracted = extracted or network
+    pixels = np.arange(native, dtype=float)
+    if alignment == "area":
+        return rescale(pixels, native, network)
+    copied, first, count = np.unique(nearest_indices(native, extracted), return_index=True, return_counts=True)
+    return rescale(np.interp(pixels, copied, first + (count - 1) / 2), extracted, network)  # the middle of equal copies
+
+
+def interpolate(values: np.ndarray, coordinates: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation along one axis at `coordinates`; beyond the first and last value, these."""
+    coordinates = coordinates.clip(0, values.shape[axis] - 1)
+    below = np.floor(coordinates).astype(int)
+    above = np.minimum(below + 1, values.shape[axis] - 1)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    weight = (coordinates - below).astype(values.dtype).reshape(shape)
+    return values.take(below, axis) * (1 - weight) + values.take(above, axis) * weight
+
+
+def to_native(
+    probabilities: np.ndarray,
+    native: tuple[int, int],
+    alignment: Alignment = "area",
+    extracted: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Class probabilities (classes, h, w) on the network's grid -> labels (H, W) uint8 of shape `native`.
+
+    The probabilities are interpolated linearly, and each native pixel takes the likeliest class: borders are then as
+    fine as the frame, where an enlarged label map would have steps. `extracted`: see `network_coordinates`.
+    """
+    for axis, (full, small) in enumerate(zip(native, extracted or probabilities.shape[1:], strict=True), start=1):
+        at = network_coordinates(full, probabilities.shape[axis], alignment, small)
+        probabilities = interpolate(probabilities, at, axis)
+    return probabilities.argmax(0).astype(np.uint8)
