@@ -8,7 +8,7 @@ from checkpoint import Checkpoint, load_weights, read_checkpoint
 from command import UserError
 from dataset import load_cases
 from evaluation import judge
-from inference import choose_device, predict
+from inference import Predictor, choose_device, predict
 from loader import make_loader
 from model import build_network, check_size
 from settings import TestSettings
@@ -30,7 +30,7 @@ def judge_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     network.to(device, memory_format=torch.channels_last)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
     loader = make_loader(case_set, settings.batch_size, device, settings.num_workers, settings.pin_memory)
-    predicted = predict(compiled, loader, mean, std, nn.functional.cross_entropy, device)
+    predicted = predict(Predictor(compiled, mean, std, device), loader, nn.functional.cross_entropy)
     origin = {"model": str(settings.model_path), "split": settings.split, "mean": mean, "std": std}
     origin["loss"] = predicted.loss
     options = {"overlays": settings.test_viz_num, "bootstrap": settings.bootstrap, "seed": settings.seed}

@@ -18,7 +18,7 @@ from command import UserError, whole_file
 from dataset import CaseSet
 from evaluation import judge
 from figures import overlay
-from inference import Loss, Predicted, autocast, choose_device, normalise, predict
+from inference import Loss, Predicted, Predictor, autocast, choose_device, normalise, predict
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
@@ -89,7 +89,7 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
             print(f"no better validation Dice since epoch {progress.best_epoch}: stopped")
             break
         row = {"epoch": epoch} | train_epoch(run, compiled, batches, epoch, loss, device)
-        predicted = predict(compiled, held_out, run.mean, run.std, loss, device, settings.mixed_precision)
+        predicted = predict(Predictor(compiled, run.mean, run.std, device, settings.mixed_precision), held_out, loss)
         row |= {"val_loss": predicted.loss, "val_dice_mean": set_dice(predicted, settings.num_classes)}
         progress.log.append(dict.fromkeys(LOG_COLUMNS, "") | row)
         if row["val_dice_mean"] > progress.best_dice:
@@ -162,7 +162,7 @@ def judge_best(run: Run, testing: CaseSet, device: torch.device) -> None:
     network.to(device, memory_format=torch.channels_last)
     loader = make_loader(testing, settings.batch_size, device, settings.num_workers, settings.pin_memory)
     loss = make_loss(settings.loss)
-    predicted = predict(network, loader, run.mean, run.std, loss, device, settings.mixed_precision)
+    predicted = predict(Predictor(network, run.mean, run.std, device), loader, loss)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, settings.num_classes)}
     run.save_last()
     with SummaryWriter(run.folder / "logs" / "test") as writer:
