@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from skimage.measure import label
 
 DISCS = 20
 CAVITY, MYOCARDIUM, ATRIUM = 1, 2, 3
 MM3_PER_ML = 1000
 CORNERS = np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])  # of a pixel, from its centre
+MITRAL_SHARE = 0.25  # in the labels of CAMUS the atrium covers at least 0.94 of the opening
 AGREEMENT_SDS = 1.96  # limits of agreement: Bland & Altman 1986
 
 
@@ -29,14 +31,11 @@ class LongAxis:
 def measure_long_axis(labels: np.ndarray, spacing_mm: Sequence[float]) -> LongAxis | None:
     """Of a label map (rows = depth, columns = lateral), with the spacing of its pixels along the two.
 
-    The axis runs from the middle of the base, where the cavity touches the atrium (or, without an atrium there,
-    anything but myocardium), to the farthest point of the cavity. A disc's diameter is its area over its height. Only
-    the largest connected cavity and atrium count. None if there is no cavity or no base.
+    The axis runs from the middle of the base to the farthest point of the cavity, the apex. A disc's diameter is its
+    area over its height. Only the largest connected cavity and atrium count. None if there is no cavity or no base.
     """
     cavity = largest_part(labels == CAVITY)
-    edge = _contact(cavity, largest_part(labels == ATRIUM))
-    if not edge.size:
-        edge = _contact(cavity, (labels != MYOCARDIUM) & ~cavity)
+    edge = base_of(cavity, labels, spacing_mm)
     if not edge.size:
         return None
     pixels = np.argwhere(cavity)
@@ -52,29 +51,47 @@ def measure_long_axis(labels: np.ndarray, spacing_mm: Sequence[float]) -> LongAx
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part of a mask."""
-    parts, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    """The largest connected part of a mask; neighbours share a side."""
+    parts = label(mask, connectivity=1)
+    return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]) if parts.any() else mask
 
 
-def _contact(cavity: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pixels on both sides of the edge where the masks touch: their mean lies on it."""
-    sides = [cavity & ndimage.binary_dilation(other), other & ndimage.binary_dilation(cavity)]
-    return np.concatenate([np.argwhere(side) for side in sides])
+def base_of(cavity: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Pixels (n, 2) on both sides of the edge where the ventricle ends: the longest stretch where it meets the atrium.
+
+    Without an atrium, or where it meets less than MITRAL_SHARE of the opening, it is the longest stretch where the
+    cavity meets anything but myocardium: a hole in the wall, or a corner that looks through it, is shorter.
+    """
+    mitral = _longest_contact(cavity, largest_part(labels == ATRIUM), spacing_mm)
+    opening = _longest_contact(cavity, (labels != MYOCARDIUM) & ~cavity, spacing_mm)
+    enough = _extent(mitral, spacing_mm) >= MITRAL_SHARE * _extent(opening, spacing_mm)
+    return mitral if mitral.size and enough else opening
 
 
-def biplane_volume_ml(two_chamber: LongAxis, four_chamber: LongAxis) -> float:
-    """V = pi / 4 * sum(a_i * b_i) * L / 20, with L the longer of the two axes."""
+def _longest_contact(cavity: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Pixels (n, 2) on both sides of the longest connected edge between two masks: their mean lies on it."""
+    edge = (cavity & ndimage.binary_dilation(other)) | (other & ndimage.binary_dilation(cavity))
+    stretches, count = label(edge, return_num=True)  # corners connect: an edge goes down steps
+    return max((np.argwhere(stretches == n) for n in range(1, count + 1)),
+               key=lambda pixels: _extent(pixels, spacing_mm), default=np.empty((0, 2)))  # fmt: skip
+
+
+def _extent(pixels: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Diagonal (mm) of the box around pixels (n, 2)."""
+    return float(np.hypot(*(np.ptp(pixels, axis=0) + 1) * spacing_mm)) if pixels.size else 0.0
+
+
+def biplane_volume_ml(two_chamber: LongAxis | None, four_chamber: LongAxis | None) -> float:
+    """V = pi / 4 * sum(a_i * b_i) * L / 20, with L the longer of the two axes; NaN if one of the views has none."""
+    if two_chamber is None or four_chamber is None:
+        return float("nan")
     height = max(two_chamber.length, four_chamber.length) / DISCS
     return float(np.pi / 4 * (two_chamber.diameters * four_chamber.diameters).sum() * height / MM3_PER_ML)
 
 
 def volume_ml(labels: dict[str, np.ndarray], spacings_mm: dict[str, Sequence[float]]) -> float:
     """Volume of the label maps of the views 2CH and 4CH; NaN if one of them shows no ventricle with a base."""
-    axes = [measure_long_axis(labels[view], spacings_mm[view]) for view in ("2CH", "4CH")]
-    return float("nan") if None in axes else biplane_volume_ml(*axes)
+    return biplane_volume_ml(*(measure_long_axis(labels[view], spacings_mm[view]) for view in ("2CH", "4CH")))
 
 
 def ejection_fraction(edv: float, esv: float) -> float:

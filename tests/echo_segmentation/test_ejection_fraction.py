@@ -64,6 +64,40 @@ def test_without_an_atrium_the_base_is_where_the_wall_is_open():
     assert measure_long_axis(labels, (0.5, 0.5)).length == pytest.approx(length, rel=0.01)
 
 
+@pytest.mark.parametrize("spacing", [(0.5, 0.5), (0.154, 0.308), (0.8, 0.4)])
+@pytest.mark.parametrize("across", [7, 1])
+@pytest.mark.parametrize("depth", [0.3, 0.6])
+def test_a_hole_in_the_wall_is_no_base(spacing, across, depth):
+    """Without an atrium, and 7 or 1 pixels of the wall missing on one side: the axis stays as long as it is drawn."""
+    labels = half_ellipse(80, 20, spacing)
+    labels[labels == 3] = 0
+    row = int(np.argwhere(labels == 1)[:, 0].min() + depth * 80 / spacing[0])
+    left = np.flatnonzero(labels[row] == 1)[0]
+    labels[row - across // 2 : row - across // 2 + across, :left] = 0
+    assert (labels[row, :left] == 0).all()
+    assert measure_long_axis(labels, spacing).length == pytest.approx(80, rel=0.015)
+
+
+def test_an_atrium_that_touches_by_a_pixel_is_not_where_the_ventricle_ends():
+    labels = half_ellipse(80, 20, (0.5, 0.5))
+    rows, columns = np.nonzero(labels == 3)
+    labels[labels == 3] = 0
+    corner = rows == rows.min()
+    labels[rows[corner][0], columns[corner][:2]] = 3
+    labels[rows.min() + 1 :, : columns.min() + 2] = 3
+    assert measure_long_axis(labels, (0.5, 0.5)).length == pytest.approx(80, rel=0.015)
+
+
+def test_the_base_is_the_mitral_valve_where_a_piece_of_the_wall_is_missing_beside_it():
+    """A third of the wall of one side is gone, next to the valve: what the cavity meets of the atrium still counts."""
+    labels = half_ellipse(80, 20, (0.5, 0.5))
+    length = measure_long_axis(labels, (0.5, 0.5)).length
+    base = np.argwhere(labels == 1)[:, 0].max()
+    piece = labels[base - 50 : base + 1, : labels.shape[1] // 2]
+    piece[piece == 2] = 0
+    assert measure_long_axis(labels, (0.5, 0.5)).length == pytest.approx(length, rel=0.01)
+
+
 def test_no_cavity_no_volume():
     labels = half_ellipse(80, 20, (0.5, 0.5))
     empty = np.zeros_like(labels)
