@@ -19,113 +19,84 @@ class Ventricle:
 
     area_cm2: float
     axis: LongAxis | None
+    """None where there is no cavity or no base."""
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """A patient's ventricle at several times: of one view or of both, which are then as long as each other."""
+    """A patient's ventricle at several times, in one view or both."""
 
     patient: str
-    is_sequence: bool
-    """Otherwise the two times are an ED and an ES frame."""
-    frames: dict[str, np.ndarray]
-    """By view: the number of the frame at each time, (times,)."""
-    areas_cm2: dict[str, np.ndarray]
-    volumes_ml: np.ndarray
-    """(times,), NaN where a view is missing or shows no ventricle with a base."""
-    ed: int | None
-    """The times of end diastole and end systole."""
-    es: int | None
+    source: str
+    """`sequence`, or `frames`: one of ED and one of ES, which are files of their own."""
+    views: dict[str, Sequence[Ventricle]]
+    ed: dict[str, int]
+    """By view, the frame of end diastole; empty where no frame shows a ventricle."""
+    es: dict[str, int]
+
+    @property
+    def edv_ml(self) -> float:
+        """End-diastolic volume; NaN without both views."""
+        return self.volume_ml(self.ed)
+
+    @property
+    def esv_ml(self) -> float:
+        """End-systolic volume, likewise."""
+        return self.volume_ml(self.es)
 
     @property
     def ejection_fraction(self) -> float:
-        """In %; NaN if a volume is missing."""
-        if self.ed is None or self.es is None:
+        """In %; NaN without both views."""
+        return ejection_fraction(self.edv_ml, self.esv_ml)
+
+    def volume_ml(self, frames: dict[str, int]) -> float:
+        """Simpson's biplane volume of one frame of each view; NaN if a view is missing or shows no ventricle."""
+        if set(frames) != set(VIEWS):
             return NAN
-        return ejection_fraction(self.volumes_ml[self.ed], self.volumes_ml[self.es])
+        return biplane_volume_ml(*(self.views[view][frames[view]].axis for view in VIEWS))
+
+    def areas_cm2(self, view: str) -> np.ndarray:
+        """Of the cavity in each frame of a view."""
+        return np.array([ventricle.area_cm2 for ventricle in self.views[view]])
+
+    def times(self) -> list[dict[str, int]]:
+        """By view, the frames that belong together, time by time.
+
+        Two sequences are taken to cover the same part of the heart's cycle, whatever their numbers of frames: the times
+        are those of the longer one, and of the other the frame nearest in relative time is taken.
+        """
+        count = max(map(len, self.views.values()))
+        frames = {view: np.linspace(0, len(found) - 1, count).round().astype(int) for view, found in self.views.items()}
+        return [{view: int(frames[view][time]) for view in self.views} for time in range(count)]
 
 
 def measure_ventricle(labels: np.ndarray, spacing_mm: Sequence[float]) -> Ventricle:
     """Of a label map (rows = depth, columns = lateral): the largest connected cavity; see `measure_long_axis`."""
     pixels = largest_part(labels == CAVITY).sum()
-    return Ventricle(float(pixels) * spacing_mm[0] * spacing_mm[1] / MM2_PER_CM2, measure_long_axis(labels, spacing_mm))
+    return Ventricle(float(pixels * spacing_mm[0] * spacing_mm[1] / MM2_PER_CM2), measure_long_axis(labels, spacing_mm))
 
 
 def cycle_of_sequences(patient: str, views: dict[str, Sequence[Ventricle]]) -> Cycle:
-    """From the sequences of one view or both. Two sequences cover the same part of the cycle, whatever their numbers of
-    frames: the longer one gives the times, and of the other the frame nearest in relative time is taken.
-
-    ED is the time of the largest volume and ES that of the smallest; of one view alone, of the area.
+    """From the sequences of one view or both: in each, the largest cavity is at ED, the smallest at ES. The views are
+    recorded one after the other, so that each has its own.
     """
-    times = max(map(len, views.values()))
-    frames = {view: np.linspace(0, len(found) - 1, times).round().astype(int) for view, found in views.items()}
-    taken = {view: [views[view][index] for index in frames[view]] for view in views}
-    cycle = _measure(patient, True, frames, taken)
-    curve = cycle.volumes_ml if len(views) == len(VIEWS) else next(iter(cycle.areas_cm2.values()))
-    if not np.isfinite(curve).any():
-        return cycle
-    return Cycle(**vars(cycle) | {"ed": int(np.nanargmax(curve)), "es": int(np.nanargmin(curve))})
+    ed, es = {}, {}
+    for view, found in views.items():
+        areas = {index: ventricle.area_cm2 for index, ventricle in enumerate(found) if ventricle.axis is not None}
+        if areas:
+            ed[view], es[view] = max(areas, key=areas.get), min(areas, key=areas.get)
+    return Cycle(patient, "sequence", views, ed, es)
 
 
 def cycle_of_frames(patient: str, views: dict[str, dict[str, Ventricle]]) -> Cycle:
-    """From frames of known phase, by view and phase; views that lack one of the two phases are left out."""
-    taken = {view: [found[phase] for phase in PHASES] for view, found in views.items() if len(found) == len(PHASES)}
-    cycle = _measure(patient, False, {view: np.zeros(2, int) for view in taken}, taken)
-    return Cycle(**vars(cycle) | {"ed": 0, "es": 1})
-
-
-def _measure(
-    patient: str, is_sequence: bool, frames: dict[str, np.ndarray], taken: dict[str, list[Ventricle]]
-) -> Cycle:
-    areas = {view: np.array([ventricle.area_cm2 for ventricle in found]) for view, found in taken.items()}
-    volumes = np.full(len(next(iter(areas.values()), ())), NAN)
-    if set(taken) == set(VIEWS):
-        pairs = zip(*(taken[view] for view in VIEWS), strict=True)
-        volumes = np.array([_volume(two.axis, four.axis) for two, four in pairs])
-    return Cycle(patient, is_sequence, frames, areas, volumes, None, None)
-
-
-def _volume(two_chamber: LongAxis | None, four_chamber: LongAxis | None) -> float:
-    known = two_chamber is not None and four_chamber is not None
-    return biplane_volume_ml(two_chamber, four_chamber) if known else NAN
-
-
-def time_rows(cycle: Cycle) -> list[dict[str, Any]]:
-    """A row for each time of a cycle: frames, areas, volume, and ED or ES."""
-    rows = []
-    for time, volume in enumerate(cycle.volumes_ml):
-        row = {"patient": cycle.patient, "source": source(cycle), "time": time}
-        for view in VIEWS:
-            row[f"frame_{view.lower()}"] = int(cycle.frames[view][time]) if view in cycle.frames else ""
-        for view in VIEWS:
-            row[f"area_{view.lower()}_cm2"] = float(cycle.areas_cm2[view][time]) if view in cycle.areas_cm2 else NAN
-        phase = {cycle.ed: "ED", cycle.es: "ES"}.get(time, "")
-        rows.append(row | {"volume_ml": float(volume), "phase": phase})
-    return rows
-
-
-def summary_row(cycle: Cycle) -> dict[str, Any]:
-    """ED, ES, their volumes and the ejection fraction of a cycle."""
-    volumes = [NAN if time is None else float(cycle.volumes_ml[time]) for time in (cycle.ed, cycle.es)]
-    return {
-        "patient": cycle.patient,
-        "source": source(cycle),
-        "views": " ".join(cycle.frames),
-        "time_ed": "" if cycle.ed is None else cycle.ed,
-        "time_es": "" if cycle.es is None else cycle.es,
-        "edv_ml": volumes[0],
-        "esv_ml": volumes[1],
-        "ef": cycle.ejection_fraction,
-    }
-
-
-def source(cycle: Cycle) -> str:
-    return "sequence" if cycle.is_sequence else "frames"
+    """From frames of known phase, by view and phase, both phases of each view."""
+    pairs = {view: [found[phase] for phase in PHASES] for view, found in views.items()}
+    return Cycle(patient, "frames", pairs, dict.fromkeys(pairs, 0), dict.fromkeys(pairs, 1))
 
 
 def collect_cycles(measured: Iterable[tuple[str, str, str, Sequence[Ventricle]]]) -> list[Cycle]:
-    """The cycles in (patient, view, phase, ventricles of the frames) of many files: of sequences, and of frames of
-    known phase.
+    """The cycles in (patient, view, phase, ventricles of the frames) of many files: of sequences, and of frames whose
+    phase is known and which has its partner.
     """
     sequences: dict[str, dict[str, Sequence[Ventricle]]] = {}
     frames: dict[str, dict[str, dict[str, Ventricle]]] = {}
@@ -135,5 +106,27 @@ def collect_cycles(measured: Iterable[tuple[str, str, str, Sequence[Ventricle]]]
         elif phase:
             frames.setdefault(patient, {}).setdefault(view, {})[phase] = ventricles[0]
     cycles = [cycle_of_sequences(patient, views) for patient, views in sequences.items()]
-    cycles += [cycle_of_frames(patient, views) for patient, views in frames.items()]
-    return [cycle for cycle in cycles if cycle.frames]
+    for patient, views in frames.items():
+        whole = {view: found for view, found in views.items() if len(found) == len(PHASES)}
+        cycles += [cycle_of_frames(patient, whole)] if whole else []
+    return cycles
+
+
+def time_rows(cycle: Cycle) -> list[dict[str, Any]]:
+    """A row for each time of a cycle: the frame and area of each view, and the volume."""
+    rows = []
+    for time, frames in enumerate(cycle.times()):
+        row = {"patient": cycle.patient, "source": cycle.source, "time": time}
+        row |= {f"frame_{view.lower()}": frames.get(view, "") for view in VIEWS}
+        areas = {view: cycle.views[view][index].area_cm2 for view, index in frames.items()}
+        row |= {f"area_{view.lower()}_cm2": areas.get(view, NAN) for view in VIEWS}
+        rows.append(row | {"volume_ml": cycle.volume_ml(frames)})
+    return rows
+
+
+def summary_row(cycle: Cycle) -> dict[str, Any]:
+    """The frames of ED and ES in each view, the volumes and the ejection fraction (%) of a cycle."""
+    row = {"patient": cycle.patient, "source": cycle.source}
+    for phase, frames in zip(PHASES, (cycle.ed, cycle.es), strict=True):
+        row |= {f"{phase.lower()}_frame_{view.lower()}": frames.get(view, "") for view in VIEWS}
+    return row | {"edv_ml": cycle.edv_ml, "esv_ml": cycle.esv_ml, "ef": cycle.ejection_fraction}

@@ -6,6 +6,7 @@ Also the device that a network runs on.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from skimage.measure import label as connected_parts
 from torch import nn
 from torch.utils.data import DataLoader
 
+from checkpoint import Checkpoint, load_weights
 from command import UserError
+from model import build_network, check_size
 from settings import Unasked
 
+PUBLISHED_SIZE = 256  # of a checkpoint that does not say
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -34,6 +38,14 @@ def choose_device(gpu: str) -> torch.device:
     if index >= count:
         raise UserError(f"--gpu {gpu}: is not there ({count} GPUs found); --gpu cpu computes without")
     return torch.device("cuda", index)
+
+
+def load_network(path: Path, checkpoint: Checkpoint, size: int, device: torch.device) -> nn.Module:
+    """The network of a checkpoint on `device`. Raises UserError if weights do not fit, or images of size x size."""
+    network = build_network(checkpoint.architecture)
+    check_size(network, checkpoint.architecture, size)
+    load_weights(network, checkpoint, path)
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def normalise(images: torch.Tensor, mean: float, std: float, device: torch.device) -> torch.Tensor:
