@@ -6,8 +6,10 @@ an optional `<data>/metadata.csv`.
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from command import UserError
 
@@ -16,6 +18,7 @@ KINDS = ("images", "annotations")
 STEM = re.compile(r"(?P<patient>patient\d+)_(?P<view>[^_]+)_(?P<phase>ED|ES)(_.*)?")
 GEOMETRY = ("native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm")
 CLINICAL = ("ef", "edv_ml", "esv_ml")
+ALIGNMENTS = ("nearest", "area")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Case:
     """Depth and lateral extent of the whole frame (rows, columns), whatever its present size in pixels."""
     clinical: tuple[float | None, ...] = (None,) * 3
     """Ejection fraction (%), end-diastolic and end-systolic volume (ml) as reported by the data set."""
+    source: str = ""
+    """The image in the release it was extracted from, relative to the release's root."""
+    native_size: tuple[int, int] | None = None
+    """Rows and columns of the source."""
+    alignment: Literal["nearest", "area"] = "nearest"
+    """How it was extracted; what metadata.csv does not say was extracted as published."""
 
 
 def split_folder(data_dir: str, kind: str, split: str) -> Path:
@@ -85,6 +94,15 @@ def _png_files(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
+def with_quality(cases: list[Case], qualities: Sequence[str]) -> list[Case]:
+    """The cases whose image quality is one of `qualities`; all if none is named. Raises UserError if none is left."""
+    kept = [case for case in cases if not qualities or case.image_quality in qualities]
+    if not kept:
+        there = ", ".join(sorted({case.image_quality for case in cases} - {""})) or "none: metadata.csv does not tell"
+        raise UserError(f"--image-quality {' '.join(qualities)}: no such case; image qualities there: {there}")
+    return kept
+
+
 def metadata_file(data_dir: str) -> Path:
     """metadata.csv of a data folder: beside the images and annotations folders."""
     if "%s" not in data_dir:
@@ -106,6 +124,8 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
         for name in (*GEOMETRY, *CLINICAL):
             if row.get(name) and not _is_positive(row[name]):
                 problems.append(f"line {number}, {row['stem']}: {name} is {row[name]!r}, not a positive number")
+        if (row.get("image_interpolation") or ALIGNMENTS[0]) not in ALIGNMENTS:
+            problems.append(f"line {number}, {row['stem']}: image_interpolation is {row['image_interpolation']!r}")
     table = {row["stem"]: row for row in rows}
     if len(table) < len(rows):
         problems.append(f"{len(rows) - len(table)} stems stand in it more than once")
@@ -146,4 +166,7 @@ def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> 
         image_quality=row.get("image_quality") or "",
         extent_mm=extent,
         clinical=tuple(float(row[name]) if row.get(name) else None for name in CLINICAL),
+        source=row.get("source") or "",
+        native_size=(int(geometry[0]), int(geometry[1])) if all(geometry[:2]) else None,
+        alignment=row.get("image_interpolation") or ALIGNMENTS[0],
     )

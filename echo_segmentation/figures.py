@@ -1,6 +1,7 @@
 """Figures: Dice box plots, Bland-Altman of the ejection fraction, overlays of cases, curves of a sequence."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -8,16 +9,27 @@ import numpy as np
 
 from command import whole_file
 from cycles import Cycle
-from summary import Row, column, structures_in
+from rows import Row, column, structures_in
 
 matplotlib.use("Agg")  # files only: works without a display
 import matplotlib.pyplot as plt
 
-TITLES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
+TITLES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium", "lv_myo": "LV myocardium"}
 # Told apart by the colour-blind too (Okabe & Ito 2008): cavity, myocardium, atrium, further classes.
 COLOURS = np.array([(230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167)])
 DOTS_PER_INCH = 150
-Panel = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a sheet: image, predicted and reference labels, (height, width) uint8 each."""
+
+    title: str
+    image: np.ndarray
+    labels: np.ndarray
+    reference: np.ndarray
+    aspect: float = 1.0
+    """Height of a pixel over its width."""
 
 
 def class_colour(value: int) -> np.ndarray:
@@ -97,15 +109,16 @@ def bland_altman(path: Path, predicted: np.ndarray, reference: np.ndarray, stati
 
 
 def overlay_sheet(path: Path, panels: Sequence[Panel], columns: int = 4) -> None:
-    """Panels of (title, image, predicted labels, reference labels): prediction tinted, reference outlined in white."""
+    """Panels side by side: prediction tinted, reference outlined in white."""
     rows = -(-len(panels) // columns)
     columns = min(columns, len(panels))
     figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 3.4 * rows), squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, (title, image, predicted, reference) in zip(grid.flat, panels, strict=False):
-        axes.imshow(overlay(image, predicted, reference), interpolation="nearest")
-        axes.set_title(title, fontsize=8)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        picture = overlay(panel.image, panel.labels, panel.reference)
+        axes.imshow(picture, interpolation="nearest", aspect=panel.aspect)
+        axes.set_title(panel.title, fontsize=8)
     figure.suptitle("tint: prediction, white: reference", fontsize=9)
     _save(figure, path)
 

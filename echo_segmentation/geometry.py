@@ -47,6 +47,11 @@ def interpolate(values: np.ndarray, coordinates: np.ndarray, axis: int) -> np.nd
     return values.take(below, axis) * (1 - weight) + values.take(above, axis) * weight
 
 
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """Label map (height, width) -> probabilities (classes, height, width) float32, each 0 or 1."""
+    return (labels == np.arange(int(labels.max()) + 1)[:, None, None]).astype(np.float32)
+
+
 def to_native(
     probabilities: np.ndarray,
     native: tuple[int, int],

@@ -1,7 +1,7 @@
 """How well a predicted label map agrees with the reference: Dice, and by MONAI Hausdorff and surface distances.
 
-A structure that is absent in both maps is not judged: all its values are NaN, and it counts as `absent`. Absent in one
-of them, its Dice is 0; its distances are NaN, as there is no surface to measure to, and it counts as `missed`.
+A structure that is absent in both maps is not evaluated: all its values are NaN, and it counts as `absent`. Absent in
+one of them, its Dice is 0; its distances are NaN, as there is no surface to measure to, and it counts as `missed`.
 """
 
 import warnings
@@ -10,19 +10,25 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.metrics.utils import get_edge_surface_distance
+from scipy.ndimage import binary_fill_holes
+
+from rows import DISTANCES, WITHIN_CONE
 
 # The structures that CAMUS reports on, as sets of classes; the epicardium encloses cavity and myocardium.
 CAMUS_STRUCTURES = {"lv_endo": (1,), "lv_epi": (1, 2), "la": (3,)}
+MYOCARDIUM = {"lv_myo": (2,)}
 LABEL_NAMES = ("background", "lv_cavity", "lv_myocardium", "left_atrium")
-METRICS = ("dice", "hd95", "hd", "msd")
-MARGIN = 2
-warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own functions, on each other
 
 
 def structures_of(num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Structures to judge: those of CAMUS as far as the classes go, and each further class by itself."""
+    """Structures of the published report, as far as the classes go, and each further class by itself."""
     known = {name: classes for name, classes in CAMUS_STRUCTURES.items() if max(classes) < num_classes}
     return known | {f"class_{c}": (c,) for c in range(len(LABEL_NAMES), num_classes)}
+
+
+def evaluated_structures(num_classes: int) -> dict[str, tuple[int, ...]]:
+    """`structures_of`, and the myocardium by itself: the epicardium's Dice says little of it."""
+    return structures_of(num_classes) | (MYOCARDIUM if num_classes > 2 else {})
 
 
 def label_names(num_classes: int) -> list[str]:
@@ -45,6 +51,11 @@ def dice_scores(predicted: torch.Tensor, reference: torch.Tensor) -> torch.Tenso
     return 2 * (predicted * reference).sum(-1) / (predicted.sum(-1) + reference.sum(-1))
 
 
+def ultrasound_cone(image: np.ndarray) -> np.ndarray:
+    """Where a grey image (height, width) uint8 is not 0, and the black spots inside: the field of view."""
+    return binary_fill_holes(image > 0)
+
+
 def surface_distances(predicted: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
     """`hd95`, `hd` (maximum) and `msd` (symmetric mean) between the edges of two masks (height, width).
 
@@ -52,12 +63,11 @@ def surface_distances(predicted: np.ndarray, reference: np.ndarray, spacing: Seq
     empty. hd95 is the greater of the two directed 95 % quantiles, msd the mean over the edge pixels of both.
     """
     if not predicted.any() or not reference.any():
-        return dict.fromkeys(METRICS[1:], float("nan"))
-    rows, columns = np.nonzero(predicted | reference)  # nothing outside of this box matters
-    box = (slice(max(rows.min() - MARGIN, 0), rows.max() + MARGIN + 1),)
-    box += (slice(max(columns.min() - MARGIN, 0), columns.max() + MARGIN + 1),)
-    pair = [torch.from_numpy(np.pad(mask[box], MARGIN)) for mask in (predicted, reference)]
-    _, (there, back), _ = get_edge_surface_distance(*pair, spacing=list(spacing), symmetric=True)
+        return dict.fromkeys(DISTANCES, float("nan"))
+    pair = [torch.from_numpy(mask) for mask in (predicted, reference)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of MONAI's functions, on each other
+        _, (there, back), _ = get_edge_surface_distance(*pair, spacing=list(spacing), symmetric=True)
     return {
         "hd95": max(there.quantile(0.95).item(), back.quantile(0.95).item()),
         "hd": max(there.max().item(), back.max().item()),
@@ -65,14 +75,23 @@ def surface_distances(predicted: np.ndarray, reference: np.ndarray, spacing: Seq
     }
 
 
-def judge_case(
-    predicted: np.ndarray, reference: np.ndarray, structures: dict[str, tuple[int, ...]], spacing: Sequence[float]
+def evaluate_case(
+    predicted: np.ndarray,
+    reference: np.ndarray,
+    structures: dict[str, tuple[int, ...]],
+    spacing: Sequence[float],
+    cone: np.ndarray,
 ) -> dict[str, float]:
-    """All metrics of one case, `<structure>_<metric>`, of label maps (height, width); see `surface_distances`."""
+    """All metrics of one case, `<structure>_<metric>`, of label maps (height, width); see `surface_distances`.
+
+    `dice_cone` is the Dice of what lies within `cone`, (height, width) bool: labels cut at the cone and whole ones are
+    equal there.
+    """
     pair = [structure_masks(torch.from_numpy(labels)[None], structures) for labels in (predicted, reference)]
+    within = dice_scores(*(masks & torch.from_numpy(cone) for masks in pair))[0].tolist()
     result = {}
     for s, (name, dice) in enumerate(zip(structures, dice_scores(*pair)[0].tolist(), strict=True)):
-        masks = [mask[0, s].numpy() for mask in pair]
-        for metric, value in {"dice": dice, **surface_distances(*masks, spacing)}.items():
+        distances = surface_distances(*(mask[0, s].numpy() for mask in pair), spacing)
+        for metric, value in {"dice": dice, **distances, WITHIN_CONE: within[s]}.items():
             result[f"{name}_{metric}"] = value
     return result

@@ -18,8 +18,8 @@ from geometry import to_native
 from image_files import MedicalImage, write_like
 from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
 from recordings import Recording
+from rows import write_rows
 from settings import PredictSettings
-from summary import write_rows
 
 NAN = float("nan")
 
@@ -55,8 +55,7 @@ def load_predictor(settings: PredictSettings) -> tuple[Predictor, int]:
     mean, std = normalisation(settings, checkpoint)
     device = choose_device(settings.gpu)
     network = load_network(settings.model_path, checkpoint, size, device)
-    options = {name: getattr(settings, name) for name in ("test_time_augmentation", "remove_stray_parts")}
-    return Predictor(network, mean, std, device, **options), size
+    return Predictor(network, mean, std, device, **settings.inference_options()), size
 
 
 def normalisation(settings: PredictSettings, checkpoint: Checkpoint) -> tuple[float, float]:

@@ -12,8 +12,8 @@ from command import UserError, whole_file
 from dataset import CaseSet
 from metrics import label_names
 from model import Architecture
+from rows import write_rows
 from settings import FREE_TO_CHANGE, TrainSettings
-from summary import write_rows
 
 LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 

@@ -1,7 +1,8 @@
-"""Train a segmentation network, on synthetic images say, and judge the best one on the test split.
+"""Train a segmentation network, on synthetic images say, and evaluate the best one on the test split.
 
 Written into --output-dir: model.pth (best validation Dice), last.pth (to resume: run the same command again), log.csv,
-logs/ (TensorBoard), settings.json, and of the test split metrics.csv, summary.json, predictions/ and figures/.
+logs/ (TensorBoard), settings.json, and of the test split what test_model.py writes: metrics.csv, camus_table.md,
+summary.json, predictions/ and figures/ among others.
 """
 
 import sys
@@ -9,24 +10,30 @@ import sys
 from cases import SPLITS, check_data_dir, find_cases
 from command import UserError, run_command
 from dataset import load_cases
+from frames import choose_frames
 from settings import TrainSettings
 
 
 def main(settings: TrainSettings) -> None:
-    """Check all that is cheap to check, then import what is slow, then train and judge."""
+    """Check all that is cheap to check, then import what is slow, then train and evaluate."""
     settings.check()
     check_data_dir(settings.data_dir)
     if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
     if not cases["testing"]:
-        print("no testing split: the trained network will not be judged")
+        print("no testing split: the trained network will not be evaluated")
     size, classes = settings.img_size, settings.num_classes
     sets = {s: load_cases(found, size, classes, settings.cache_gb) for s, found in cases.items() if found}
+    frames = None
+    if "testing" in sets:
+        if settings.test_shuffle:
+            sets["testing"] = sets["testing"].shuffled(settings.seed)
+        frames = choose_frames(settings.native_dir, sets["testing"], classes)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    from training import train_and_judge  # slow: torch, MONAI, segmentation-models-pytorch
+    from training import train_and_evaluate  # slow: torch, MONAI, segmentation-models-pytorch
 
-    train_and_judge(settings, sets)
+    train_and_evaluate(settings, sets, frames)
 
 
 if __name__ == "__main__":

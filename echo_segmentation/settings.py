@@ -1,6 +1,6 @@
 """Every setting of the segmentation commands: its name, default and meaning, once."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +9,7 @@ from command import UserError, YesNo
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
 SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
+FREE_TO_CHANGE += ("native_dir", "missed_distance")
 
 
 class Unasked(str):
@@ -34,11 +35,17 @@ class CommonSettings:
     test_viz_num: int = 8
     """How many cases are drawn as overlays (of the test: best, median, worst and between). 0: none."""
     test_shuffle: YesNo = False
-    """Judge the test cases in random order (rows of metrics.csv follow) instead of by name."""
+    """Evaluate the test cases in random order (rows of metrics.csv follow) instead of by name."""
     seed: int = 0
     """On a CPU, the same seed gives the same run: weights, order, augmentation, bootstrap."""
     bootstrap: int = 0
     """Resamplings of the patients for 95 % intervals of the means (1000 is usual). 0: none."""
+    native_dir: Path | None = None
+    """The CAMUS release that the data were extracted from: predictions are brought to each frame's own grid and
+    compared with the label there, in mm. Without it: at the network's size, which is then part of the unit (mm@128)."""
+    missed_distance: Literal["none", "diagonal"] = "none"
+    """Distance of a structure that one of the label maps lacks: none leaves the case out of the means (and counts it),
+    diagonal takes that of the frame. No rule of the CAMUS challenge for it is known."""
 
 
 @dataclass(kw_only=True)
@@ -96,19 +103,39 @@ class TrainSettings(CommonSettings):
 
 
 @dataclass(kw_only=True)
-class TestSettings(CommonSettings):
+class InferenceSettings:
+    test_time_augmentation: YesNo = False
+    """Average the class probabilities of each image and of its mirror image: twice the time."""
+    remove_stray_parts: YesNo = False
+    """Of each structure only the largest connected part counts; the next likely class takes the others."""
+
+    def inference_options(self) -> dict[str, bool]:
+        """The settings of this class alone, by name."""
+        return {option.name: getattr(self, option.name) for option in fields(InferenceSettings)}
+
+
+@dataclass(kw_only=True)
+class TestSettings(CommonSettings, InferenceSettings):
     __test__ = False  # the name starts like a test of pytest's, which it is not
 
+    output_dir: Path = Path("./output_test")
+    """Folder for the results; it is made if it is not there. Not that of a training."""
     data_dir: str = ""
     """Data: a path with %s where images/annotations goes (/path/%s/), or the folder that holds the two."""
     model_path: Path | None = None
-    """Checkpoint to test: model.pth of runner.py, or a published state dict. Needed, except with --compare."""
+    """Checkpoint to test: model.pth of runner.py, or a published state dict."""
+    predictions: Path | None = None
+    """Instead of a checkpoint: a folder of predicted label maps, one for each case, called as its image or
+    <patient>_<view>_<phase>: PNG of any size, NIfTI or MHD in the geometry of the frame."""
     split: Literal["testing", "validation", "training"] = "testing"
-    """Split that is judged."""
+    """Split that is evaluated."""
+    image_quality: tuple[str, ...] = ()
+    """Only frames of these image qualities, as metadata.csv names them (Good Medium). Default: all."""
     num_classes: int | None = None
-    """Classes of the network: known from the checkpoint; another number given here is an error."""
+    """Classes of the network: known from the checkpoint; another number given here is an error. Of --predictions: 4."""
     img_size: int | None = None
-    """Height and width in pixels. Default: the size of the training; 256 for a published checkpoint."""
+    """Height and width in pixels. Default: the size of the training; 256 for a published checkpoint; that of the images
+    with --predictions."""
     compile_model: YesNo = False
     """Compile the network for a GPU. A network on the CPU is not compiled."""
     mean: float | None = None
@@ -123,17 +150,10 @@ class TestSettings(CommonSettings):
         check_common(self)
         if self.compare is not None:
             return
-        if not self.data_dir or self.model_path is None:
-            raise UserError("needed are --data-dir and --model-path (or --compare with two output folders)")
+        if not self.data_dir or (self.model_path is None) == (self.predictions is None):
+            needed = "needed are --data-dir and one of --model-path and --predictions"
+            raise UserError(f"{needed} (or --compare with two output folders)")
         check_normalisation(self)
-
-
-@dataclass(kw_only=True)
-class InferenceSettings:
-    test_time_augmentation: YesNo = False
-    """Average the class probabilities of each image and of its mirror image: twice the time."""
-    remove_stray_parts: YesNo = False
-    """Of each structure only the largest connected part counts; the next likely class takes the others."""
 
 
 @dataclass(kw_only=True)

@@ -1,17 +1,20 @@
-"""Judge a segmentation network on real images as CAMUS judges, or compare two judged runs.
+"""Evaluate a segmentation network, or anybody's label maps, on real images as CAMUS does; or compare two such runs.
 
-Written into --output-dir: metrics.csv, ejection_fraction.csv, summary.json, predictions/ and figures/.
+Written into --output-dir: metrics.csv, ejection_fraction.csv, summary.json, camus_table.md and .csv, figures/,
+predictions/ of a network, and with --native-dir predictions_native/, NIfTI files in the geometry of their frames.
 """
 
 import sys
 
-from cases import check_data_dir, find_cases
+from cases import check_data_dir, find_cases, with_quality
 from command import UserError, run_command
 from settings import TestSettings
 
+TRAINED = ("last.pth", "log.csv")
+
 
 def main(settings: TestSettings) -> None:
-    """Check all that is cheap to check, then import what is slow, then judge."""
+    """Check all that is cheap to check, then import what is slow, then evaluate."""
     settings.check()
     if settings.compare is not None:
         from comparison import compare
@@ -19,13 +22,18 @@ def main(settings: TestSettings) -> None:
         print(compare(*settings.compare))
         return
     check_data_dir(settings.data_dir)
-    if not settings.model_path.is_file():
+    if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
-    cases = find_cases(settings.data_dir, settings.split)
+    trained = [name for name in TRAINED if (settings.output_dir / name).exists()]
+    if trained:
+        raise UserError(
+            f"--output-dir {settings.output_dir}: holds a training ({', '.join(trained)}); give another one"
+        )
+    cases = with_quality(find_cases(settings.data_dir, settings.split), settings.image_quality)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    from testing import judge_checkpoint  # slow: torch, MONAI, segmentation-models-pytorch
+    from testing import evaluate_checkpoint, evaluate_predictions  # slow: torch, MONAI, segmentation-models-pytorch
 
-    judge_checkpoint(settings, cases)
+    (evaluate_predictions if settings.predictions else evaluate_checkpoint)(settings, cases)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,82 @@
-"""A checkpoint from a file, judged on a split."""
+"""A network, a checkpoint from a file, or label maps from a folder, evaluated on a split."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
 from cases import Case, find_cases
-from checkpoint import Checkpoint, load_weights, read_checkpoint
+from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
-from dataset import load_cases
-from evaluation import judge
-from inference import Predictor, choose_device, predict
+from dataset import CaseSet, load_cases, read_image
+from evaluation import Report, evaluate
+from frames import Frames, choose_frames
+from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, choose_device, load_network, predict
 from loader import make_loader
-from model import build_network, check_size
-from settings import TestSettings
+from predictions import find_predictions, read_predictions
+from settings import CommonSettings, TestSettings
 
-PUBLISHED_SIZE = 256
+PUBLISHED_CLASSES = 4
 
 
-def judge_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
-    """Predict and judge; the network, its image size and normalisation are those of the checkpoint."""
+def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
+    """Predict and evaluate; the network, its image size and normalisation are those of the checkpoint."""
     checkpoint = read_checkpoint(settings.model_path)
     classes, size = agree_on(settings, checkpoint)
     device = choose_device(settings.gpu)
-    network = build_network(checkpoint.architecture)
-    check_size(network, checkpoint.architecture, size)
-    load_weights(network, checkpoint, settings.model_path)
+    network = load_network(settings.model_path, checkpoint, size, device)
     mean, std = normalisation(settings, checkpoint, size, classes)
     case_set = load_cases(cases, size, classes, settings.cache_gb)
     case_set = case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
-    network.to(device, memory_format=torch.channels_last)
+    frames = choose_frames(settings.native_dir, case_set, classes)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
-    loader = make_loader(case_set, settings.batch_size, device, settings.num_workers, settings.pin_memory)
-    predicted = predict(Predictor(compiled, mean, std, device), loader, nn.functional.cross_entropy)
-    origin = {"model": str(settings.model_path), "split": settings.split, "mean": mean, "std": std}
-    origin["loss"] = predicted.loss
-    options = {"overlays": settings.test_viz_num, "bootstrap": settings.bootstrap, "seed": settings.seed}
-    judge(case_set, predicted.labels, classes, settings.output_dir, origin, **options)
+    origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
+    predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
+    evaluate_network(predictor, case_set, frames, nn.functional.cross_entropy, classes, settings, origin)
+
+
+def evaluate_network(
+    predictor: Predictor,
+    case_set: CaseSet,
+    frames: Frames,
+    loss: Loss,
+    num_classes: int,
+    settings: CommonSettings,
+    origin: dict[str, Any],
+) -> Predicted:
+    """Predict, and write the results into settings.output_dir; returns the predictions at network size."""
+    loader = make_loader(case_set, settings.batch_size, predictor.device, settings.num_workers, settings.pin_memory)
+    labels: list[np.ndarray] = []
+
+    def on_the_grid_of_the_reference(index: int, probabilities: np.ndarray) -> None:
+        labels.append(frames.from_network(index, probabilities))
+
+    predicted = predict(predictor, loader, loss, each=on_the_grid_of_the_reference)
+    origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss}
+    folder = Path(settings.output_dir)
+    evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings), predicted.labels)
+    return predicted
+
+
+def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
+    """Evaluate label maps of settings.predictions like those of a network."""
+    classes = settings.num_classes or PUBLISHED_CLASSES
+    files = find_predictions(settings.predictions, cases)
+    try:
+        size = settings.img_size or max(read_image(cases[0].image).shape)
+    except ValueError as error:
+        raise UserError(f"{cases[0].image}: {error}") from None
+    case_set = load_cases(cases, size, classes, settings.cache_gb)
+    frames = choose_frames(settings.native_dir, case_set, classes)
+    labels = read_predictions(files, frames, classes)
+    origin = {"predictions": str(settings.predictions), "split": settings.split}
+    evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings))
+
+
+def how_to_report(settings: CommonSettings) -> Report:
+    return Report(settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance)
 
 
 def agree_on(settings: TestSettings, checkpoint: Checkpoint) -> tuple[int, int]:

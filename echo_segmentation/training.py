@@ -16,25 +16,28 @@ from tqdm import tqdm
 from checkpoint import load_weights, read_checkpoint
 from command import UserError, whole_file
 from dataset import CaseSet
-from evaluation import judge
 from figures import overlay
-from inference import Loss, Predicted, Predictor, autocast, choose_device, normalise, predict
+from frames import Frames
+from inference import Loss, Predicted, Predictor, autocast, choose_device, load_network, normalise, predict
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
 from run_state import LOG_COLUMNS, Run
 from settings import TrainSettings
+from testing import evaluate_network
 
 
-def train_and_judge(settings: TrainSettings, sets: dict[str, CaseSet]) -> None:
-    """Train on `sets` of training and validation, then judge the best network on testing, if it is there."""
+def train_and_evaluate(settings: TrainSettings, sets: dict[str, CaseSet], frames: Frames | None) -> None:
+    """Train on `sets` of training and validation, then evaluate the best network on testing, if it is there: on
+    `frames`, which are those of the testing set.
+    """
     device = choose_device(settings.gpu)
     run = start(settings, sets, device)
     with whole_file(settings.output_dir / "settings.json") as path:
         path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
     train(run, sets["training"], sets["validation"], device)
     if "testing" in sets:
-        judge_best(run, sets["testing"], device)
+        evaluate_best(run, sets["testing"], frames, device)
 
 
 def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.device) -> Run:
@@ -153,21 +156,19 @@ def log_epoch(writers: dict[str, SummaryWriter], row: dict, validation: CaseSet,
     print(f"epoch {epoch}: {values}", flush=True)
 
 
-def judge_best(run: Run, testing: CaseSet, device: torch.device) -> None:
-    """Judge model.pth on the test split, and complete the last row of log.csv by its loss and Dice."""
+def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.device) -> None:
+    """Evaluate model.pth on the test split, and complete the last row of log.csv by its loss and Dice."""
     settings, last = run.settings, run.progress.log[-1]
-    testing = testing.shuffled(settings.seed) if settings.test_shuffle else testing
-    network = build_network(run.architecture)  # another one: the run's own, and last.pth, stay at the last epoch
-    load_weights(network, read_checkpoint(run.folder / "model.pth"), run.folder / "model.pth")
-    network.to(device, memory_format=torch.channels_last)
-    loader = make_loader(testing, settings.batch_size, device, settings.num_workers, settings.pin_memory)
-    loss = make_loss(settings.loss)
-    predicted = predict(Predictor(network, run.mean, run.std, device), loader, loss)
-    last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, settings.num_classes)}
+    checkpoint = read_checkpoint(
+        run.folder / "model.pth"
+    )  # the run's own network, and last.pth, stay at the last epoch
+    network = load_network(run.folder / "model.pth", checkpoint, settings.img_size, device)
+    loss, classes = make_loss(settings.loss), settings.num_classes
+    origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
+    predictor = Predictor(network, run.mean, run.std, device)
+    predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin)
+    last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes)}
     run.save_last()
     with SummaryWriter(run.folder / "logs" / "test") as writer:
         for name in ("loss", "dice_mean"):
             writer.add_scalar(name, last[f"test_{name}"], last["epoch"])
-    origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
-    options = {"overlays": settings.test_viz_num, "bootstrap": settings.bootstrap, "seed": settings.seed}
-    judge(testing, predicted.labels, settings.num_classes, run.folder, origin, **options)

@@ -10,14 +10,12 @@ import torch
 from PIL import Image
 
 from cases import find_cases
-from command import UserError
-from comparison import compare, paired_p_value
 from dataset import load_cases
 from evaluation import without_nan
 from figures import pick_cases
 from metrics import surface_distances
 from model import build_camus_unet
-from summary import bootstrap_interval, console_line, describe, summarise, summarise_cases, write_rows
+from summary import bootstrap_interval, console_line, describe, summarise, summarise_cases
 
 
 def make_rows(dice, **known) -> list[dict]:
@@ -29,7 +27,9 @@ def make_rows(dice, **known) -> list[dict]:
             "view": "",
             "phase": "",
             "image_quality": "",
-            "unit": "px/128",
+            "unit": "px@128",
+            "grid": "128x128",
+            "diagonal": 181.0,
         }
         row |= {f"lv_endo_{m}": v for m, v in zip(("dice", "hd95", "hd", "msd"), (value, 2.0, 4.0, 1.0), strict=True)}
         rows.append(row | {name: values[number] for name, values in known.items()})
@@ -51,7 +51,7 @@ def test_the_checkpoint_is_all_that_is_needed(judge, trained, hearts, tmp_path, 
 
 def test_summary_is_overall_and_per_group_in_mm(trained):
     summary = json.loads((trained / "summary.json").read_text())
-    assert (summary["cases"], summary["unit"], summary["split"]) == (8, "mm", "testing")
+    assert (summary["cases"], summary["unit"], summary["split"]) == (8, "mm@32", "testing")
     assert set(summary["view"]) == {"2CH", "4CH"}
     assert set(summary["phase"]) == {"ED", "ES"}
     assert set(summary["image_quality"]) == {"Good", "Poor"}
@@ -85,16 +85,16 @@ def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_
     cases = load_cases(find_cases(str(hearts), "testing"), 32, 4, 1)
     for index, (mm, px) in enumerate(zip(*tables, strict=True)):
         predicted = np.asarray(Image.open(trained / "predictions" / f"{mm['stem']}.png"))
-        for row, unit, spacing in ((mm, "mm", (120 / 32, 105 / 32)), (px, "px/32", (1, 1))):
+        for row, unit, spacing in ((mm, "mm@32", (120 / 32, 105 / 32)), (px, "px@32", (1, 1))):
             expected = surface_distances(predicted == 3, cases[index][1] == 3, spacing)
-            assert row["unit"] == unit
+            assert (row["unit"], row["grid"]) == (unit, "32x32")
             for name, value in expected.items():
                 assert float(row[f"la_{name}"]) == pytest.approx(value)
 
 
-def test_nothing_of_an_earlier_judgement_is_left(judge, trained, make_folder, tmp_path):
+def test_nothing_of_an_earlier_evaluation_is_left(judge, trained, make_folder, tmp_path):
     out = tmp_path / "o"
-    shutil.copytree(trained, out)
+    shutil.copytree(trained, out, ignore=shutil.ignore_patterns("last.pth", "log.csv"))
     data = make_folder(tmp_path / "data", {"testing": 1})
     for file in (data / "images" / "testing").glob("*2CH*"):
         file.unlink()
@@ -119,6 +119,22 @@ def test_deformed_copies_have_no_ejection_fraction(judge, trained, make_folder, 
     assert judge(*flags, "--test-viz-num", 0) == 0
     with open(tmp_path / "o" / "ejection_fraction.csv", newline="") as file:
         assert [row["patient"] for row in csv.DictReader(file)] == ["patient0002"]
+
+
+def test_the_results_of_a_training_are_never_replaced(judge, trained, hearts, tmp_path, capsys, monkeypatch):
+    """By default they go to a folder of their own; that of a training is refused."""
+    flags = ("--data-dir", hearts, "--model-path", trained / "model.pth", "--gpu", "cpu", "--test-viz-num", 0)
+    before = {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()}
+    assert judge(*flags, "--output-dir", trained) == 2
+    assert "holds a training (last.pth, log.csv)" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "output")  # where runner.py writes by default
+    assert judge(*flags) == 0
+    assert (tmp_path / "output_test" / "summary.json").is_file()
+    for folder in (trained, tmp_path / "output"):
+        assert {folder / file.relative_to(trained): text for file, text in before.items()} == {
+            file: file.read_bytes() for file in folder.rglob("*") if file.is_file()
+        }
 
 
 def test_shuffled_cases_are_the_same_cases(judge, trained, hearts, tmp_path):
@@ -170,53 +186,17 @@ def test_console_line_is_the_published_one():
 
 def test_bootstrap_resamples_patients():
     dice = np.random.default_rng(0).normal(0.9, 0.03, 40)
-    low, high = bootstrap_interval(make_rows(dice), "lv_endo", "dice", 4000, 0)
+    low, high = bootstrap_interval(make_rows(dice), dice, 4000, 0)
     error = dice.std() / 40**0.5
     assert (low, high) == (
         pytest.approx(dice.mean() - 1.96 * error, abs=2e-3),
         pytest.approx(dice.mean() + 1.96 * error, abs=2e-3),
     )
     doubled = make_rows(np.repeat(dice, 2), patient=np.repeat(np.arange(40).astype(str), 2))
-    assert bootstrap_interval(doubled, "lv_endo", "dice", 4000, 0) == pytest.approx([low, high], abs=1e-3)
+    assert bootstrap_interval(doubled, np.repeat(dice, 2), 4000, 0) == pytest.approx([low, high], abs=1e-3)
     alone = make_rows(np.repeat(dice, 2))
-    narrow = bootstrap_interval(alone, "lv_endo", "dice", 4000, 0)
+    narrow = bootstrap_interval(alone, np.repeat(dice, 2), 4000, 0)
     assert narrow[1] - narrow[0] < 0.8 * (high - low)
-
-
-def test_compare_pairs_patients(tmp_path, judge, capsys):
-    """Six patients, each better by another amount: p = 2 / 2^6 exactly. Two frames of one patient count once."""
-    first = np.array([0.80, 0.81, 0.82, 0.83, 0.84, 0.85, 0.85])
-    gain = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.06])
-    patients = list("abcdeff")
-    for name, dice in (("a", first), ("b", first + gain)):
-        (tmp_path / name).mkdir()
-        write_rows(tmp_path / name / "metrics.csv", make_rows(dice, patient=patients))
-    assert judge("--compare", tmp_path / "a", tmp_path / "b") == 0
-    said = capsys.readouterr().out
-    line = next(line for line in said.splitlines() if line.startswith("lv_endo     dice")).split()
-    assert line[2:] == ["0.8250", "0.8600", "+0.0350", "0.031", "6"]
-    assert "7 cases in common" in said
-
-
-def test_equal_runs_have_no_p_below_one(trained):
-    assert paired_p_value(np.ones(4), np.ones(4)) == 1
-    assert " 1         2" in compare(trained, trained)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"unit": ["mm"] * 3}, "nothing to compare"),
-        ({"unit": ["px/256"] * 3}, "nothing to compare"),
-        ({"stem": ["x", "y", "z"]}, "no case in common"),
-    ],
-)
-def test_runs_that_cannot_be_compared(tmp_path, change, message):
-    for name, known in (("a", {}), ("b", change)):
-        (tmp_path / name).mkdir()
-        write_rows(tmp_path / name / "metrics.csv", make_rows([0.5, 0.6, 0.7], **known))
-    with pytest.raises(UserError, match=message):
-        compare(tmp_path / "a", tmp_path / "b")
 
 
 def test_overlays_are_of_the_best_the_median_and_the_worst():

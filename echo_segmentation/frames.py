@@ -1,0 +1,163 @@
+"""What predictions are compared with, on which grid: reference labels at the network's size, or as they were drawn.
+
+The two classes here answer the same questions: the image and reference label of a case, its spacing, and a network's
+class probabilities, or somebody's label map, on the grid of the reference.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from cases import SPLITS, Case
+from command import UserError
+from dataset import CaseSet, resize_annotation
+from geometry import nearest_indices, one_hot, to_native
+from image_files import MedicalImage, is_medical_image, read_frame, without_suffix
+
+REAL_STEM = re.compile(rf"patient\d+_[^_]+_(ED|ES)(_({'|'.join(SPLITS)}))?")
+
+
+class NetworkFrames:
+    """Reference labels at the size at which the network sees the images."""
+
+    def __init__(self, case_set: CaseSet):
+        self.cases, self.case_set = case_set.cases, case_set
+        self.in_mm = all(case.extent_mm for case in self.cases)
+        self.unit = f"{'mm' if self.in_mm else 'px'}@{case_set.size}"
+        """Of distances. The size belongs to it: borders are no finer than the pixels."""
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def image(self, index: int) -> np.ndarray:
+        """Grey values, (height, width) uint8."""
+        return self.case_set[index][0]
+
+    def label(self, index: int) -> np.ndarray:
+        """Reference classes, (height, width) uint8."""
+        return self.case_set[index][1]
+
+    def spacing_mm(self, index: int) -> tuple[float, float] | None:
+        """Depth and lateral distance of pixel centres (rows, columns), if the size of the frame is known."""
+        extent, size = self.cases[index].extent_mm, self.case_set.size
+        return extent and (extent[0] / size, extent[1] / size)
+
+    def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
+        """Class probabilities (classes, size, size) -> labels (size, size) uint8."""
+        return probabilities.argmax(0).astype(np.uint8)
+
+    def from_png(self, index: int, labels: np.ndarray) -> np.ndarray:
+        """A label map of any size that covers the frame -> labels (size, size) uint8."""
+        return resize_annotation(labels, self.case_set.size)
+
+    def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
+        """A label map in the geometry of the frame's own file -> labels (size, size) uint8."""
+        case = self.cases[index]
+        if case.alignment == "nearest":  # as the reference was extracted
+            labels = labels[np.ix_(*map(nearest_indices, labels.shape, size_on_disk(case)))]
+        return resize_annotation(labels, self.case_set.size)
+
+
+class NativeFrames:
+    """Reference labels of the data set itself, at the resolution at which they were drawn.
+
+    Raises UserError, listing every case, where `metadata.csv` names no source, a file is not there or cannot be read,
+    sizes disagree, or a case is a deformed copy, whose label the data set does not have.
+    """
+
+    unit, in_mm = "mm", True
+
+    def __init__(self, cases: Sequence[Case], native_dir: Path, num_classes: int):
+        self.cases = cases
+        self.paths, problems = [], []
+        for case in cases:
+            try:
+                self.paths.append(source_files(case, native_dir))
+                _check(case, *(read_frame(path) for path in self.paths[-1]), num_classes)
+            except UserError as error:
+                problems.append(f"{case.stem}: {error}")
+        if problems:
+            raise UserError(f"--native-dir {native_dir}: {len(problems)} cases cannot be compared there:", problems)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def source(self, index: int) -> MedicalImage:
+        """The image as in the data set, with its geometry."""
+        return read_frame(self.paths[index][0])
+
+    def image(self, index: int) -> np.ndarray:
+        """Grey values, (height, width) uint8."""
+        return self.source(index).frames[0]
+
+    def label(self, index: int) -> np.ndarray:
+        """Reference classes, (height, width) uint8."""
+        return read_frame(self.paths[index][1]).frames[0]
+
+    def spacing_mm(self, index: int) -> tuple[float, float]:
+        """Depth and lateral distance of pixel centres (rows, columns)."""
+        return self.source(index).spacing_mm
+
+    def name(self, index: int) -> str:
+        """<patient>_<view>_<phase>, as the data set calls the frame."""
+        return without_suffix(self.paths[index][0])
+
+    def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
+        """Class probabilities (classes, size, size) -> labels on the frame's own grid, uint8."""
+        case = self.cases[index]
+        return to_native(probabilities, self.label(index).shape, case.alignment, size_on_disk(case))
+
+    def from_png(self, index: int, labels: np.ndarray) -> np.ndarray:
+        """A label map that lies on the extracted image, at any size -> labels on the frame's own grid, uint8."""
+        return self.from_network(index, one_hot(labels))
+
+    def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
+        """A label map in the geometry of the frame's own file -> labels on that grid, uint8."""
+        native = self.label(index)
+        return labels if labels.shape == native.shape else to_native(one_hot(labels), native.shape)
+
+
+Frames = NetworkFrames | NativeFrames
+
+
+def size_on_disk(case: Case) -> tuple[int, int]:
+    """Rows and columns of a case's image file."""
+    with Image.open(case.image) as image:
+        return image.size[::-1]
+
+
+def source_files(case: Case, native_dir: Path) -> tuple[Path, Path]:
+    """Image and label file of a case in the release it was extracted from.
+
+    Raises UserError if metadata.csv names none, or something outside of the release.
+    """
+    if not case.source:
+        raise UserError("metadata.csv names no source")
+    if not REAL_STEM.fullmatch(case.stem):
+        raise UserError("the name is that of a deformed copy, which has no native label")
+    relative = PurePosixPath(case.source)
+    if relative.is_absolute() or ".." in relative.parts or not is_medical_image(relative):
+        raise UserError(f"the source {case.source!r} is no MHD or NIfTI file within the release")
+    path = native_dir / relative
+    stem = without_suffix(path)
+    return path, path.with_name(f"{stem}_gt{path.name[len(stem) :]}")
+
+
+def _check(case: Case, image: MedicalImage, label: MedicalImage, num_classes: int) -> None:
+    sizes = [found.frames.shape[1:] for found in (image, label)]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"the image is {sizes[0]}, its label {sizes[1]} (rows, columns)")
+    if case.native_size and case.native_size != sizes[0]:
+        raise UserError(f"{image.path} is {sizes[0]}, in metadata.csv {case.native_size}: another release?")
+    if (top := int(label.pixels.max())) >= num_classes:
+        raise UserError(f"{label.path}: class {top}, beyond 0 .. {num_classes - 1}")
+
+
+def choose_frames(native_dir: Path | None, case_set: CaseSet, num_classes: int) -> Frames:
+    """On the frames' own grid if the release is given, otherwise at the network's size."""
+    if native_dir is None:
+        return NetworkFrames(case_set)
+    return NativeFrames(case_set.cases, native_dir, num_classes)

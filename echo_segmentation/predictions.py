@@ -1,0 +1,59 @@
+"""Label maps that somebody else predicted: a folder of PNG, NIfTI or MHD files, one for each case."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cases import Case
+from command import UserError
+from dataset import read_annotation
+from frames import Frames
+from image_files import SUFFIXES, is_medical_image, read_frame, without_suffix
+
+
+def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
+    """The file of each case: `<stem>`, or `<patient>_<view>_<phase>` as CAMUS calls a frame; .png, .nii.gz, .nii, .mhd.
+
+    Raises UserError, listing every case, for a folder that is none, and for cases with no file or more than one.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--predictions {folder}: not a folder")
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and (file.suffix == ".png" or is_medical_image(file)):
+            found.setdefault(without_suffix(file), []).append(file)
+    problems, files = [], []
+    for case in cases:
+        names = dict.fromkeys((case.stem, f"{case.patient}_{case.view}_{case.phase}"))
+        files.append([file for name in names for file in found.get(name, [])])
+        if len(files[-1]) != 1:
+            what = "none" if not files[-1] else ", ".join(file.name for file in files[-1])
+            problems.append(f"{' or '.join(names)} (.png, {', '.join(SUFFIXES)}): {what}")
+    if problems:
+        raise UserError(f"--predictions {folder}: {len(problems)} cases have not one file each:", problems)
+    return [file for (file,) in files]
+
+
+def read_predictions(files: Sequence[Path], frames: Frames, num_classes: int) -> list[np.ndarray]:
+    """The label map of each case, brought to the grid of its reference, uint8.
+
+    A PNG file lies on the image as extracted, at any size; a NIfTI or MHD file on the frame as in the data set. Raises
+    UserError, listing every file that cannot be read, or has a class beyond num_classes - 1.
+    """
+    labels, problems = [], []
+    for index, file in enumerate(files):
+        try:
+            medical = is_medical_image(file)
+            found = read_frame(file).frames[0] if medical else read_annotation(file)
+            if (top := int(found.max())) >= num_classes:
+                raise ValueError(f"{file}: class {top}")
+            labels.append((frames.from_medical if medical else frames.from_png)(index, found))
+        except UserError as error:
+            problems.append(str(error))
+        except ValueError as error:
+            problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+    if problems:
+        told = f"{len(problems)} predictions cannot be evaluated (classes are 0 .. {num_classes - 1}):"
+        raise UserError(told, problems)
+    return labels
