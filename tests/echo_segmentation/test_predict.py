@@ -13,7 +13,7 @@ from PIL import Image
 
 import predict
 from command import run_command
-from dataset import read_annotation
+from dataset import read_annotation, resize_annotation, resize_image
 from ejection_fraction import ejection_fraction, volume_ml
 from model import build_camus_unet
 from settings import PredictSettings
@@ -159,6 +159,45 @@ def test_the_options_reach_the_network(truth, trained, output, tmp_path):
         here, there = (read_annotation(tmp_path / str(asked) / "labels" / f"{n}.png") for n in ("here", "there"))
         differ[asked] = (here != there[:, ::-1]).sum()
     assert differ[True] == 0 < differ[False]
+
+
+def test_label_maps_are_those_that_test_model_evaluates(truth, trained, judge, tmp_path):
+    """The same frames as a data folder, extracted by area: byte for byte the same, with the options too."""
+    release, data = tmp_path / "release", tmp_path / "data"
+    columns = ["stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"]
+    rows = [[*columns, "spacing_depth_mm", "spacing_lateral_mm", "image_interpolation"]]
+    for kind in ("images", "annotations"):
+        (data / kind / "testing").mkdir(parents=True)
+    for view, size in SIZES.items():
+        name = f"patient0001_{view}_ED"
+        image = sitk.GetArrayFromImage(
+            sitk.ReadImage(str(truth["folder"][0] / f"patient0001_{view}_half_sequence.nii.gz"))
+        )
+        label = truth[f"patient0001_{view}_half_sequence"][0]
+        write_medical(release / f"{name}.nii.gz", [image[0]], flat=True)
+        write_medical(release / f"{name}_gt.nii.gz", [label], flat=True)
+        Image.fromarray(resize_image(image[0], 32)).save(data / "images" / "testing" / f"{name}_testing.png")
+        Image.fromarray(resize_annotation(label, 32)).save(data / "annotations" / "testing" / f"{name}_testing.png")
+        source = f"{name}.nii.gz", size, size, *SPACING[::-1], "area"
+        rows.append([f"{name}_testing", "patient0001", view, "ED", "testing", *source])
+    with open(data / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    command = [
+        "--model-path",
+        trained / "model.pth",
+        "--gpu",
+        "cpu",
+        "--test-time-augmentation",
+        "--remove-stray-parts",
+    ]
+    assert run(*command, "--input", release, "--output-dir", tmp_path / "predicted") == 0
+    flags = ["--data-dir", data, "--native-dir", release, "--output-dir", tmp_path / "tested"]
+    assert judge(*command, *flags) == 0
+    for view in SIZES:
+        files = [tmp_path / "predicted" / "labels", tmp_path / "tested" / "predictions_native"]
+        one, other = (sitk.ReadImage(str(folder / f"patient0001_{view}_ED.nii.gz")) for folder in files)
+        assert np.array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(other))
+        assert one.GetDirection() == other.GetDirection()
 
 
 def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path, capsys):
