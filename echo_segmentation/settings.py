@@ -183,6 +183,8 @@ class PredictSettings(InferenceSettings):
         """Raises UserError if something is missing or makes no sense."""
         check_at_least(self, "batch_size", 1)
         check_normalisation(self)
+        if not self.input:
+            raise UserError("--input: name at least one file or folder")
         if not self.model_path.is_file():
             raise UserError(f"--model-path {self.model_path}: no such file")
         if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):

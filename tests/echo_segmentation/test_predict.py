@@ -238,14 +238,16 @@ def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path
         (["--model-path", "{model}", "--batch-size", "0"], "must be at least 1"),
         (["--model-path", "{model}", "--output-dir", "{input}"], "is there already and not empty"),
         (["--model-path", "{model}", "--gpu", "cuda:77"], "is not there"),
+        (["--model-path", "{model}", "--input"], "--input: name at least one file or folder"),
     ],
 )
 def test_wrong_settings_leave_nothing_behind(truth, trained, tmp_path, capsys, flags, message):
     torch.save(build_camus_unet(4).state_dict(), tmp_path / "camus.pth")
     places = {"tmp": tmp_path, "input": truth["folder"][0], "model": trained / "model.pth"}
     filled = [flag.format(**places) for flag in flags]
-    filled += [] if "--output-dir" in filled else ["--output-dir", tmp_path / "out"]
-    assert run("--input", truth["folder"][0] / "anything.png", *filled) == 2
+    filled = ["--output-dir", tmp_path / "out", *filled] if "--output-dir" not in filled else filled
+    filled += [] if "--input" in filled else ["--input", truth["folder"][0] / "anything.png"]
+    assert run(*filled) == 2
     said = capsys.readouterr().err
     assert message in said.split("error: ")[1]
     assert "Traceback" not in said
