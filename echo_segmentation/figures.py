@@ -1,4 +1,4 @@
-"""Figures of an evaluated run: Dice box plots, Bland-Altman of the ejection fraction, overlays of cases."""
+"""Figures: Dice box plots, Bland-Altman of the ejection fraction, overlays of cases, curves of a sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 from command import whole_file
+from cycles import Cycle
 from rows import Row, column, structures_in
 
 matplotlib.use("Agg")  # files only: works without a display
@@ -119,6 +120,42 @@ def overlay_sheet(path: Path, panels: Sequence[Panel], columns: int = 4) -> None
         axes.imshow(picture, interpolation="nearest", aspect=panel.aspect)
         axes.set_title(panel.title, fontsize=8)
     figure.suptitle("tint: prediction, white: reference", fontsize=9)
+    _save(figure, path)
+
+
+def cycle_curves(path: Path, cycle: Cycle) -> None:
+    """The cavity's area in each view, with its ED and ES frames, and from both views the volume, over a sequence."""
+    both = np.isfinite(cycle.ejection_fraction)
+    size = {"figsize": (6, 3 + 2.5 * both), "layout": "constrained"}
+    figure, grid = plt.subplots(1 + both, sharex=True, squeeze=False, **size)
+    for colour, view, beside in zip(COLOURS / 255, cycle.views, (-14, 6), strict=False):  # points, of the phase's name
+        areas = cycle.areas_cm2(view)
+        percent = np.linspace(0, 100, len(areas))
+        grid[0, 0].plot(percent, areas, ".-", color=colour, label=view)
+        for phase, frames in (("ED", cycle.ed), ("ES", cycle.es)):
+            if view in frames:
+                at = percent[frames[view]], areas[frames[view]]
+                grid[0, 0].plot(*at, "o", color=colour)
+                grid[0, 0].annotate(phase, at, (0, beside), textcoords="offset points", ha="center", fontsize=8)
+    grid[0, 0].set_ylabel("Cavity area (cm²)")
+    grid[0, 0].legend(
+        title="view, frames of ED and ES marked", ncols=2, loc="lower center", fontsize=8, title_fontsize=8
+    )
+    if both:
+        volumes = [cycle.volume_ml(frames) for frames in cycle.times()]
+        grid[1, 0].plot(np.linspace(0, 100, len(volumes)), volumes, ".-", color=COLOURS[2] / 255)
+        for name, value in (("EDV", cycle.edv_ml), ("ESV", cycle.esv_ml)):
+            grid[1, 0].axhline(value, color="black", linestyle="--", linewidth=1)
+            place = {"xy": (1.01, value), "xycoords": ("axes fraction", "data")}
+            grid[1, 0].annotate(f"{name}\n{value:.0f} ml", **place, va="center", fontsize=8)
+        grid[1, 0].set_ylabel("Volume (ml)")
+    for axes in grid[:, 0]:
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+        axes.grid(alpha=0.3)
+    grid[-1, 0].set_xlabel("Part of the sequence (%)")
+    figure.suptitle(
+        cycle.patient + (f", ejection fraction {cycle.ejection_fraction:.0f} %" if both else ""), fontsize=10
+    )
     _save(figure, path)
 
 

@@ -1,17 +1,25 @@
-"""A network on a set of cases: predicted label maps and the mean loss. Also the device it runs on."""
+"""From grey images to class probabilities: the one way that training, test_model.py and predict.py take.
+
+Also the device that a network runs on.
+"""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from skimage.measure import label as connected_parts
 from torch import nn
 from torch.utils.data import DataLoader
 
+from checkpoint import Checkpoint, load_weights
 from command import UserError
+from model import build_network, check_size
 from settings import Unasked
 
+PUBLISHED_SIZE = 256  # of a checkpoint that does not say
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -32,6 +40,14 @@ def choose_device(gpu: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def load_network(path: Path, checkpoint: Checkpoint, size: int, device: torch.device) -> nn.Module:
+    """The network of a checkpoint on `device`. Raises UserError if weights do not fit, or images of size x size."""
+    network = build_network(checkpoint.architecture)
+    check_size(network, checkpoint.architecture, size)
+    load_weights(network, checkpoint, path)
+    return network.to(device, memory_format=torch.channels_last)
+
+
 def normalise(images: torch.Tensor, mean: float, std: float, device: torch.device) -> torch.Tensor:
     """Grey values (batch, height, width) uint8 -> (batch, 1, height, width) float32, (value / 255 - mean) / std."""
     grey = images.to(device, non_blocking=True)[:, None].float()
@@ -41,6 +57,61 @@ def normalise(images: torch.Tensor, mean: float, std: float, device: torch.devic
 def autocast(device: torch.device, mixed_precision: bool):
     """bfloat16 where safe, on a GPU if asked; float32 otherwise. bfloat16 needs no loss scaling."""
     return torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision and device.type == "cuda")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network with all that its images need."""
+
+    network: nn.Module
+    mean: float
+    """Of grey values from 0 to 1."""
+    std: float
+    device: torch.device
+    mixed_precision: bool = False
+    test_time_augmentation: bool = False
+    """The mean of what the network says of an image and of its mirror image."""
+    remove_stray_parts: bool = False
+    """See `without_stray_parts`."""
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Grey values (batch, height, width) uint8 -> probabilities (batch, classes, height, width) float32."""
+        self.network.eval()
+        grey = normalise(images, self.mean, self.std, self.device)
+        probabilities = self._softmax(grey)
+        if self.test_time_augmentation:
+            probabilities = (probabilities + self._softmax(grey.flip(-1)).flip(-1)) / 2
+        return without_stray_parts(probabilities) if self.remove_stray_parts else probabilities
+
+    def _softmax(self, grey: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device, self.mixed_precision):
+            return self.network(grey).float().softmax(1)
+
+
+def without_stray_parts(probabilities: torch.Tensor) -> torch.Tensor:
+    """Probabilities (batch, classes, height, width) under which each class but the background (0) is the likeliest in
+    one connected part at most (4 neighbours): its largest. In its other parts it gets the probability 0, so that the
+    next likely class takes their pixels, until no class has other parts.
+    """
+    cleaned = probabilities.clone()
+    while (stray := stray_parts(cleaned.argmax(1).cpu().numpy())).any():
+        likeliest = cleaned.argmax(1, keepdim=True)
+        found = torch.from_numpy(stray)[:, None].to(cleaned.device)
+        cleaned.scatter_(1, likeliest, cleaned.gather(1, likeliest).masked_fill(found, 0))
+    return cleaned
+
+
+def stray_parts(labels: np.ndarray) -> np.ndarray:
+    """Of label maps (batch, height, width): bool, where a class but 0 lies outside of its largest connected part."""
+    stray = np.zeros(labels.shape, bool)
+    for index, one in enumerate(labels):
+        parts = connected_parts(one, background=0, connectivity=1)
+        numbers, first, sizes = np.unique(parts, return_index=True, return_counts=True)
+        values = one.flat[first]
+        largest = [numbers[values == value][sizes[values == value].argmax()] for value in np.unique(values)]
+        stray[index] = ~np.isin(parts, largest)
+    return stray
 
 
 @dataclass
@@ -55,31 +126,26 @@ class Predicted:
     """Mean per case."""
 
 
-@torch.inference_mode()
 def predict(
-    network: nn.Module,
+    predictor: Predictor,
     loader: DataLoader,
-    mean: float,
-    std: float,
     loss: Loss,
-    device: torch.device,
-    mixed: bool = False,
     each: Callable[[int, np.ndarray], None] | None = None,
 ) -> Predicted:
-    """Predict every case of `loader`; mean and std are of grey values from 0 to 1. `each` is called with the number of
-    a case, in the loader's order, and its class probabilities (classes, size, size) float32.
+    """Predict every case of `loader`. `each` is called with the number of a case, in the loader's order, and its
+    probabilities (classes, size, size) float32.
     """
-    network.eval()
     predictions, references, total = [], [], 0.0
     for images, labels in loader:
-        with autocast(device, mixed):
-            logits = network(normalise(images, mean, std, device)).float()
-        total += loss(logits, labels.to(device).long()).item() * len(images)
-        predictions.append(logits.argmax(1).byte().cpu().numpy())
+        probabilities = predictor(images)
+        # The logarithm is a logit: the softmax inside of the loss leaves it as it is.
+        logits = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+        total += loss(logits, labels.to(predictor.device).long()).item() * len(images)
+        predictions.append(probabilities.argmax(1).byte().cpu().numpy())
         references.append(labels.numpy())
         if each is not None:
             first = sum(map(len, predictions[:-1]))
-            for index, probabilities in enumerate(logits.softmax(1).cpu().numpy(), start=first):
-                each(index, probabilities)
+            for index, found in enumerate(probabilities.cpu().numpy(), start=first):
+                each(index, found)
     reference = np.concatenate(references)
     return Predicted(np.concatenate(predictions), reference, total / len(reference))

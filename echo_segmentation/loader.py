@@ -56,7 +56,7 @@ class EpochBatches:
 
 def worker_count(asked: int, in_memory: bool, device: torch.device) -> int:
     """Loader processes worth having: at most one per core. None where the network computes on the same cores and no
-    file is to be decoded: augmentation (0.4 ms an image at 128 x 128) is then a few per cent of a step.
+    file is to be decoded: augmentation (0.2 ms an image at 128 x 128) is then a few per cent of a step.
     """
     if in_memory and device.type == "cpu":
         return 0

@@ -1,6 +1,6 @@
-"""Every setting of the two segmentation commands: its name, default and meaning, once."""
+"""Every setting of the segmentation commands: its name, default and meaning, once."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -103,7 +103,19 @@ class TrainSettings(CommonSettings):
 
 
 @dataclass(kw_only=True)
-class TestSettings(CommonSettings):
+class InferenceSettings:
+    test_time_augmentation: YesNo = False
+    """Average the class probabilities of each image and of its mirror image: twice the time."""
+    remove_stray_parts: YesNo = False
+    """Of each structure only the largest connected part counts; the next likely class takes the others."""
+
+    def inference_options(self) -> dict[str, bool]:
+        """The settings of this class alone, by name."""
+        return {option.name: getattr(self, option.name) for option in fields(InferenceSettings)}
+
+
+@dataclass(kw_only=True)
+class TestSettings(CommonSettings, InferenceSettings):
     __test__ = False  # the name starts like a test of pytest's, which it is not
 
     output_dir: Path = Path("./output_test")
@@ -141,12 +153,42 @@ class TestSettings(CommonSettings):
         if not self.data_dir or (self.model_path is None) == (self.predictions is None):
             needed = "needed are --data-dir and one of --model-path and --predictions"
             raise UserError(f"{needed} (or --compare with two output folders)")
-        if (self.mean is None) != (self.std is None):
-            raise UserError("--mean and --std go together: give both or neither")
-        if self.std is not None and self.std <= 0:
-            raise UserError(f"--std {self.std}: must be greater than 0")
-        if self.img_size is not None:
-            check_at_least(self, "img_size", 32)
+        check_normalisation(self)
+
+
+@dataclass(kw_only=True)
+class PredictSettings(InferenceSettings):
+    DASHES: ClassVar[bool] = True
+
+    model_path: Path
+    """Checkpoint: model.pth of runner.py, or a published state dict."""
+    input: tuple[Path, ...]
+    """Images (PNG, NIfTI or MHD; single frames or sequences), or folders, in which all of them are taken, those of
+    their subfolders too; files named *_gt, which are label maps, are passed over."""
+    output_dir: Path
+    """Folder for the results: a new or an empty one."""
+    gpu: str = Unasked("cuda:0")
+    """cuda:0, cuda:1 ... or cpu. Without this flag: cuda:0 or, saying so, the CPU. A GPU asked for must be there."""
+    batch_size: int = 8
+    """Frames per batch."""
+    img_size: int | None = None
+    """Height and width in pixels that the network sees. Default: the size of the training; 256 for a published
+    checkpoint."""
+    mean: float | None = None
+    """Mean grey value (0 to 1), for a checkpoint that does not carry it."""
+    std: float | None = None
+    """Standard deviation of the grey values (0 to 1), likewise."""
+
+    def check(self) -> None:
+        """Raises UserError if something is missing or makes no sense."""
+        check_at_least(self, "batch_size", 1)
+        check_normalisation(self)
+        if not self.input:
+            raise UserError("--input: name at least one file or folder")
+        if not self.model_path.is_file():
+            raise UserError(f"--model-path {self.model_path}: no such file")
+        if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):
+            raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
 
 
 def check_at_least(settings: Any, name: str, least: int) -> None:
@@ -160,3 +202,13 @@ def check_common(settings: CommonSettings) -> None:
     check_at_least(settings, "batch_size", 1)
     for name in ("num_workers", "test_viz_num", "bootstrap", "cache_gb", "seed"):
         check_at_least(settings, name, 0)
+
+
+def check_normalisation(settings: TestSettings | PredictSettings) -> None:
+    """Raises UserError if what is said about size and grey values beside the checkpoint makes no sense."""
+    if (settings.mean is None) != (settings.std is None):
+        raise UserError("--mean and --std go together: give both or neither")
+    if settings.std is not None and settings.std <= 0:
+        raise UserError(f"--std {settings.std}: must be greater than 0")
+    if settings.img_size is not None:
+        check_at_least(settings, "img_size", 32)

@@ -8,18 +8,17 @@ import torch
 from torch import nn
 
 from cases import Case, find_cases
-from checkpoint import Checkpoint, load_weights, read_checkpoint
+from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
 from dataset import CaseSet, load_cases, read_image
 from evaluation import Report, evaluate
 from frames import Frames, choose_frames
-from inference import Loss, Predicted, choose_device, predict
+from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, choose_device, load_network, predict
 from loader import make_loader
-from model import build_network, check_size
 from predictions import find_predictions, read_predictions
 from settings import CommonSettings, TestSettings
 
-PUBLISHED_SIZE, PUBLISHED_CLASSES = 256, 4
+PUBLISHED_CLASSES = 4
 
 
 def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
@@ -27,40 +26,35 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     checkpoint = read_checkpoint(settings.model_path)
     classes, size = agree_on(settings, checkpoint)
     device = choose_device(settings.gpu)
-    network = build_network(checkpoint.architecture)
-    check_size(network, checkpoint.architecture, size)
-    load_weights(network, checkpoint, settings.model_path)
+    network = load_network(settings.model_path, checkpoint, size, device)
     mean, std = normalisation(settings, checkpoint, size, classes)
     case_set = load_cases(cases, size, classes, settings.cache_gb)
     case_set = case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
     frames = choose_frames(settings.native_dir, case_set, classes)
-    network.to(device, memory_format=torch.channels_last)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
-    origin = {"model": str(settings.model_path), "split": settings.split}
-    loss = nn.functional.cross_entropy
-    evaluate_network(compiled, case_set, frames, (mean, std), loss, device, classes, settings, origin)
+    origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
+    predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
+    evaluate_network(predictor, case_set, frames, nn.functional.cross_entropy, classes, settings, origin)
 
 
 def evaluate_network(
-    network: nn.Module,
+    predictor: Predictor,
     case_set: CaseSet,
     frames: Frames,
-    mean_std: tuple[float, float],
     loss: Loss,
-    device: torch.device,
     num_classes: int,
     settings: CommonSettings,
     origin: dict[str, Any],
 ) -> Predicted:
-    """Predict in float32, and write the results into settings.output_dir; returns the predictions at network size."""
-    loader = make_loader(case_set, settings.batch_size, device, settings.num_workers, settings.pin_memory)
+    """Predict, and write the results into settings.output_dir; returns the predictions at network size."""
+    loader = make_loader(case_set, settings.batch_size, predictor.device, settings.num_workers, settings.pin_memory)
     labels: list[np.ndarray] = []
 
     def on_the_grid_of_the_reference(index: int, probabilities: np.ndarray) -> None:
         labels.append(frames.from_network(index, probabilities))
 
-    predicted = predict(network, loader, *mean_std, loss, device, each=on_the_grid_of_the_reference)
-    origin |= {"mean": mean_std[0], "std": mean_std[1], "loss": predicted.loss}
+    predicted = predict(predictor, loader, loss, each=on_the_grid_of_the_reference)
+    origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss}
     folder = Path(settings.output_dir)
     evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings), predicted.labels)
     return predicted

@@ -18,7 +18,7 @@ from command import UserError, whole_file
 from dataset import CaseSet
 from figures import overlay
 from frames import Frames
-from inference import Loss, Predicted, autocast, choose_device, normalise, predict
+from inference import Loss, Predicted, Predictor, autocast, choose_device, load_network, normalise, predict
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
@@ -92,7 +92,7 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
             print(f"no better validation Dice since epoch {progress.best_epoch}: stopped")
             break
         row = {"epoch": epoch} | train_epoch(run, compiled, batches, epoch, loss, device)
-        predicted = predict(compiled, held_out, run.mean, run.std, loss, device, settings.mixed_precision)
+        predicted = predict(Predictor(compiled, run.mean, run.std, device, settings.mixed_precision), held_out, loss)
         row |= {"val_loss": predicted.loss, "val_dice_mean": set_dice(predicted, settings.num_classes)}
         progress.log.append(dict.fromkeys(LOG_COLUMNS, "") | row)
         if row["val_dice_mean"] > progress.best_dice:
@@ -159,12 +159,14 @@ def log_epoch(writers: dict[str, SummaryWriter], row: dict, validation: CaseSet,
 def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.device) -> None:
     """Evaluate model.pth on the test split, and complete the last row of log.csv by its loss and Dice."""
     settings, last = run.settings, run.progress.log[-1]
-    network = build_network(run.architecture)  # another one: the run's own, and last.pth, stay at the last epoch
-    load_weights(network, read_checkpoint(run.folder / "model.pth"), run.folder / "model.pth")
-    network.to(device, memory_format=torch.channels_last)
+    checkpoint = read_checkpoint(
+        run.folder / "model.pth"
+    )  # the run's own network, and last.pth, stay at the last epoch
+    network = load_network(run.folder / "model.pth", checkpoint, settings.img_size, device)
     loss, classes = make_loss(settings.loss), settings.num_classes
     origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
-    predicted = evaluate_network(network, testing, frames, (run.mean, run.std), loss, device, classes, settings, origin)
+    predictor = Predictor(network, run.mean, run.std, device)
+    predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes)}
     run.save_last()
     with SummaryWriter(run.folder / "logs" / "test") as writer:

@@ -37,6 +37,12 @@ def draw_heart(rng: np.random.Generator, phase: str, size: int) -> tuple[np.ndar
 
 
 @pytest.fixture(scope="session")
+def draw_one() -> Callable:
+    """draw_one(rng, "ED" or "ES", size) -> image and label of one heart, (size, size) uint8 each."""
+    return draw_heart
+
+
+@pytest.fixture(scope="session")
 def make_folder() -> Callable:
     """make_folder(path, patients=SPLITS, size=64): images, annotations and metadata.csv of drawn hearts."""
 

@@ -1,0 +1,171 @@
+"""The default segmentation on real CAMUS, several seeds, in native geometry; log: results/segmentation_camus.txt.
+
+    python benchmarks/segmentation_camus.py --camus RELEASE --work FOLDER [--seeds 0 1 2] [--epochs 12]
+
+Extracts the release, trains each seed, and evaluates it on the validation and test patients, with and without test-time
+augmentation and removal of stray parts. What FOLDER has already is not done again: a broken run goes on where it ended.
+About an hour per seed on one quiet core.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from timing import RESULTS, ROOT, Log
+
+sys.path.insert(0, str(ROOT / "echo_segmentation"))
+from ejection_fraction import agreement  # noqa: E402
+from rows import column, missed, read_rows  # noqa: E402
+
+SIZE = 128
+STRUCTURES = {"lv_endo": "endocardium", "lv_epi": "epicardium", "lv_myo": "myocardium", "la": "atrium"}
+OPTIONS = {
+    "plain": (),
+    "mirror": ("--test-time-augmentation",),
+    "parts": ("--remove-stray-parts",),
+    "both": ("--test-time-augmentation", "--remove-stray-parts"),
+}
+SPLITS = ("validation", "testing")
+TRAINING = ("--img-size", str(SIZE), "--batch-size", "8", "--loss", "dice_ce", "--min-lr", "1e-5")
+QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def run(script: str, *flags: object) -> float:
+    """A command of the project, on one thread; its seconds."""
+    start = time.perf_counter()
+    command = [sys.executable, str(ROOT / script), *map(str, flags)]
+    subprocess.run(command, check=True, env=os.environ | QUIET, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def extract(camus: Path, work: Path) -> Path:
+    views = work / f"views{SIZE}"
+    if not views.exists():
+        run("data_preparation/extract_camus_data.py", "--camus_data_folder", camus, "--save_folder_path", views,
+            "--save_img_size", SIZE, "--image_interpolation", "area")  # fmt: skip
+    return views / "all_views"
+
+
+def train(data: Path, work: Path, seed: int, epochs: int) -> Path:
+    """A run's folder; run.txt in it says which code made it, and in how many seconds."""
+    folder = work / "runs" / f"seed{seed}"
+    if not (folder / "run.txt").exists():
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        flags = ("--data-dir", data, "--output-dir", folder, "--gpu", "cpu", "--num-workers", 0)
+        seconds = run("echo_segmentation/runner.py", *flags, *TRAINING, "--epochs", epochs, "--seed", seed)
+        (folder / "run.txt").write_text(f"commit {head.stdout.strip() or 'unknown'}, {seconds:.0f} s\n")
+    return folder
+
+
+def evaluate(data: Path, camus: Path, work: Path, seed: int, options: str, split: str) -> Path:
+    """The folder of one evaluation in native geometry."""
+    folder = work / "evaluated" / f"seed{seed}_{options}_{split}"
+    if not (folder / "summary.json").exists():
+        model = work / "runs" / f"seed{seed}" / "model.pth"
+        run("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", model, "--output-dir", folder,
+            "--native-dir", camus, "--split", split, "--gpu", "cpu", "--num-workers", 0, "--batch-size", 8,
+            *OPTIONS[options])  # fmt: skip
+    return folder
+
+
+def patient_means(folder: Path, structure: str, metric: str) -> dict[str, float]:
+    """Of the frames of each patient in which the metric is defined."""
+    rows = read_rows(folder / "metrics.csv")
+    values: dict[str, list[float]] = {}
+    for row, value in zip(rows, column(rows, structure, metric), strict=True):
+        if np.isfinite(value):
+            values.setdefault(row["patient"], []).append(value)
+    return {patient: float(np.mean(found)) for patient, found in values.items()}
+
+
+def over_seeds(folders: list[Path], structure: str, metric: str) -> np.ndarray:
+    """For each patient the mean over the seeds, (patients,)."""
+    found = [patient_means(folder, structure, metric) for folder in folders]
+    return np.array(
+        [np.mean([one[patient] for one in found]) for patient in sorted(set.intersection(*map(set, found)))]
+    )
+
+
+def ejection_fraction(folder: Path) -> dict[str, float]:
+    rows = read_rows(folder / "ejection_fraction.csv", ("patient",))
+    return agreement([row["ef_predicted"] for row in rows], [row["ef_reference"] for row in rows])
+
+
+def report_seed(log: Log, seed: int, folder: Path) -> None:
+    cells = []
+    rows = read_rows(folder / "metrics.csv")
+    for structure in STRUCTURES:
+        dice, distance = column(rows, structure, "dice"), column(rows, structure, "msd")
+        note = f" ({found} missed)" if (found := missed(rows, structure).sum()) else ""
+        mean = f"{structure} {np.nanmean(dice):.4f} +/- {np.nanstd(dice, ddof=1):.4f}"
+        cells.append(f"{mean}, msd {np.nanmean(distance):.2f}{note}")
+    ef = ejection_fraction(folder)
+    log.say(f"    seed {seed}  " + "  ".join(cells))
+    log.say(f"            ejection fraction: {ef['n']} patients, r {ef['correlation']:.3f}, bias {ef['bias']:+.2f}, "
+            f"deviation {ef['sd']:.2f}, mean absolute error {ef['mean_absolute']:.2f} %")  # fmt: skip
+
+
+def report(log: Log, evaluated: dict[tuple[str, str], dict[int, Path]]) -> None:
+    """Per split and options, each seed, then means over seeds with their standard error over patients."""
+    for split in SPLITS:
+        for options, flags in OPTIONS.items():
+            folders = evaluated[options, split]
+            log.say(f"{split}, {' '.join(flags) or 'no options'}")
+            for seed, folder in folders.items():
+                report_seed(log, seed, folder)
+            for structure, name in STRUCTURES.items():
+                values = over_seeds(list(folders.values()), structure, "dice")
+                plain = over_seeds(list(evaluated["plain", split].values()), structure, "dice")
+                change = values - plain
+                against = f"; against no options {change.mean():+.4f} ({standard_error(change):.4f})" if flags else ""
+                log.say(f"    {name:12s} Dice {values.mean():.4f} (standard error {standard_error(values):.4f}, "
+                        f"{len(values)} patients){against}")  # fmt: skip
+            fractions = [ejection_fraction(folder) for folder in folders.values()]
+            means = {key: np.mean([one[key] for one in fractions]) for key in ("mean_absolute", "correlation", "bias")}
+            log.say(f"    EF           mean absolute error {means['mean_absolute']:.2f} %, "
+                    f"r {means['correlation']:.3f}, bias {means['bias']:+.2f} % (means over the seeds)")  # fmt: skip
+            log.say()
+
+
+def standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--camus", type=Path, required=True, help="the CAMUS release (NIfTI or MHD)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for views, runs and evaluations")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=12)
+    options = parser.parse_args()
+    packages = ("torch", "segmentation-models-pytorch", "albumentations")
+    log = Log(RESULTS / "segmentation_camus.txt", "one thread for each command", packages=packages)
+    data = extract(options.camus, options.work)
+    log.say(f"data: CAMUS extracted with --save_img_size {SIZE} --image_interpolation area; frames of each split and")
+    log.say(
+        "    labels that predictions are compared with: those of the release, on its own pixel grid, distances in mm"
+    )
+    log.say(f"training: runner.py {' '.join(TRAINING)} --epochs {options.epochs} --gpu cpu --num-workers 0 --seed N")
+    for seed in options.seeds:
+        folder = train(data, options.work, seed, options.epochs)
+        log.say(f"    seed {seed}: {(folder / 'run.txt').read_text().strip()}")
+    log.say("evaluation: test_model.py --native-dir RELEASE --split SPLIT and the options named; per seed, mean and")
+    log.say(
+        "    standard deviation over frames; then means over the seeds, over patients whose frames are averaged first"
+    )
+    log.say()
+    evaluated = {
+        (name, split): {seed: evaluate(data, options.camus, options.work, seed, name, split) for seed in options.seeds}
+        for split in SPLITS
+        for name in OPTIONS
+    }
+    report(log, evaluated)
+    log.write()
+
+
+if __name__ == "__main__":
+    main()

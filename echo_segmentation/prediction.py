@@ -1,0 +1,122 @@
+"""What a network makes of recordings: label maps, overlays, areas, and the ventricle's volume over time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from checkpoint import Checkpoint, read_checkpoint
+from command import UserError, whole_file
+from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
+from dataset import resize_image
+from figures import class_colour, cycle_curves, overlay
+from geometry import to_native
+from image_files import MedicalImage, write_like
+from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
+from recordings import Recording
+from rows import write_rows
+from settings import PredictSettings
+
+NAN = float("nan")
+
+
+def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording]) -> None:
+    """Predict each recording and write its results, then what many of them tell of a patient."""
+    predictor, size = load_predictor(settings)
+    for folder in ("labels", "overlays"):
+        (settings.output_dir / folder).mkdir(parents=True, exist_ok=True)
+    rows, measured = [], []
+    for recording in tqdm(recordings, "predicting"):
+        image = recording.read()
+        labels = predict_frames(predictor, image.frames, size, settings.batch_size)
+        write_labels(settings.output_dir / "labels", recording, image, labels)
+        write_overlays(settings.output_dir / "overlays", recording, image, labels)
+        ventricles = [measure_ventricle(one, image.spacing_mm) for one in labels] if recording.is_medical else []
+        rows += frame_rows(recording, ventricles)
+        if ventricles and recording.view:
+            measured.append((recording.patient, recording.view, recording.phase, ventricles))
+    write_rows(settings.output_dir / "frames.csv", rows)
+    cycles = collect_cycles(measured)
+    if cycles:
+        write_cycles(settings.output_dir, cycles)
+    print(f"{len(rows)} frames of {len(recordings)} files, in {settings.output_dir}")
+
+
+def load_predictor(settings: PredictSettings) -> tuple[Predictor, int]:
+    """The network of --model-path, and the image size it sees. Raises UserError for a checkpoint that is none, or that
+    does not carry its normalisation if none is given.
+    """
+    checkpoint = read_checkpoint(settings.model_path)
+    size = settings.img_size or checkpoint.description.get("img_size", PUBLISHED_SIZE)
+    mean, std = normalisation(settings, checkpoint)
+    device = choose_device(settings.gpu)
+    network = load_network(settings.model_path, checkpoint, size, device)
+    return Predictor(network, mean, std, device, **settings.inference_options()), size
+
+
+def normalisation(settings: PredictSettings, checkpoint: Checkpoint) -> tuple[float, float]:
+    """Mean and standard deviation of the grey values, from 0 to 1: those given, or the checkpoint's."""
+    if settings.mean is not None:
+        return settings.mean, settings.std
+    if "mean" not in checkpoint.description:
+        raise UserError(f"{settings.model_path} carries no mean and std of grey values: give --mean and --std")
+    return checkpoint.description["mean"], checkpoint.description["std"]
+
+
+def predict_frames(predictor: Predictor, frames: np.ndarray, size: int, batch_size: int) -> np.ndarray:
+    """Grey frames (frames, height, width) uint8 -> label maps alike. The network sees them at size x size."""
+    resized = torch.from_numpy(np.stack([resize_image(frame, size) for frame in frames]))
+    batches = (predictor(batch).cpu().numpy() for batch in resized.split(batch_size))
+    return np.stack([to_native(probabilities, frames.shape[1:]) for batch in batches for probabilities in batch])
+
+
+def write_labels(folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray) -> None:
+    """A NIfTI file in the geometry of a medical image, and for each frame a PNG file of class values with a palette."""
+    if recording.is_medical:
+        write_like(folder / f"{recording.name}.nii.gz", labels, image)
+    palette = np.concatenate([(0, 0, 0), *(class_colour(value) for value in range(1, 256))]).tolist()
+    for index, one in enumerate(labels):
+        picture = Image.fromarray(one).convert("L")
+        picture.putpalette(palette)
+        with whole_file(folder / f"{recording.frame_name(index)}.png") as path:
+            picture.save(path)
+
+
+def write_overlays(folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray) -> None:
+    """For each frame the image with its classes as tints; where the size of a pixel is known, true to scale."""
+    height, width = labels.shape[1:]
+    if recording.is_medical:
+        finest = min(image.spacing_mm)
+        height, width = (round(n * mm / finest) for n, mm in zip((height, width), image.spacing_mm, strict=True))
+    for index, (frame, one) in enumerate(zip(image.frames, labels, strict=True)):
+        picture = cv2.resize(overlay(frame, one), (width, height), interpolation=cv2.INTER_LINEAR)
+        with whole_file(folder / f"{recording.frame_name(index)}.png") as path:
+            Image.fromarray(picture).save(path)
+
+
+def frame_rows(recording: Recording, ventricles: Sequence[Ventricle]) -> list[dict]:
+    """A row of frames.csv for each frame; without the size of a pixel there is no area."""
+    rows = []
+    for index in range(recording.frames):
+        area, axis = (ventricles[index].area_cm2, ventricles[index].axis) if ventricles else (NAN, None)
+        row = {"name": recording.name, "frame": index}
+        row |= {key: getattr(recording, key) for key in ("patient", "view", "phase")}
+        rows.append(row | {"cavity_area_cm2": area, "long_axis_mm": axis.length if axis else NAN})
+    return rows
+
+
+def write_cycles(folder: Path, cycles: Sequence[Cycle]) -> None:
+    """volumes.csv, ejection_fraction.csv, and the curves of each sequence in figures/; prints a line for each cycle."""
+    write_rows(folder / "volumes.csv", [row for cycle in cycles for row in time_rows(cycle)])
+    rows = [summary_row(cycle) for cycle in cycles]
+    write_rows(folder / "ejection_fraction.csv", rows)
+    for cycle, row in zip(cycles, rows, strict=True):
+        if cycle.source == "sequence":
+            (folder / "figures").mkdir(exist_ok=True)
+            cycle_curves(folder / "figures" / f"{cycle.patient}_sequence.png", cycle)
+        volumes = f"EDV {row['edv_ml']:.0f} ml, ESV {row['esv_ml']:.0f} ml, EF {row['ef']:.0f} %"
+        print(f"{cycle.patient} ({row['source']}): {volumes if np.isfinite(row['ef']) else 'no volume'}")

@@ -1,0 +1,132 @@
+"""Images to predict, without labels: found in files and folders, checked, and read."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from command import UserError
+from image_files import MedicalImage, is_medical_image, read_medical_image, without_suffix
+
+LABEL_ENDING = "_gt"
+NAME = re.compile(r"(?P<patient>.+?)_(?P<view>2CH|4CH)(_(?P<phase>ED|ES))?(_.*)?")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An image file: one frame or a sequence. What its name does not tell, as patient0001_4CH_ED, is empty."""
+
+    path: Path
+    frames: int
+    patient: str = ""
+    view: str = ""
+    phase: str = ""
+
+    @property
+    def name(self) -> str:
+        return without_suffix(self.path)
+
+    @property
+    def is_medical(self) -> bool:
+        """Whether the size of a pixel is known."""
+        return is_medical_image(self.path)
+
+    def frame_name(self, index: int) -> str:
+        """The name, with the number of the frame in a sequence."""
+        return self.name if self.frames == 1 else f"{self.name}_{index:0{len(str(self.frames - 1))}}"
+
+    def read(self) -> MedicalImage:
+        """The grey values, with their geometry; a PNG file has none. Raises UserError for what cannot be read."""
+        if self.is_medical:
+            return read_medical_image(self.path)
+        return MedicalImage(self.path, read_grey_png(self.path), (), (), ())
+
+
+def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
+    """All images of `inputs`, files and folders, sorted by name.
+
+    Raises UserError that lists every problem: what is not there, holds no image or cannot be read, pictures in colour,
+    names that occur twice, and patients with several files of one view, of which nobody knows what belongs together.
+    """
+    paths, problems = [], []
+    for given in inputs:
+        found = images_in(given) if given.is_dir() else [given]
+        if not found:
+            problems.append(f"{given}: no PNG, NIfTI or MHD files in this folder")
+        paths += found
+    recordings = []
+    for path in tqdm(sorted(set(paths), key=lambda path: (path.name, path)), "reading", leave=False):
+        try:
+            recordings.append(describe(path))
+        except UserError as error:
+            problems.append(str(error))
+    problems += ambiguities(recordings)
+    if problems:
+        raise UserError(f"--input: {len(problems)} problems:", problems)
+    return recordings
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder and its subfolders, but neither hidden ones nor label maps (*_gt)."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if is_image(path)
+        and path.is_file()
+        and not path.name.startswith(".")
+        and not without_suffix(path).endswith(LABEL_ENDING)
+    ]
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name ends like a PNG, NIfTI or MHD file."""
+    return path.suffix.lower() == ".png" or is_medical_image(path)
+
+
+def describe(path: Path) -> Recording:
+    """A file, read once to see that it can be. Raises UserError if it cannot."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder")
+    if not is_image(path):
+        raise UserError(f"{path}: neither PNG, NIfTI nor MHD, by its name")
+    match = NAME.fullmatch(without_suffix(path))
+    known = {name: (match[name] if match else "") or "" for name in ("patient", "view", "phase")}
+    frames = len(Recording(path, 1).read().frames)
+    if frames == 0:
+        raise UserError(f"{path}: has no frames")
+    return Recording(path, frames, **known)
+
+
+def ambiguities(recordings: Sequence[Recording]) -> list[str]:
+    """A line for each name that occurs twice, and for each patient's view (or phase of it) that stands in two files."""
+    counts = Counter(recording.name for recording in recordings)
+    problems = [f"{name}: {count} files of this name" for name, count in counts.items() if count > 1]
+    groups: dict[str, list[Recording]] = {}
+    for one in recordings:
+        if one.is_medical and one.view and counts[one.name] == 1 and (one.frames > 1 or one.phase):
+            kind = "sequence" if one.frames > 1 else one.phase
+            groups.setdefault(f"{one.patient}, {one.view}, {kind}", []).append(one)
+    for group, found in groups.items():
+        if len(found) > 1:
+            problems.append(f"{group}: {len(found)} files, {', '.join(str(one.path) for one in found)}")
+    return problems
+
+
+def read_grey_png(path: Path) -> np.ndarray:
+    """(height, width) uint8. Raises UserError for what is no PNG file of 8 bits, or shows colours."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise UserError(f"{path}: 8-bit grey expected, the file's mode is {image.mode}")
+    channels = np.asarray(image.convert("RGB"))
+    if (channels != channels[..., :1]).any():
+        raise UserError(f"{path}: a picture in colour; expected is a grey one")
+    return channels[..., 0]
