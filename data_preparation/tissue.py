@@ -54,7 +54,7 @@ def tissue_db(heart: LeftHeart, raster: Raster, view: str, echo: Echo, seed: lis
     canvas = np.full(raster.shape, echo.surroundings, np.float32) + 6.5 * smooth_noise(rng, raster.shape, 5)
     canvas += _far_reflectors_db(raster, rng)
     if view == "4CH":
-        _right_heart(canvas, heart, raster, echo, rng)
+        draw_right_heart(canvas, heart, raster, echo, rng)
     else:
         _bright_side(canvas, heart, raster, echo, rng)
     _pericardium(canvas, heart, raster, echo, rng)
@@ -103,7 +103,7 @@ def _far_reflectors_db(raster: Raster, rng: np.random.Generator) -> np.ndarray:
     return raster.blur(canvas, 1.4) + 0.8 * raster.blur(canvas, 5.0)
 
 
-def _right_heart(canvas: np.ndarray, heart: LeftHeart, raster: Raster, echo: Echo, rng) -> None:
+def draw_right_heart(canvas: np.ndarray, heart: LeftHeart, raster: Raster, echo: Echo, rng) -> None:
     """Right ventricle with its wall, right atrium and tricuspid valve, on the left of a four-chamber view."""
     epicardium = heart.epicardium()
     ring = epicardium[0]
