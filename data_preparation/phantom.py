@@ -39,7 +39,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         echo=draw_echo(rng, washed_out=1.5 * QUALITIES.index(quality)),
         probe=Probe(pulse_mm=0.48 * fine, beam_width=0.0122 * fine),
         gain_db=rng.normal(0, 3.5),
-        haze_db=rng.normal(-30, 5),
+        haze_db=rng.normal(-30, 6),
         haze_mm=rng.uniform(25, 80),
     )
 
@@ -100,5 +100,5 @@ def _clutter_db(chest: Chest, seed: list[int], radius_mm: np.ndarray, beams: int
 def _gain_db(chest: Chest, seed: list[int], depth: np.ndarray) -> np.ndarray:
     """The scanner's gain by depth (0 to 1), as set at its sliders. [samples, 1]"""
     rng = np.random.default_rng([*seed, 3])
-    sliders = np.interp(depth, np.linspace(0, 1, 5), rng.normal(0, 2, 5))
+    sliders = np.interp(depth, np.linspace(0, 1, 5), rng.normal(0, 2.8, 5))
     return chest.gain_db + sliders - 12 * np.exp(-((depth / 0.02) ** 2))

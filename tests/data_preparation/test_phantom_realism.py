@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anatomy import PHASES, VIEWS, Cone, LeftHeart, biplane_volume_ml
+from anatomy import PHASES, VIEWS, Cone, LeftHeart, biplane_volume_ml, draw_patient
 from make_phantom_camus import draw_frames
 from raster import CAVITY, MYOCARDIUM, Raster, label_map
 from ultrasound import cone_coordinates
@@ -17,8 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from frame_statistics import MeasuredFrame, at_common_size, collect, largest_gap, measure_frame, measure_patient
 from phantom_realism import read_table
 
-PATIENTS = 40
-GAP = 0.25  # 160 frames of 40 patients: chance alone gives up to 0.15
+PATIENTS = 30
+GAP = 0.25  # 120 frames of 30 patients: chance alone gives up to 0.15
 LEVELS, REAL = read_table()
 
 HEART = LeftHeart(
@@ -116,6 +116,21 @@ def phantoms() -> tuple[list, dict[str, np.ndarray]]:
 def test_phantoms_are_distributed_like_real_frames(phantoms, measure):
     values = phantoms[1][measure]
     assert largest_gap(values, LEVELS, REAL[measure]) < GAP, np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+
+
+@pytest.mark.parametrize("measure", [name for name in REAL if name != "cone_opening_deg"])
+def test_phantoms_differ_as_much_as_real_frames(phantoms, measure):
+    """From the 5 % to the 95 % quantile; the cone, which nearly always is the same, has its own test."""
+    drawn = np.quantile(phantoms[1][measure], [0.05, 0.95])
+    ratio = np.ptp(drawn) / np.ptp(REAL[measure][[0, -1]])
+    assert 0.6 < ratio < 1.6, (measure, drawn)
+
+
+def test_wide_and_narrow_cones_are_as_rare_as_real_ones():
+    openings = np.degrees([2 * draw_patient(np.random.default_rng([5, n])).cones["4CH"].half_angle for n in range(400)])
+    for limit in (72, 81):
+        real = np.interp(limit, REAL["cone_opening_deg"], LEVELS)
+        assert np.mean(openings < limit) == pytest.approx(real, abs=0.06), limit
 
 
 def test_volumes_told_are_those_of_the_labels(phantoms):
