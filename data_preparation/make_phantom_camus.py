@@ -14,7 +14,8 @@ from command import UserError, YesNo, run_command
 from medical_images import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
-from phantom import Raster, draw_chest, simulate
+from phantom import draw_chest, simulate
+from raster import Raster
 
 MARK = "PHANTOMS.txt"  # stands in each folder made here, so that real data is never replaced
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
@@ -53,24 +54,36 @@ def number_patients(splits: list[str], release: str) -> list[int]:
     return [start[split] + splits[:index].count(split) for index, split in enumerate(splits)]
 
 
+def draw_frames(seed: int, index: int, rows: int):
+    """(patient, chest, {(view, phase): (image, labels, spacing_mm)}) of one phantom at `rows` pixels of depth.
+
+    What is drawn depends on the seed and the patient's index alone.
+    """
+    random = [seed, 1 + index]
+    drawn, chest = draw_patient(np.random.default_rng(random)), draw_chest(np.random.default_rng([*random, 1]))
+    frames = {}
+    for v, view in enumerate(VIEWS):
+        raster = Raster(drawn.cones[view], rows)
+        for p, phase in enumerate(PHASES):
+            rng = np.random.default_rng([*random, 2 + v, 1 + p])
+            image, labels = simulate(drawn.hearts[view, phase], raster, view, chest, rng)
+            frames[view, phase] = image, labels, raster.spacing_mm
+    return drawn, chest, frames
+
+
 def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSettings) -> float:
     """Simulate and write the four frames of one patient; returns the ejection fraction in percent."""
     index, patient, split = entry
-    random = [settings.seed, 1 + index]  # what is drawn depends on the seed and the patient's index alone
-    drawn = draw_patient(np.random.default_rng(random))
+    drawn, chest, frames = draw_frames(settings.seed, index, settings.size)
     release = Release(root, settings.release)
     patient_folder(root, settings.release, split, patient).mkdir(parents=True)
-    for v, view in enumerate(VIEWS):
-        chest = draw_chest(np.random.default_rng([*random, 1 + v]))
-        raster = Raster(drawn.cones[view], settings.size)
-        for p, phase in enumerate(PHASES):
-            rng = np.random.default_rng([*random, 1 + v, 1 + p])
-            image, label = simulate(drawn.hearts[view, phase], raster, view, chest, rng)
-            frame = release.frame(split, patient, f"{view}_{phase}")
-            write_medical_image(frame.image, image, raster.spacing_mm)
-            write_medical_image(frame.label, label, raster.spacing_mm)
+    for (view, phase), (image, labels, spacing_mm) in frames.items():
+        frame = release.frame(split, patient, f"{view}_{phase}")
+        write_medical_image(frame.image, image, spacing_mm)
+        write_medical_image(frame.label, labels, spacing_mm)
+    for view in VIEWS:
         write_info(
-            frame.info,
+            release.frame(split, patient, f"{view}_ED").info,
             {
                 "ED": 1,
                 "ES": 2,
