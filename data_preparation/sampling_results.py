@@ -85,7 +85,7 @@ def check_manifest(folder: Path, samples: Collection[str]) -> list[str]:
 def find_whole_labels(pairs: list[Pair], augmented: Path | None, problems: list[str]) -> dict[Pair, Path]:
     """The annotation before the cut at the cone of each synthetic pair, in the folder `augmented` or, if that is None,
     beside the sector label that the manifest names. What cannot be found is a problem."""
-    folders = named_by_manifests(pairs, problems) if augmented is None else in_augmented_folder(pairs, augmented)
+    folders = named_by_manifests(pairs, problems) if augmented is None else in_folder(pairs, augmented, problems)
     found = {}
     for pair, candidates in folders.items():
         places = [folder / ANNOTATIONS / pair.stem.split / f"{pair.stem.label_map}.png" for folder in candidates]
@@ -95,14 +95,15 @@ def find_whole_labels(pairs: list[Pair], augmented: Path | None, problems: list[
     return {pair: path for pair, path in found.items() if path}
 
 
-def in_augmented_folder(pairs: list[Pair], folder: Path) -> dict[Pair, list[Path]]:
-    """Where the whole label map of each pair may lie. Raises UserError if `folder` holds no deformed label maps."""
-    if is_view_folder(folder):
-        return dict.fromkeys(pairs, [folder])
-    names = {pair: (f"{pair.stem.view}_augmented", f"{ALL_VIEWS}_augmented") for pair in pairs}
-    if not any(is_view_folder(folder / name) for name in {name for both in names.values() for name in both}):
-        raise UserError(f"--augmented_folder {folder} is no <view>_augmented, and holds none, of the views sampled")
-    return {pair: [folder / name for name in both] for pair, both in names.items()}
+def in_folder(pairs: list[Pair], augmented: Path, problems: list[str]) -> dict[Pair, list[Path]]:
+    """The view folders that may hold the whole label map of each pair; none of them there is a problem."""
+    if is_view_folder(augmented):
+        return dict.fromkeys(pairs, [augmented])
+    folders = {pair: [augmented / f"{view}_augmented" for view in (pair.stem.view, ALL_VIEWS)] for pair in pairs}
+    if any(is_view_folder(folder) for both in folders.values() for folder in both):
+        return folders
+    problems.append(f"--augmented_folder {augmented} is no <view>_augmented, and holds none, of the views sampled")
+    return {}
 
 
 def named_by_manifests(pairs: list[Pair], problems: list[str]) -> dict[Pair, list[Path]]:
@@ -116,17 +117,23 @@ def named_by_manifests(pairs: list[Pair], problems: list[str]) -> dict[Pair, lis
         for folder, rows in manifests.items()
         if rows is None
     ]
-    found = {}
+    found, gone = {}, set()
     for pair in pairs:
         row = (manifests[pair.image.parents[1]] or {}).get(str(pair.stem))
         if row is None:
             continue  # said already, here or by check_manifest
         path = Path(row.get("label_map") or "")
         expected = (SECTOR_ANNOTATIONS, pair.stem.split, f"{pair.stem.label_map}.png")
-        if path.parts[-3:] == expected:
-            found[pair] = [path.parents[2]]
-        else:
+        if path.parts[-3:] != expected:
             problems.append(f"{pair.image}: {MANIFEST} names {path} as its label map, not …/{'/'.join(expected)}")
+        elif is_view_folder(path.parents[2]):
+            found[pair] = [path.parents[2]]
+        else:  # moved since, or named from where the sampling was started
+            gone.add((pair.image.parents[1], path.parents[2]))
+    problems += [
+        f"{folder}: the label maps that its {MANIFEST} names are not in {place}: give --augmented_folder"
+        for folder, place in sorted(gone)
+    ]
     return found
 
 

@@ -163,9 +163,13 @@ def test_a_manifest_names_no_foreign_file(run, extracted, augmented, results, tm
     lines[1] = f"{lines[1].split(',')[0]},/etc/passwd"
     lines[2] = f"{lines[2].split(',')[0]},{lines[3].split(',')[1]}"
     manifest.write_text("\n".join(lines))
+    lines[4] = f"{lines[4].split(',')[0]},gone/{'/'.join(lines[4].split('/')[-3:])}"
+    lines[5] = f"{lines[5].split(',')[0]},gone/{'/'.join(lines[5].split('/')[-3:])}"
+    manifest.write_text("\n".join(lines))
     (results / "results_4CH_ES/manifest.csv").unlink()
     outcome = prepare(run, extracted, results, tmp_path / "out", "--labels", "whole")
-    assert outcome.code == 2 and "3 problems with the input" in outcome.err
+    assert outcome.code == 2 and "4 problems with the input" in outcome.err
+    assert f"{manifest.parent}: the label maps that its manifest.csv names are not in gone: give --aug" in outcome.err
     assert "manifest.csv names /etc/passwd as its label map, not …/sector_annotations/" in outcome.err
     assert f"manifest.csv names {lines[3].split(',')[1]} as its label map" in outcome.err
     assert f"{results / 'results_4CH_ES'} has no manifest.csv, which says where its label maps lie" in outcome.err
