@@ -187,6 +187,25 @@ def test_perfect_predictions_of_others_are_perfect(judge, release, tmp_path, kin
     assert (tmp_path / "o" / "predictions_native").exists() == (grid == "native")
 
 
+def test_a_missed_structure_is_counted_and_costs_the_diagonal_if_asked_for(judge, release, tmp_path):
+    """The reference labels, but for one frame without an atrium; in a shuffled order, each with its own file."""
+    shutil.copytree(release / "nearest" / "annotations" / "testing", tmp_path / "p")
+    file = sorted((tmp_path / "p").iterdir())[2]
+    labels = np.array(Image.open(file))
+    labels[labels == 3] = 0
+    Image.fromarray(labels).save(file)
+    flags = ("--data-dir", release / "nearest", "--predictions", tmp_path / "p", "--test-viz-num", 0)
+    for penalty, n, mean in (("none", 7, 0.0), ("diagonal", 8, np.hypot(120, 105) / 8)):
+        assert judge(*flags, "--test-shuffle", "--missed-distance", penalty, "--output-dir", tmp_path / penalty) == 0
+        summary = json.loads((tmp_path / penalty / "summary.json").read_text())
+        found = summary["overall"]["la"]
+        assert (found["missed"], found["absent"], found["hd"]["n"]) == (1, 0, n)
+        assert (summary["missed_distance"], found["hd"]["mean"]) == (penalty, pytest.approx(mean))
+        assert found["dice"]["mean"] == pytest.approx(7 / 8)
+        assert summary["overall"]["lv_epi"]["dice"]["mean"] == 1
+        assert read_metrics(tmp_path / penalty)[file.stem]["la_hd"] == ""
+
+
 def test_predictions_that_cannot_be_evaluated_are_all_named(judge, release, tmp_path, capsys):
     folder = tmp_path / "predictions"
     folder.mkdir()
