@@ -60,6 +60,7 @@ def read_medical_image(path: Path) -> MedicalImage:
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
+        reader.SetImageIO("NiftiImageIO" if ".nii" in path.suffixes else "MetaImageIO")  # not by what it looks like
         reader.ReadImageInformation()
         _check_length(path, reader)
         image = reader.Execute()

@@ -87,7 +87,7 @@ def evaluate_case(
     `dice_cone` is the Dice of what lies within `cone`, (height, width) bool: labels cut at the cone and whole ones are
     equal there.
     """
-    pair = [structure_masks(torch.from_numpy(labels)[None], structures) for labels in (predicted, reference)]
+    pair = [structure_masks(torch.tensor(labels)[None], structures) for labels in (predicted, reference)]
     within = dice_scores(*(masks & torch.from_numpy(cone) for masks in pair))[0].tolist()
     result = {}
     for s, (name, dice) in enumerate(zip(structures, dice_scores(*pair)[0].tolist(), strict=True)):

@@ -28,8 +28,7 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     device = choose_device(settings.gpu)
     network = load_network(settings.model_path, checkpoint, size, device)
     mean, std = normalisation(settings, checkpoint, size, classes)
-    case_set = load_cases(cases, size, classes, settings.cache_gb)
-    case_set = case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
+    case_set = load_in_order(cases, size, classes, settings)
     frames = choose_frames(settings.native_dir, case_set, classes)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
     origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
@@ -63,16 +62,22 @@ def evaluate_network(
 def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     """Evaluate label maps of settings.predictions like those of a network."""
     classes = settings.num_classes or PUBLISHED_CLASSES
-    files = find_predictions(settings.predictions, cases)
     try:
         size = settings.img_size or max(read_image(cases[0].image).shape)
     except ValueError as error:
         raise UserError(f"{cases[0].image}: {error}") from None
-    case_set = load_cases(cases, size, classes, settings.cache_gb)
+    case_set = load_in_order(cases, size, classes, settings)
+    files = find_predictions(settings.predictions, case_set.cases)
     frames = choose_frames(settings.native_dir, case_set, classes)
     labels = read_predictions(files, frames, classes)
     origin = {"predictions": str(settings.predictions), "split": settings.split}
     evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings))
+
+
+def load_in_order(cases: list[Case], size: int, num_classes: int, settings: TestSettings) -> CaseSet:
+    """The cases, decoded, by name or shuffled if that is asked for."""
+    case_set = load_cases(cases, size, num_classes, settings.cache_gb)
+    return case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
 
 
 def how_to_report(settings: CommonSettings) -> Report:

@@ -163,8 +163,8 @@ def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, c
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "needed are --data-dir and --model-path"),
-        (["--data-dir", "{hearts}"], "needed are --data-dir and --model-path"),
+        ([], "needed are --data-dir and one of --model-path and --predictions"),
+        (["--data-dir", "{hearts}"], "needed are --data-dir and one of --model-path and --predictions"),
         (["--data-dir", "{hearts}", "--model-path", "{hearts}/none.pth"], "none.pth: no such file"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--mean", "0.1"], "go together"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--num-classes", "5"], "--num-classes 5"),

@@ -35,7 +35,7 @@ def test_the_network_learns(trained):
     assert min(structure["dice"]["mean"] for structure in overall.values()) > 0.6
 
 
-def test_log_has_the_published_columns_and_judges_the_test_split_once(trained):
+def test_log_has_the_published_columns_and_evaluates_the_test_split_once(trained):
     log = read_log(trained)
     assert list(log[0]) == ["epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean"]
     assert [row["epoch"] for row in log] == [str(epoch) for epoch in range(1, 41)]
@@ -118,7 +118,7 @@ def test_the_runner_shuffles_the_test_cases_too(train, trained, hearts, tiny):
     assert (trained / "metrics.csv").read_text().splitlines() == lines
 
 
-def test_a_finished_run_is_only_judged_again(train, trained, hearts, tiny, tmp_path, capsys):
+def test_a_finished_run_is_only_evaluated_again(train, trained, hearts, tiny, tmp_path, capsys):
     before = (trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes()
     assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40) == 0
     assert "epoch 40" in capsys.readouterr().out
