@@ -10,6 +10,7 @@ those, the statistics inside the cone are compared with those of as many steps o
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,6 @@ from guided_diffusion.runs.checkpoints import merge_settings, read_checkpoint  #
 from guided_diffusion.sampling.denoiser import Denoiser  # noqa: E402
 from guided_diffusion.sampling.samplers import sample  # noqa: E402
 
-STEPS = (5, 8, 10, 20)
 SPACINGS = ("even", "logsnr", "karras")
 FLOWS = ("ddim", "dpmpp_2m", "unipc")
 FRESH = ("ddpm", "dpmpp_2m_sde")
@@ -44,6 +44,8 @@ class BenchmarkSettings:
     """The network."""
     images: int = 8
     """Label maps, evenly taken from the folder."""
+    steps: tuple[int, ...] = (5, 8, 10, 20)
+    """Numbers of steps that are compared."""
     many: int = 250
     """Steps of the references."""
     log: Path = RESULTS / "few_steps.txt"
@@ -102,43 +104,41 @@ def measure(settings: BenchmarkSettings) -> None:
     log.say(f"reference: unipc, {settings.many} steps by log-SNR, {time.perf_counter() - start:.0f} s")
     other = batch.grey("dpmpp_2m", few_timesteps(bars, settings.many, "logsnr"))
     log.say(f"dpmpp_2m in as many steps, from it: {batch.error(other, reference).strip()} grey levels")
-    compare_flows(batch, reference, log)
-    compare_ends(batch, reference, log)
-    compare_fresh(batch, settings.many, log)
+    compare_flows(batch, reference, settings.steps, log)
+    compare_ends(batch, reference, settings.steps, log)
+    compare_fresh(batch, settings.many, settings.steps, log)
     log.write()
 
 
-def compare_flows(batch: Batch, reference: np.ndarray, log: Log) -> None:
+def compare_flows(batch: Batch, reference: np.ndarray, steps: Sequence[int], log: Log) -> None:
     log.say("\nDifference from the reference in grey levels: rms (mean absolute)")
-    log.say(f"{'sampler':14}{'spacing':10}" + "".join(f"{n:>16}" for n in STEPS))
+    log.say(f"{'sampler':14}{'spacing':10}" + "".join(f"{n:>16}" for n in steps))
     for sampler in FLOWS:
         for spacing in SPACINGS:
             errors = [
                 batch.error(batch.grey(sampler, few_timesteps(batch.alphas_cumprod, n, spacing)), reference)
-                for n in STEPS
+                for n in steps
             ]
             log.say(f"{sampler:14}{spacing:10}" + "".join(errors))
 
 
-def compare_ends(batch: Batch, reference: np.ndarray, log: Log) -> None:
-    log.say(
-        "\nUniPC by log-SNR with other ends: n times alpha / sigma of the second timestep, and the last one"
-    )
-    log.say(f"{'signal':>8}{'last t':>8}" + "".join(f"{n:>16}" for n in STEPS))
+def compare_ends(batch: Batch, reference: np.ndarray, steps: Sequence[int], log: Log) -> None:
+    log.say("\nUniPC by log-SNR with other ends: n times alpha / sigma of the second timestep, and the last one")
+    log.say(f"{'signal':>8}{'last t':>8}" + "".join(f"{n:>16}" for n in steps))
     for signal, end in [(signal, 0) for signal in SIGNALS] + [(FIRST_SIGNAL, 2)]:
-        visited = [few_timesteps(batch.alphas_cumprod, n, "logsnr", signal, end) for n in STEPS]
+        visited = [few_timesteps(batch.alphas_cumprod, n, "logsnr", signal, end) for n in steps]
         errors = [batch.error(batch.grey("unipc", timesteps), reference) for timesteps in visited]
         log.say(f"{signal:8.1f}{end:8d}" + "".join(errors))
 
 
-def compare_fresh(batch: Batch, many: int, log: Log) -> None:
+def compare_fresh(batch: Batch, many: int, steps: Sequence[int], log: Log) -> None:
     target = batch.statistics(batch.grey("ddpm", few_timesteps(batch.alphas_cumprod, many, "even")))
     log.say("\nStatistics inside the cone in grey levels: mean, standard deviation, rms difference of neighbours")
     log.say(f"{'ddpm':14}{'even':10}{many:>5} steps  " + "".join(f"{value:8.2f}" for value in target))
     log.say("and what other samplers and steps have above that")
     for sampler, spacings in (*((name, SPACINGS) for name in FRESH), ("unipc", ("logsnr",))):
         for spacing in spacings:
-            for n in STEPS:
+            for n in steps:
                 images = batch.grey(sampler, few_timesteps(batch.alphas_cumprod, n, spacing))
                 more = batch.statistics(images) - target
                 log.say(f"{sampler:14}{spacing:10}{n:>5} steps  " + "".join(f"{value:+8.2f}" for value in more))
