@@ -65,9 +65,9 @@ def test_levels_are_evenly_spaced_as_the_spacing_says(schedule):
     bars = alphas_cumprod(200_000, schedule)
     noise = np.sqrt((1 - bars) / bars)  # sigma / alpha
     for spacing, scale in (("logsnr", -np.log(noise)), ("karras", noise ** (1 / 7))):
-        steps = few_timesteps(bars, 9, spacing, first=-3.0, end=10)
+        steps = few_timesteps(bars, 9, spacing, signal=0.45, end=10)
         assert steps[0] == 10
-        assert -np.log(noise[steps[-2]]) == pytest.approx(-3.0, abs=1e-3)
+        assert 1 / noise[steps[-2]] == pytest.approx(0.45 / 9, rel=1e-3)
         np.testing.assert_allclose(np.diff(scale[steps[:-1]]), np.diff(scale[steps[:-1]]).mean(), rtol=1e-2)
 
 
