@@ -110,7 +110,7 @@ def test_what_is_predicted_does_not_change_what_it_means(kind):
     x_start, noise, t = torch.rand(3, 3, 4, 4) * 2 - 1, torch.randn(3, 3, 4, 4), torch.tensor([2, 20, 40])
     by_noise, other = process(learn_sigma=False), process(learn_sigma=False, prediction_type=kind)
     x_t = by_noise.q_sample(x_start, t, noise)
-    output = target_of(kind, x_start, noise, other.at("alphas_cumprod", t))
+    output = target_of(kind, x_start, noise, other.coefficient("alphas_cumprod", t))
     torch.testing.assert_close(
         by_noise.interpret(noise, x_t, t, clip=True).mean, other.interpret(output, x_t, t, clip=True).mean
     )
