@@ -28,6 +28,8 @@ from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
 from guided_diffusion.sampling.results import Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
+from schema import check_settings
+from state_dicts import load_weights
 
 PREVIEW_IMAGES = 16
 BATCHES_BEING_WRITTEN = 2
@@ -35,6 +37,7 @@ BATCHES_BEING_WRITTEN = 2
 
 def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     """Make the images that the settings ask for, and a contact sheet. Raises UserError (the same on all ranks)."""
+    world.fail_together(check_settings, settings)
     checkpoint = world.fail_together(_read_checkpoint, settings)
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
@@ -79,10 +82,7 @@ class Job:
         self.device = world.device
         self.results = results
         network = build_network(settings)
-        try:
-            network.load_state_dict(checkpoint.state_dict)
-        except RuntimeError as error:
-            raise UserError(f"{checkpoint.path} does not fit the network of these settings: {error}") from None
+        load_weights(network, checkpoint.state_dict, checkpoint.path)
         network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.network = round_weights(network, precision)
         self.diffusion = build_diffusion(settings, timestep_respacing="")

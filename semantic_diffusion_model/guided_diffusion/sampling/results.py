@@ -9,16 +9,20 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Interval
+from pydantic import StringConstraints
 
 from command import UserError
 from guided_diffusion.runs import storage
+from output_files import telling
+from schema import Record, checked, parse_csv
 
 FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
 MANIFEST = "manifest.csv"
@@ -49,6 +53,13 @@ class Row:
     network: str
 
 
+class ManifestRow(Record):
+    """What is relied on in a row of a manifest; the rest is compared as text."""
+
+    stem: Annotated[str, StringConstraints(min_length=1, max_length=250)]
+    index: Annotated[int, Interval(ge=0, lt=2**63)]
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 # What may differ between runs into one folder: where files lie, and the place of an image in a longer or shorter job.
 FREE = ("label_map", "index", "checkpoint")
@@ -64,7 +75,7 @@ class Results:
 
     def create_folders(self) -> None:
         """Make the folders, and sweep away the temporary files of a process that was killed while writing."""
-        with self._writing():
+        with telling(self.folder):
             for name in FOLDERS:
                 storage.make_folder(storage.join(self.folder, name))
             if not storage.is_remote(self.folder):
@@ -90,7 +101,7 @@ class Results:
         if storage.is_remote(self.part):  # object storage cannot append
             self._write(os.path.basename(self.part), _to_csv(self._written))
             return
-        with self._writing(), open(self.part, "ab") as file:
+        with telling(self.part), open(self.part, "ab") as file:
             file.write(_to_csv(rows, header=file.tell() == 0))
 
     def made(self) -> dict[str, dict[str, str]]:
@@ -128,16 +139,7 @@ class Results:
                 storage.remove(self.path(kind, stem))
 
     def _write(self, name: str, data: bytes) -> None:
-        with self._writing():
-            storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Whatever keeps us from writing here is the user's to mend: a full disk, a folder that is not writable."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"cannot write to results_dir {self.folder}: {error.strerror or error}") from None
+        storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
 
     def manifests(self) -> list[str]:
         """Names of the manifest and its parts, in the order in which they were written."""
@@ -224,9 +226,9 @@ def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:
 
 
 def _read_csv(path: str) -> list[dict[str, str]]:
+    """The rows of a manifest; one that a crash has cut short is left out. Raises UserError for what is none."""
     with storage.open_for_reading(path) as file:
-        text = file.read().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole and "stem" not in whole.splitlines()[0].split(","):
-        raise UserError(f"{path} is not the manifest of a sampling: choose another --results_dir")
-    return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and None not in row]
+        data = file.read()
+    rows = parse_csv(data[: data.rfind(b"\n") + 1], path, columns=("stem", "index"), torn=True)
+    checked(list[ManifestRow], rows, path)
+    return rows

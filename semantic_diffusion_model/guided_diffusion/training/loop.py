@@ -68,6 +68,7 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
             refuse_to_go_astray(run)
             log.row(row | (validate_averages(run) if saving else {}))
         if saving or stopping:
+            refuse_lost_weights(run)
             run.save()
             if saving and settings.preview_steps:
                 preview_averages(run, log)
@@ -100,17 +101,28 @@ def fit_into_memory(run: TrainingRun) -> str:
 def refuse_to_go_astray(run: TrainingRun) -> None:
     """Raise AgreedError, on all ranks, after too many steps in a row without a finite loss."""
     in_a_row = int(run.optimiser.skipped_in_a_row)
-    if in_a_row < BAD_STEPS_IN_A_ROW:
-        return
-    good = "there is no checkpoint yet"
+    if in_a_row >= BAD_STEPS_IN_A_ROW:
+        raise AgreedError(
+            f"the last {in_a_row} steps up to {run.step} had an infinite or undefined (NaN) loss or gradient and were "
+            f"skipped: try a lower --lr, or --max_grad_norm 1; {last_good(run)}"
+        )
+
+
+def refuse_lost_weights(run: TrainingRun) -> None:
+    """Raise AgreedError, on all ranks, if the weights are no numbers any more: that is no checkpoint to go on from."""
+    if not run.is_finite():
+        raise AgreedError(
+            f"at step {run.step} the weights are infinite or undefined (NaN): try a lower --lr, or --max_grad_norm 1; "
+            f"{last_good(run)}"
+        )
+
+
+def last_good(run: TrainingRun) -> str:
     run.writer.wait()
-    if run.saved_at is not None:
-        name = checkpoints.model_name(run.saved_at)
-        good = f"the last good checkpoint is {storage.join(run.settings.savedir, name)}"
-    raise AgreedError(
-        f"the last {in_a_row} steps up to {run.step} had an infinite or undefined (NaN) loss or gradient and were "
-        f"skipped: try a lower --lr, or --max_grad_norm 1; {good}"
-    )
+    if run.saved_at is None:
+        return "there is no checkpoint yet"
+    name = checkpoints.model_name(run.saved_at)
+    return f"the last good checkpoint is {storage.join(run.settings.savedir, name)}"
 
 
 def validate_averages(run: TrainingRun) -> dict[str, float]:
