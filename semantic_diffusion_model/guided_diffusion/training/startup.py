@@ -69,7 +69,15 @@ def check_training_settings(settings: Settings) -> None:
     for name in positive:
         if getattr(settings, name) < 1:
             raise UserError(f"{name} {getattr(settings, name)} must be at least 1")
-    for name in ("lr_anneal_steps", "keep_checkpoints", "preview_steps", "num_workers", "lr", "weight_decay"):
+    for name in (
+        "lr_anneal_steps",
+        "keep_checkpoints",
+        "preview_steps",
+        "num_workers",
+        "lr",
+        "weight_decay",
+        "stop_grace",
+    ):
         if getattr(settings, name) < 0:
             raise UserError(f"{name} {getattr(settings, name)} must not be negative")
     if not 0 <= settings.drop_rate <= 1:
