@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dataset import CaseSet
+from orphans import end_with_parent
 from transforms import augment, training_transform
 
 ORDER_STREAM, AUGMENT_STREAM = 0, 1
@@ -63,6 +64,10 @@ def worker_count(asked: int, in_memory: bool, device: torch.device) -> int:
     return min(asked, len(os.sched_getaffinity(0)))
 
 
+def _start_worker(_: int) -> None:
+    end_with_parent()
+
+
 def make_loader(
     case_set: CaseSet,
     batch_size: int,
@@ -80,6 +85,7 @@ def make_loader(
         batch_sampler=EpochBatches(len(case_set), batch_size, seed, shuffle),
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         pin_memory=pin_memory and device.type == "cuda",
         generator=torch.Generator(),  # its own: it would draw from the global one, once, and resuming would differ

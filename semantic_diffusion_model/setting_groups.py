@@ -172,6 +172,9 @@ class TrainingSettings:
     """Take the training images in order instead of shuffled."""
     preview_steps: Count = 20
     """Sampling steps of the preview images; 0: no previews."""
+    stop_grace: NotNegative = 100.0
+    """Seconds without a sign of life (part of a batch, of a validation or of a preview) after which a run that was
+    asked to stop (SIGTERM, SIGUSR1) gives up its step and exits without a checkpoint, with code 1."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ from command import UserError, one_line
 from config import Settings
 from guided_diffusion.data.datasets import Box, Pair, load_edges, load_image, load_label, raise_problems
 from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.data.loader_processes import start_loader, start_server
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.process.random_streams import stream
 from guided_diffusion.runs.world import World
@@ -250,6 +251,7 @@ class BatchSource:
         workers = worker_count(settings, world)
         if workers:
             _allow_open_files()
+            start_server()
         requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, microbatch)
         loader = DataLoader(
             TrainingStream(examples, settings, for_gpu=world.device.type == "cuda"),
@@ -260,7 +262,7 @@ class BatchSource:
             multiprocessing_context="forkserver" if workers else None,
             prefetch_factor=max(2, 2 * self.per_step // workers) if workers else None,
             pin_memory=world.device.type == "cuda",
-            worker_init_fn=_start_worker if workers else None,
+            worker_init_fn=start_loader if workers else None,
             generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
         )
         self._microbatches = iter(loader)
@@ -279,10 +281,6 @@ def _allow_open_files() -> None:
     wanted = ENOUGH_OPEN_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)
 
 
 def worker_count(settings: Settings, world: World) -> int:

@@ -28,7 +28,7 @@ def train(settings: Settings, given: set[str]) -> None:
     settings, start, examples, validation = world.fail_together(check_and_read, settings, given, world)
     run = TrainingRun(settings, world, examples, validation)
     notes = world.fail_together(run.load, start) if start else world.fail_together(run.load_weights)
-    with open_log(run) as log, StopRequest(world) as stop, run.writer:
+    with open_log(run) as log, StopRequest(world, settings.stop_grace) as stop, run.writer:
         for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
             log.say(text)
         loop(run, log, stop)
@@ -58,7 +58,7 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
     while last is None or run.step < last:
         microbatches = source.next_step()
-        update(run, network, microbatches)
+        update(run, network, microbatches, stop.alive)
         log.advance()
         run.writer.check()
         stopping = stop.agreed()
@@ -66,12 +66,12 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
         if saving or run.step % settings.log_interval == 0:
             row = progress_row(run) | clock.read(run.samples, source, run.world)
             refuse_to_go_astray(run)
-            log.row(row | (validate_averages(run) if saving else {}))
+            log.row(row | (validate_averages(run, stop) if saving else {}))
         if saving or stopping:
             refuse_lost_weights(run)
             run.save()
             if saving and settings.preview_steps:
-                preview_averages(run, log)
+                preview_averages(run, log, stop)
             log.publish()
             clock.restart(run.samples, source)
         if stopping and run.step != last:
@@ -125,21 +125,28 @@ def last_good(run: TrainingRun) -> str:
     return f"the last good checkpoint is {storage.join(run.settings.savedir, name)}"
 
 
-def validate_averages(run: TrainingRun) -> dict[str, float]:
+def validate_averages(run: TrainingRun, stop: StopRequest) -> dict[str, float]:
     """The validation loss of the averaged weights, by column name; nothing without validation images."""
     if run.validation is None:
         return {}
     with run.averages.applied():
         return validate(
-            run.network, run.diffusion, run.validation, run.settings, run.world, run.precision, run.microbatch_size
+            run.network,
+            run.diffusion,
+            run.validation,
+            run.settings,
+            run.world,
+            run.precision,
+            run.microbatch_size,
+            stop.alive,
         )
 
 
-def preview_averages(run: TrainingRun, log: RunLog | SilentLog) -> None:
+def preview_averages(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     """Draw some images with the averaged weights, and write them beside the checkpoint."""
     examples = run.validation or run.examples
     with run.averages.applied():
-        grid = draw_preview(run.network, run.diffusion, examples, run.settings, run.world, run.precision)
+        grid = draw_preview(run.network, run.diffusion, examples, run.settings, run.world, run.precision, stop.alive)
     if run.world.is_main:
         write_preview(storage.join(run.settings.savedir, f"preview_{run.step:06d}.png"), grid)
         log.image("preview", grid, run.step)

@@ -27,7 +27,7 @@ STATE_NAME = re.compile(r"opt(\d{6,})\.pt")
 # the data may change too, the names of the training images (in the fingerprint) may not.
 FREE_SETTINGS = {
     *names(SamplingSettings),
-    *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps"),
+    *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps", "stop_grace"),
     *("num_workers", "device", "modulation", "use_checkpoint", "distributed_data_parallel", "microbatch"),
     *("datadir", "savedir", "resume_checkpoint", "is_train"),
     *("use_fp16", "precision", "batch_size_train"),  # compared by what comes of them: see `check_same_run`

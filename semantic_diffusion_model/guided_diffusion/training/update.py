@@ -1,6 +1,6 @@
 """One step of a training: gradients of this rank's images, averaged over all ranks, and the update of the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -20,8 +20,16 @@ def parallel_network(run: TrainingRun) -> torch.nn.Module:
     return run.network
 
 
-def update(run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Microbatch]) -> None:
-    """Take `run` one step further, with the images in `microbatches`; `network` as `parallel_network` gave it."""
+def update(
+    run: TrainingRun,
+    network: torch.nn.Module,
+    microbatches: Sequence[Microbatch],
+    alive: Callable[[], object] = lambda: None,
+) -> None:
+    """Take `run` one step further, with the images in `microbatches`; `network` as `parallel_network` gave it.
+
+    `alive` is called after each part of the batch.
+    """
     settings, world = run.settings, run.world
     network.train()
     if settings.dropout:
@@ -37,6 +45,7 @@ def update(run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Mi
             run.optimiser.backward(loss)
         run.statistics.add_losses(losses, t, weights)
         drawn.append((t, losses["loss"].detach()))
+        alive()
     if world.size > 1 and not settings.distributed_data_parallel:
         average_gradients(run.network.parameters(), world.size)
     norm = run.optimiser.step(learning_rate(run.step, settings))
