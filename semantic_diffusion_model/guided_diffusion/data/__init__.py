@@ -4,6 +4,7 @@
     label_maps         from the values of a file to classes, and the edges between instances
     loading            what a training step gets: order, flips, crops, dropped labels; pictures in memory
     loader_processes   who decodes beside the training: deaf to its signals, gone when it is
+    shared_memory      how many of them /dev/shm has room for
     pictures           from arrays to what people look at: overlays, outlines, contact sheets
 
 Read `datasets`, then `loading`. `pictures` depends on nothing.

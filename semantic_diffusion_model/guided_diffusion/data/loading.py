@@ -14,19 +14,21 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from command import UserError, one_line
 from config import Settings
 from guided_diffusion.data.datasets import Box, Pair, load_edges, load_image, load_label, raise_problems
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.data.loader_processes import start_loader, start_server
+from guided_diffusion.data.shared_memory import bytes_shared, free_shared_memory, processes_that_fit, tensors_of
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.process.random_streams import stream
 from guided_diffusion.runs.world import World
 
 SMALLEST_CROP = 0.8
 ENOUGH_OPEN_FILES = 1 << 16
+LESS = "--num_workers 0 works without loader processes, fewer of them need less memory"
 
 
 @dataclass
@@ -180,8 +182,25 @@ class TrainingStream(Dataset):
         self.settings = settings
         self.for_gpu = for_gpu
 
-    def __getitem__(self, request: tuple[int, int]) -> Microbatch:
-        first, count = request
+    def __getitem__(self, request: tuple[int, int]) -> Microbatch | str:
+        """The samples asked for; from a loader process in shared memory or, where they cannot be had, why in a line."""
+        if get_worker_info() is None:
+            return self.microbatch(*request)
+        try:
+            microbatch = self.microbatch(*request)
+            # Shared here, where an error can be told: the thread that sends them would lose them without a word.
+            for tensor in tensors_of(microbatch):
+                tensor.share_memory_()
+        except Exception as error:
+            if "shared memory" in str(error):
+                return f"the shared memory in /dev/shm is full: {LESS}"
+            text = one_line(error)
+            if text is None:
+                raise
+            return text
+        return microbatch
+
+    def microbatch(self, first: int, count: int) -> Microbatch:
         images, labels, edges, dropped = [], [], [], []
         for g in range(first, first + count):
             flip, drop, box = self.augmentation(g)
@@ -248,19 +267,21 @@ class BatchSource:
         self.per_step = -(-batch // microbatch)
         self.device = world.device
         self.seconds_waited = 0.0
-        workers = worker_count(settings, world)
+        self.note = ""
+        stream = TrainingStream(examples, settings, for_gpu=world.device.type == "cuda")
+        workers, ahead = self._fit_processes(stream, worker_count(settings, world), world, (first_sample, microbatch))
         if workers:
             _allow_open_files()
             start_server()
         requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, microbatch)
         loader = DataLoader(
-            TrainingStream(examples, settings, for_gpu=world.device.type == "cuda"),
+            stream,
             batch_size=None,
             sampler=requests,
             num_workers=workers,
             # A fork would copy the locks of a started MPI, CUDA and thread pools in whatever state they are.
             multiprocessing_context="forkserver" if workers else None,
-            prefetch_factor=max(2, 2 * self.per_step // workers) if workers else None,
+            prefetch_factor=ahead or None,
             pin_memory=world.device.type == "cuda",
             worker_init_fn=start_loader if workers else None,
             generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
@@ -270,9 +291,37 @@ class BatchSource:
     def next_step(self) -> list[Microbatch]:
         """This rank's microbatches of the next step, on the device."""
         start = time.perf_counter()
-        microbatches = [next(self._microbatches) for _ in range(self.per_step)]
+        microbatches = [self._next() for _ in range(self.per_step)]
         self.seconds_waited += time.perf_counter() - start
         return [microbatch.to(self.device) for microbatch in microbatches]
+
+    def _next(self) -> Microbatch:
+        try:
+            microbatch = next(self._microbatches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error) or "Traceback" in str(error):
+                raise
+            raise UserError(f"a loader process died ({str(error).splitlines()[0]}): {LESS}") from None
+        if isinstance(microbatch, str):
+            raise UserError(microbatch)
+        return microbatch
+
+    def _fit_processes(
+        self, stream: "TrainingStream", asked: int, world: World, first: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Loader processes and how far ahead each works, as the shared memory of the node allows; sets `note`."""
+        if not any(world.gather_objects(asked)):
+            return 0, 0
+        # All ranks look before the loaders of any begin.
+        room = min(world.gather_objects(free_shared_memory())) // world.local_size
+        needed = bytes_shared(stream[first])
+        workers, ahead = processes_that_fit(asked, self.per_step, needed, room)
+        if workers < asked:
+            self.note = (
+                f"{workers} loader processes instead of {asked}: /dev/shm leaves {room / 2**20:.0f} MB for each rank, "
+                f"a batch takes {needed / 2**20:.1f} MB (docker run --shm-size gives more)"
+            )
+        return workers, ahead
 
 
 def _allow_open_files() -> None:

@@ -54,6 +54,8 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     log.say(fit_into_memory(run))
     network = parallel_network(run)
     source = BatchSource(run.examples, settings, run.world, run.samples, run.microbatch_size)
+    if source.note:
+        log.say(source.note)
     one = run.examples.microbatch([0]).to(run.world.device)
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
     while last is None or run.step < last:
