@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from command import UMASK, UserError
+from command import DISK_ERRORS, UMASK, UserError
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator
     """A temporary folder in `parent`; its entries called `names` move into `parent` when the block ends well.
 
     Entries that the block does not make are left out. Raises UserError if one of `names` exists (as anything but an
-    empty folder) and `overwrite` is False.
+    empty folder) and `overwrite` is False, or the disk is full.
     """
     parent = Path(parent)
     if parent.exists() and not parent.is_dir():
@@ -38,9 +38,11 @@ def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator
         with _terminated_like_interrupted():
             yield building
             _move(building, parent, names, overwrite)
-    except BaseException:
+    except BaseException as error:
         if not any(building.glob("replaced-*/*")):  # what could not be put back is not deleted either
             shutil.rmtree(building, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (*DISK_ERRORS, errno.ENOENT):  # a write does not say of what
+            raise UserError(f"{error.filename or parent} cannot be written: {error.strerror}") from None
         raise
     shutil.rmtree(building, ignore_errors=True)
 

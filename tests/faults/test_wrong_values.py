@@ -21,7 +21,7 @@ from schema import check_settings, known_settings, parse_csv, parse_json, schema
 TRAIN, SAMPLE = "image_train", "image_sample"
 PROMISE = "one line, exit 2, nothing written"
 DEEP: list = []
-for _ in range(500):
+for _ in range(150):
     DEEP = [DEEP]
 NO_NUMBERS = ["nan", "inf", "-1", str(2**70), "1e999"]
 
@@ -54,7 +54,7 @@ def told_in_one_line(capfd, name: str, flags: list[str]) -> str:
 WRONG_FLAGS = [
     *[("diffusion_steps", value) for value in ("0", "10000000000", str(2**70))],
     *[("num_res_blocks", value) for value in ("0", "1000000")],
-    *[("lr", value) for value in NO_NUMBERS],
+    *[("lr", value) for value in NO_NUMBERS if value != str(2**70)],
     *[("s", value) for value in ("nan", "inf")],
     *[("eta", value) for value in NO_NUMBERS if value != str(2**70)],
     *[("seed", value) for value in (str(2**70), "1.5")],

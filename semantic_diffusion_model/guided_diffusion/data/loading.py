@@ -7,7 +7,7 @@ label as a stream addressed by (seed, g) says. So the data of a step do not depe
 import os
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +28,7 @@ from guided_diffusion.runs.world import World
 
 SMALLEST_CROP = 0.8
 ENOUGH_OPEN_FILES = 1 << 16
+DECODED_AT_ONCE = 64
 LESS = "--num_workers 0 works without loader processes, fewer of them need less memory"
 
 
@@ -96,23 +97,38 @@ class Examples:
 
     def check(self) -> None:
         """Decode every file once; raise UserError with all that are broken or hold values that are no class."""
-        self._decode(keep=False)
+        self._decode_all(lambda *_: None)
 
     def hold(self, shared: bool) -> None:
         """Decode every file once, check it, and keep it. `shared`: in memory that worker processes can map.
 
         Raises UserError.
         """
-        decoded = self._decode(keep=True)
-        images = [image for image, _, _ in decoded]
-        grey = all((image == image[:1]).all() for image in images)
-        self.images = torch.from_numpy(np.stack([image[:1] if grey else image for image in images]))
-        self.labels = torch.from_numpy(np.stack([label for _, label, _ in decoded]))
-        if not self.settings.no_instance:
-            self.edges = torch.from_numpy(np.stack([edges for _, _, edges in decoded]))
-        if shared:
-            for tensor in self.held():
-                tensor.share_memory_()
+        held: dict[str, torch.Tensor] = {}
+
+        def room(name: str, like: np.ndarray, channels: tuple[int, ...] = ()) -> torch.Tensor:
+            dtype = torch.from_numpy(like).dtype
+            held[name] = torch.empty(len(self), *channels, *like.shape[-2:], dtype=dtype)
+            return held[name].share_memory_() if shared else held[name]
+
+        def take(index: int, image: np.ndarray, label: np.ndarray, edges: np.ndarray | None) -> None:
+            if not held:  # grey pictures are held once, until one is not grey
+                room("images", image, (1,))
+                room("labels", label)
+                if edges is not None:
+                    room("edges", edges)
+            if label.shape != held["labels"].shape[1:]:
+                return  # told when all have been seen
+            grey = held["images"]
+            if grey.shape[1] == 1 and (image != image[:1]).any():
+                room("images", image, (3,)).copy_(grey)
+            held["images"][index] = torch.from_numpy(image[: held["images"].shape[1]])
+            held["labels"][index] = torch.from_numpy(label)
+            if edges is not None:
+                held["edges"][index] = torch.from_numpy(edges)
+
+        self._decode_all(take)
+        self.images, self.labels, self.edges = held["images"], held["labels"], held.get("edges")
 
     def held(self) -> list[torch.Tensor]:
         return [tensor for tensor in (self.images, self.labels, self.edges) if tensor is not None]
@@ -122,32 +138,39 @@ class Examples:
         height, width = self.get(0)[1].shape
         return len(self) * height * width * (3 + 1 + (not self.settings.no_instance))
 
-    def _decode(self, keep: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        def decode(pair: Pair):
-            try:
-                image, label = load_image(pair, self.settings), load_label(pair, self.settings)
-                edges = None if self.settings.no_instance else load_edges(pair, self.settings)
-            except Exception as error:
-                text = one_line(error)
-                if text is None:
-                    raise
-                return text
-            if image.shape[1:] != label.shape:
-                return f"{pair.label_path}: another aspect than its image"
-            try:
-                check_classes(label, self.settings.num_classes)
-            except UserError as error:
-                return f"{pair.label_path} {error}"
-            return (image, label, edges) if keep else label.shape
-
+    def _decode_all(self, take: Callable[[int, np.ndarray, np.ndarray, np.ndarray | None], None]) -> None:
+        """Decode and check each example, and hand (index, image, label, edges) to `take`; raises UserError."""
+        problems, shapes = [], set()
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-            results = list(pool.map(decode, self.pairs))
-        problems = [result for result in results if isinstance(result, str)]
-        raise_problems(f"{len(problems)} of {len(results)} label maps or images cannot be trained on:", problems)
-        shapes = {result[1].shape if keep else result for result in results}
+            for start in range(0, len(self), DECODED_AT_ONCE):
+                pairs = self.pairs[start : start + DECODED_AT_ONCE]
+                for index, result in enumerate(pool.map(self._decode, pairs), start):
+                    if isinstance(result, str):
+                        problems.append(result)
+                    else:
+                        shapes.add(result[1].shape)
+                        take(index, *result)
+        raise_problems(f"{len(problems)} of {len(self)} label maps or images cannot be trained on:", problems)
         if len(shapes) > 1:
             raise UserError(f"the pictures come out at different sizes (height, width): {sorted(shapes)}")
-        return results
+
+    def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | str:
+        """Image, label and edges of a pair, or what is wrong with its files."""
+        try:
+            image, label = load_image(pair, self.settings), load_label(pair, self.settings)
+            edges = None if self.settings.no_instance else load_edges(pair, self.settings)
+        except Exception as error:
+            text = one_line(error)
+            if text is None:
+                raise
+            return text
+        if image.shape[1:] != label.shape:
+            return f"{pair.label_path}: another aspect than its image"
+        try:
+            check_classes(label, self.settings.num_classes)
+        except UserError as error:
+            return f"{pair.label_path} {error}"
+        return image, label, edges
 
 
 def make_condition(

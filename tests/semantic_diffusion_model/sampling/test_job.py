@@ -359,7 +359,7 @@ def write_bad(kind: str, folder: Path, checkpoint: Path) -> Path:
         ("truncated", "is truncated, or no checkpoint"),
         ("pickle", "could run code: it is not opened"),
         ("absent", "does not exist"),
-        ("broken", "1 of its 76 tensors hold infinite or undefined (NaN) values (out.2.bias)"),
+        ("broken", "1 of its 200 tensors hold infinite or undefined (NaN) values (out.2.bias)"),
     ],
 )
 def test_bad_checkpoints(command, checkpoint, tmp_path, kind, words):
