@@ -76,6 +76,7 @@ def walk_once(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
+        folders.sort()
         yield parent, folders, names
 
 
