@@ -16,7 +16,7 @@ from metrics import label_names
 from model import Architecture
 from output_files import new_file, save_tensors
 from rows import write_rows
-from schema import Record, checked
+from schema import Record, checked, shown
 from settings import FREE_TO_CHANGE, TrainSettings
 from state_dicts import checked_weights, is_dense, load_weights
 
@@ -148,7 +148,7 @@ def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data:
     """
     new, old = settings.as_dict(), state.settings
     names = [n for n in new if n not in FREE_TO_CHANGE and new[n] != old.get(n)]
-    differ = [f"--{n.replace('_', '-')}: {old.get(n)} there, {new[n]} now" for n in names]
+    differ = [f"--{n.replace('_', '-')}: {shown(old.get(n))} there, {new[n]} now" for n in names]
     others = [split for split in data if data[split] != state.data.get(split)]
     differ += [f"--data-dir: other images or labels of {split} than there" for split in others]
     if differ:

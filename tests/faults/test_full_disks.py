@@ -32,7 +32,7 @@ from settings import TrainSettings
 
 FULL = "a full disk", "one line with the file, exit 2; good files stay; it goes on with more room"
 GONE = "an output folder that vanishes", "one line with the file, exit 2"
-READ_ONLY = "a disk that becomes read-only", "one line with the file, exit 2; good files stay"
+READ_ONLY = "a read-only disk", "one line with the file, exit 2; good files stay"
 
 
 def mounted(folder: Path, options: str) -> bool:
@@ -133,14 +133,27 @@ def test_the_folder_of_a_training_vanishes(tmp_path, settings_of, monkeypatch, s
     told(caught, str(folder), "cannot be written: No such file or directory")
 
 
-def test_the_disk_of_a_training_becomes_read_only(disk, settings_of, monkeypatch, survived):
+def test_a_read_only_disk_under_a_training(disk, settings_of, survived):
     survived(*READ_ONLY)
     folder = disk("300m") / "out"
-    at_step(monkeypatch, 2, lambda: disk("ro"))
+    loop.train(settings_of(folder, lr_anneal_steps=1), set())
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    disk("ro")
     with pytest.raises(UserError) as caught:
-        loop.train(settings_of(folder, lr_anneal_steps=4), set())
-    told(caught, str(folder), "cannot be written: Read-only file system")
-    assert newest_complete(str(folder), pytest.fail) == 1
+        loop.train(settings_of(folder, lr_anneal_steps=2), set())
+    told(caught, str(folder), "not writable")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["log.txt", "progress.csv", "model000001.pt", "train_test_config.json"])
+def test_a_file_of_a_training_that_cannot_be_written(tmp_path, settings_of, name, survived):
+    """A folder of its name is in the way."""
+    survived("a file that cannot be written", "one line with the file, exit 2")
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError) as caught:
+        loop.train(settings_of(tmp_path, lr_anneal_steps=1), set())
+    told(caught, str(tmp_path / name))
+    assert (tmp_path / name).is_dir() and not list(tmp_path.glob("opt*")) and not temporaries(tmp_path)
 
 
 # --- Sampling ---------------------------------------------------------------------------------------------------------
@@ -234,6 +247,18 @@ def test_a_segmentation(disk, frames, capfd, size, file, survived):
     assert segment(capfd, frames, folder)[0] == 0
     with open(folder / "log.csv", newline="") as rows:
         assert [row["epoch"] for row in csv.DictReader(rows)] == ["1", "2"]
+
+
+def test_a_read_only_disk_under_a_segmentation_and_a_sampling(disk, frames, sampled, capfd, survived):
+    survived(*READ_ONLY, 2)
+    folder = disk("50m")
+    (folder / "out").mkdir()
+    disk("ro")
+    code, said = segment(capfd, frames, folder / "out")
+    assert code == 2 and "Read-only file system" in last_line(said) and str(folder) in last_line(said)
+    with pytest.raises(UserError) as caught:
+        sampled(folder / "results")
+    told(caught, str(folder), "Read-only file system")
 
 
 def test_the_folder_of_a_segmentation_vanishes(tmp_path, frames, capfd, survived):

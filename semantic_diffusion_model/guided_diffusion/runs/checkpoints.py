@@ -8,6 +8,7 @@ along in the state dict's `_metadata`, which PyTorch keeps and ignores.
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -143,6 +144,8 @@ def read_torch(path: str) -> Any:
     """What torch.save wrote to `path`: tensors and plain values only. Raises UserError."""
     try:
         with storage.open_for_reading(path) as file:
+            if storage.is_remote(path):  # read twice below, fetched once
+                file = io.BytesIO(file.read())
             refuse_flipped_bits(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:

@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -128,10 +128,11 @@ class Results:
             if PART.fullmatch(name):
                 storage.remove(storage.join(self.folder, name))
 
-    def has_files(self, stem: str) -> bool:
-        return all(
-            storage.exists(self.path(kind, stem)) for kind in ("samples", "labels", "labels_visible", "combined")
-        )
+    def with_files(self) -> set[str]:
+        """The stems whose pictures are all there; each folder is listed once, as object storage wants it."""
+        folders = [storage.join(self.folder, kind) for kind in ("samples", "labels", "labels_visible", "combined")]
+        names = [set(storage.list_names(folder)) if storage.is_folder(folder) else set() for folder in folders]
+        return {name.removesuffix(".png") for name in set.intersection(*names)}
 
     def remove(self, stems: Iterable[str]) -> None:
         for stem in stems:
@@ -158,7 +159,7 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
     made = results.made()
     _refuse_foreign(results, made, overwrite)
     by_stem = {row.stem: row for row in wanted}
-    kept, differing = {}, []
+    kept, differing, whole = {}, [], results.with_files()
     for stem, row in made.items():
         expected = by_stem.get(stem)
         difference = _difference(
@@ -166,7 +167,7 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
         )
         if difference:
             differing.append((stem, difference))
-        elif results.has_files(stem):
+        elif stem in whole:
             kept[stem] = row | {"index": str(expected.index)} if expected else row
     if differing and not overwrite:
         stem, (name, old, new) = differing[0]
@@ -192,7 +193,7 @@ def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
 
 
 def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tuple[str, str, str] | None:
-    for name, value in asdict(expected).items():
+    for name, value in vars(expected).items():
         if name not in free and row.get(name) != str(value):
             return name, row.get(name, "unknown"), str(value)
     return None
@@ -221,7 +222,7 @@ def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     if header:
         writer.writeheader()
-    writer.writerows(row if isinstance(row, dict) else asdict(row) for row in rows)
+    writer.writerows(row if isinstance(row, dict) else vars(row) for row in rows)
     return text.getvalue().encode()
 
 
