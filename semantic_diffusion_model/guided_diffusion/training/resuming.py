@@ -6,7 +6,7 @@ others: where it is whole and they fit, the checkpoint is complete.
 
 import hashlib
 import os
-import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,9 +15,11 @@ from command import UserError
 from config import MODEL_SETTINGS, Settings, names, with_prediction_type
 from guided_diffusion.data.datasets import Pair
 from guided_diffusion.runs import checkpoints, storage
+from guided_diffusion.runs.world import World
+from guided_diffusion.training import unfinished
+from guided_diffusion.training.unfinished import STATE_NAME
 from setting_groups import SamplingSettings
 
-STATE_NAME = re.compile(r"opt(\d{6,})\.pt")
 # May differ when a run goes on: they change how long, how often, where or how fast, not what is computed. Paths of
 # the data may change too, the names of the training images (in the fingerprint) may not.
 FREE_SETTINGS = {
@@ -85,12 +87,15 @@ def write_checkpoint(
     folder: str, step: int, weights: dict[str, Any], state: dict[str, Any], settings: Settings, keep: int
 ) -> None:
     """Write the files of `weights` (state dicts by file name), the settings, and last the `state`; prune old ones."""
+    unfinished.announce(folder, [*weights, state_name(step)])
+    storage.remove(storage.join(folder, state_name(step)))  # of a torn checkpoint, which is written again
     sizes = {}
     for name, state_dict in weights.items():
         plain = checkpoints.plain_state_dict(state_dict, settings)
         sizes[name] = checkpoints.write_torch(folder, name, plain)
     checkpoints.write_settings(folder, settings)
     checkpoints.write_torch(folder, state_name(step), state | {"step": step, "files": sizes})
+    unfinished.finished(folder)
     if keep > 0:
         _prune(folder, keep)
 
@@ -108,13 +113,21 @@ def _prune(folder: str, keep: int) -> None:
 
 
 def read_state(folder: str, step: int) -> dict[str, Any]:
-    """The state of a complete checkpoint. Raises UserError if it is not complete, or not one of ours."""
+    """The state of a complete checkpoint, but for averages that may be missing.
+
+    Raises UserError if it is not complete, or not one of ours.
+    """
     path = storage.join(folder, state_name(step))
     state = checkpoints.read_torch(path)
     if not isinstance(state, dict) or "files" not in state:
         raise UserError(f"{path} is not a state that this code wrote")
     for name, size in state["files"].items():
+        match = checkpoints.WEIGHTS_NAME.fullmatch(name)
+        if match is None:
+            raise UserError(f"{path} names {name!r}, which is no file of a checkpoint")
         beside = storage.join(folder, name)
+        if match["rate"] and not storage.exists(beside):
+            continue  # an average can be begun anew, the weights cannot
         if not storage.exists(beside) or storage.size(beside) != size:
             raise UserError(f"{beside} is missing or cut short")
     return state
@@ -141,6 +154,7 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it.
     """
     step = newest_complete(settings.savedir, warn)
+    unfinished.refuse_strays(settings.savedir, step)
     if step is not None:
         return settings.savedir, step
     path = settings.resume_checkpoint
@@ -170,8 +184,14 @@ def take_network_settings(settings: Settings, given: set[str], start: tuple[str,
     return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
 
 
-def check_writable(folder: str) -> None:
-    """Make `folder`, and raise if nothing can be written there."""
-    storage.make_folder(folder)
-    if not storage.is_remote(folder) and not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"savedir {folder} is not writable")
+def settle_savedir(settings: Settings, world: World) -> None:
+    """Have rank 0 delete, before any rank looks, the files of killed saves, and those that --overwrite gives up."""
+    if not world.is_main:
+        return
+
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    unfinished.remove_killed_save(settings.savedir, warn)
+    if settings.overwrite:
+        unfinished.remove_strays(settings.savedir, newest_complete(settings.savedir, warn))

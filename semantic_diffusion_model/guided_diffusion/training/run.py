@@ -57,7 +57,12 @@ class TrainingRun:
         warnings = resuming.check_same_run(state["run"], self.description, self.settings, storage.join(folder, "."))
         self.network.load_state_dict(_read_weights(folder, checkpoints.model_name(step)))
         for index, rate in enumerate(self.averages.rates):
-            self.averages.load(index, _read_weights(folder, checkpoints.ema_name(rate, step)))
+            name = checkpoints.ema_name(rate, step)
+            if storage.exists(storage.join(folder, name)):
+                self.averages.load(index, _read_weights(folder, name))
+            else:
+                self.averages.load(index, self.network.state_dict())
+                warnings.append(f"{name} is missing: this average begins anew, from the weights of step {step}")
         self.averages.updates = state["ema_updates"]
         self.optimiser.load_state_dict(state["optimizer"])
         self.timesteps.load_state_dict(state["timesteps"])
