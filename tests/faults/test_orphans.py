@@ -1,13 +1,9 @@
 """kill -9 of the process that others work for, as the out-of-memory killer does it: they notice."""
 
 import signal
-import subprocess
-import sys
 
-import numpy as np
 import pytest
-from launching import FOLDERS, MANY_CORES, NETWORK, words_of
-from PIL import Image
+from launching import MANY_CORES, NETWORK, words_of
 
 SECONDS = 15  # of which a loader may be busy for some, on a machine that is
 
@@ -28,15 +24,6 @@ def test_loaders_of_a_training_end_with_it(start, datadir, tmp_path, survived):
     check_orphans(run, least=5)  # itself, two loaders, fork server, resource tracker
 
 
-@pytest.fixture(scope="session")
-def release(tmp_path_factory):
-    """Phantoms, which take some time to extract at a large size."""
-    folder = tmp_path_factory.mktemp("release") / "camus"
-    words = [sys.executable, "make_phantom_camus.py", "--save_folder", folder, "--n_patients", "10", "--size", "96"]
-    subprocess.run([*map(str, words), "--num_workers", "0"], cwd=FOLDERS["data_preparation"], check=True)
-    return folder
-
-
 def test_the_pool_of_an_extraction_ends_with_it(start, release, tmp_path, survived):
     survived("kill -9 of the main process", "its workers are gone within seconds")
     out = tmp_path / "out"
@@ -51,17 +38,9 @@ def test_the_pool_of_an_extraction_ends_with_it(start, release, tmp_path, surviv
     assert sorted(path.name for path in out.iterdir()) == ["2CH_ED", "all_views"]
 
 
-def test_loaders_of_a_segmentation_end_with_it(start, tmp_path, survived):
+def test_loaders_of_a_segmentation_end_with_it(start, hearts, tmp_path, survived):
     survived("kill -9 of the main process", "its workers are gone within seconds")
-    data = tmp_path / "data"
-    generator = np.random.default_rng(0)
-    for split in ("training", "validation"):
-        for kind in ("images", "annotations"):
-            (data / kind / split).mkdir(parents=True)
-            for i in range(4):
-                pixels = generator.integers(0, 4, (64, 64)).astype(np.uint8)
-                Image.fromarray(pixels).save(data / kind / split / f"patient{i:04d}_2CH_ED_{split}.png")
-    flags = ["--data-dir", data, "--output-dir", tmp_path / "out", "--gpu", "cpu", "--img-size", 64, "--epochs", 1000]
+    flags = ["--data-dir", hearts, "--output-dir", tmp_path / "out", "--gpu", "cpu", "--img-size", 64, "--epochs", 1000]
     flags += ["--cache-gb", 0, "--num-workers", 2, "--batch-size", 2]
     run = start("echo_segmentation/runner.py", flags)
     run.until_said("epoch 2:")

@@ -302,3 +302,30 @@ def test_a_signal_saves_on_all_ranks_and_the_run_goes_on_as_if_it_had_not_been(
     assert [row["step"] for row in stopped_rows] == [3, 6, 9, 12, 15, 16]
     for ours, theirs in zip(stopped_rows, whole_rows, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    ("ranks", "overlapped"), [(3, True), pytest.param(4, True, marks=pytest.mark.slow), (3, False)]
+)
+def test_a_run_resumed_on_several_ranks_equals_the_uninterrupted_one_bit_for_bit(
+    ranks, overlapped, launch, as_flags, tiny_changes, common, tmp_path
+):
+    """From three ranks on it matters in which order gradients are added, within DistributedDataParallel too."""
+    changes = {"lr_anneal_steps": 6, "save_interval": 3, "num_channels": 64, "resume_checkpoint": ""}
+    flags = as_flags(**tiny_changes | common | changes, distributed_data_parallel=overlapped, batch_size_train=1)
+    words = [sys.executable, "image_train.py", *flags, "--savedir", str(tmp_path)]
+    for _ in range(2):
+        process = launch(["mpiexec", "-np", str(ranks)], words)
+        out = finish(process, 240)
+        assert process.returncode == 0, out
+        names = [f"model{6:06d}.pt", f"ema_0.9999_{6:06d}.pt"]
+        ends = [torch.load(tmp_path / name, weights_only=True) for name in names]
+        if "going on from step 3" in out:
+            break
+        whole = ends
+        for path in tmp_path.glob("*000006.pt"):
+            path.unlink()
+    assert "find_unused" not in out
+    for one, other in zip(whole, ends, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
