@@ -13,6 +13,8 @@ from schema import check_settings
 SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
 FREE_TO_CHANGE += ("native_dir", "missed_distance")
+# Where an evaluation writes, beside its output folder itself.
+RESULT_FOLDERS = ("predictions", "predictions_native", "figures")
 
 
 # The upper ends are beyond all use, and keep a slip from filling the memory.

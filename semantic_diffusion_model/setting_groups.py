@@ -207,7 +207,8 @@ class SamplingSettings:
     results_dir: str = "./results"
     """Folder that sampling writes into."""
     overwrite: YesNo = False
-    """Replace results that were made with other settings; False: refuse to mix them."""
+    """Sampling: replace results that were made with other settings; False: refuse to mix them. Training: delete weights
+    in savedir whose state is lost; False: refuse to write over them."""
 
 
 @dataclass

@@ -4,16 +4,19 @@ A test says what it does, and what is promised, by `survived(fault, promise, cou
 counts of each fault, those of tests that failed apart.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from launching import BIN, FOLDERS, Launched  # noqa: E402  (stands beside this file)
+from forge import Forge  # noqa: E402
+from launching import BIN, FOLDERS, NETWORK, Launched  # noqa: E402  (stands beside this file)
 
 PROPERTY = "fault"
 
@@ -84,3 +87,53 @@ def datadir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(labels).save(folder / "sector_annotations" / split / name)
             Image.fromarray(image).save(folder / "images" / split / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory):
+    """Phantoms, which take some time to extract at a large size."""
+    folder = tmp_path_factory.mktemp("release") / "camus"
+    words = [sys.executable, "make_phantom_camus.py", "--save_folder", folder, "--n_patients", "10", "--size", "96"]
+    subprocess.run([*map(str, words), "--num_workers", "0"], cwd=FOLDERS["data_preparation"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hearts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of the segmentation: 8 + 4 images of 64 x 64 pixels."""
+    folder = tmp_path_factory.mktemp("hearts")
+    generator = np.random.default_rng(0)
+    for split, count in (("training", 8), ("validation", 4)):
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            label = generator.integers(0, 4, (8, 8)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+            for kind, pixels in (("annotations", label), ("images", 60 * label)):
+                Image.fromarray(pixels).save(folder / kind / split / f"patient{i:04d}_2CH_ED_{split}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a network whose every parameter is random: a fresh one predicts zeros."""
+    from config import Settings
+    from guided_diffusion.network.from_settings import build_network
+    from guided_diffusion.runs.checkpoints import ema_name, plain_state_dict, write_torch
+
+    settings = Settings(**NETWORK)
+    network = build_network(settings)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.05, generator=generator)
+    folder = tmp_path_factory.mktemp("weights")
+    write_torch(str(folder), ema_name(0.9999, 1), plain_state_dict(network.state_dict(), settings))
+    return folder / ema_name(0.9999, 1)
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """Starts commands in milliseconds (see forge.py)."""
+    forge = Forge()
+    yield forge
+    forge.close()

@@ -1,10 +1,12 @@
-"""Commands as real processes, each in a session of its own, so that whatever it leaves behind is found."""
+"""Commands as real processes, each with a mark in its environment by which whatever it leaves behind is found."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 FOLDERS = {name: ROOT / name for name in ("data_preparation", "semantic_diffusion_model", "echo_segmentation")}
 MANY_CORES = {"PYTHONPATH": str(Path(__file__).parent / "many_cores")}
+MARK = "FAULTS_OF_RUN"
 # The smallest network with every kind of layer.
 NETWORK = {"img_size": 16, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_head_channels": 32}
 NETWORK |= {"attention_resolutions": "8", "device": "cpu", "diffusion_steps": 20}
@@ -25,11 +28,17 @@ def words_of(**settings) -> list[str]:
 
 
 class Launched:
-    """A command under way, in a session of its own, with all that it prints in a file."""
+    """A command under way, with all that it prints in a file."""
 
     def __init__(self, words: list, log: Path, folder: Path, environment: dict[str, str]):
         self.log = log
-        variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+        self.mark = f"{MARK}={uuid.uuid4()}"
+        variables = (
+            os.environ
+            | dict([self.mark.split("=")])
+            | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+            | environment
+        )
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
                 [str(word) for word in words],
@@ -64,23 +73,23 @@ class Launched:
         except subprocess.TimeoutExpired:
             pytest.fail(f"still running after {seconds} s:\n{self.said}")
 
-    def send(self, number: int, group: bool = False) -> None:
-        os.killpg(self.process.pid, number) if group else os.kill(self.process.pid, number)
+    def send(self, number: int, to_all: bool = False) -> None:
+        """Send a signal to the process that was started (a launcher, say), or to each that came of it."""
+        for pid in self.members() if to_all else [self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def members(self) -> list[int]:
-        """The processes of its session, whatever became of their parents; the dead that nobody collected left out."""
+        """The living processes that came of it, whatever became of their parents."""
         found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(session) == self.process.pid and state != "Z":
-                found.append(int(path.parent.name))
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in path.read_bytes().split(b"\0"):  # empty of the dead
+                    found.append(int(path.parent.name))
         return found
 
     def until_gone(self, seconds: float) -> None:
-        """Wait until no process of its session is left; the test fails if the time ends before."""
+        """Wait until no process that came of it is left; the test fails if the time ends before."""
         end = time.monotonic() + seconds
         while self.members():
             if time.monotonic() > end:
@@ -89,6 +98,5 @@ class Launched:
             time.sleep(0.05)
 
     def end(self) -> None:
-        for pid in self.members():
-            os.kill(pid, signal.SIGKILL)
+        self.send(signal.SIGKILL, to_all=True)
         self.process.wait()

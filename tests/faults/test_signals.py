@@ -28,7 +28,7 @@ ALL = [
 
 def name_of(case) -> str:
     launcher, number, group = case
-    return "-".join([*(launcher[:1] or ["alone"]), *launcher[-1:], number.name, "group" if group else "one"])
+    return "-".join([*(launcher[:1] or ["alone"]), *launcher[-1:], number.name, "all" if group else "one"])
 
 
 CASES = [pytest.param(*case, id=name_of(case), marks=[] if case in FAST else pytest.mark.slow) for case in ALL]
@@ -46,7 +46,7 @@ def test_a_signal_saves_with_loaders(launcher, number, group, start, datadir, tm
     assert "2 loader processes per rank" in run.said
     ranks = int(launcher[-1]) if launcher else 1
     assert len(run.members()) >= 3 * ranks  # loaders are there
-    run.send(number, group)
+    run.send(number, to_all=group)
     code = run.finish(90)
     run.until_gone(30)
     saved = re.search(r"asked to stop: saved at step (\d+)", run.said)

@@ -44,6 +44,11 @@ def size(path: str) -> int:
     return _blobfile().stat(path).size if is_remote(path) else os.path.getsize(path)
 
 
+def modified(path: str) -> float:
+    """When a file was last written, in seconds since the epoch, by the clock of whoever keeps it."""
+    return _blobfile().stat(path).mtime if is_remote(path) else os.path.getmtime(path)
+
+
 def make_folder(path: str) -> None:
     if is_remote(path):
         _blobfile().makedirs(path)

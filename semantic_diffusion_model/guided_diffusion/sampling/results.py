@@ -74,14 +74,9 @@ class Results:
         self._written: list[Row] = []
 
     def create_folders(self) -> None:
-        """Make the folders, and sweep away the temporary files of a process that was killed while writing."""
         with telling(self.folder):
             for name in FOLDERS:
                 storage.make_folder(storage.join(self.folder, name))
-            if not storage.is_remote(self.folder):
-                for name in ("", *FOLDERS):
-                    for left in Path(self.folder, name).glob(".*.tmp.*"):
-                        left.unlink()
 
     def path(self, kind: str, stem: str) -> str:
         return storage.join(self.folder, kind, f"{stem}.png")
@@ -108,7 +103,10 @@ class Results:
         """Rows by stem, from the manifest and all parts; a row cut short by a crash is left out."""
         rows: dict[str, dict[str, str]] = {}
         for name in self.manifests():
-            rows.update((row["stem"], row) for row in _read_csv(storage.join(self.folder, name)))
+            path = storage.join(self.folder, name)
+            for row in _read_csv(path):
+                _refuse_no_name(row["stem"], path)
+                rows[row["stem"]] = row
         return rows
 
     def count_parts(self) -> int:
@@ -190,6 +188,12 @@ def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
             f"{results.folder} holds images without a manifest, so nobody knows what made them: choose another "
             "--results_dir, or add --overwrite True to replace those of the same name"
         )
+
+
+def _refuse_no_name(stem: str, path: str) -> None:
+    """Raise UserError for a stem that would lead out of the folder: images of that name may come to be deleted."""
+    if stem in ("", ".", "..") or re.search(r"[/\\\0]", stem):
+        raise UserError(f"{path} names {stem!r}, which is no name of an image: correct that line, or delete the file")
 
 
 def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tuple[str, str, str] | None:

@@ -6,15 +6,17 @@ To go on after an interruption, run the same command again.
 from config import Settings
 from guided_diffusion.data.loading import BatchSource
 from guided_diffusion.runs import checkpoints, distributed, storage
-from guided_diffusion.runs.world import AgreedError
+from guided_diffusion.runs.sole_use import sole_use
+from guided_diffusion.runs.world import AgreedError, World
 from guided_diffusion.training.memory import device_memory, fit_step
 from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
 from guided_diffusion.training.preemption import StopRequest
 from guided_diffusion.training.preview import draw_preview, write_preview
 from guided_diffusion.training.reporting import Clock, count_flops, ending, introduction, progress_row
+from guided_diffusion.training.resuming import settle_savedir
 from guided_diffusion.training.run import TrainingRun
 from guided_diffusion.training.run_log import RunLog, SilentLog
-from guided_diffusion.training.startup import check_and_read
+from guided_diffusion.training.startup import check_and_read, check_training_settings
 from guided_diffusion.training.update import parallel_network, update
 from guided_diffusion.training.validation import validate
 
@@ -25,6 +27,14 @@ def train(settings: Settings, given: set[str]) -> None:
     Raises UserError.
     """
     world = distributed.start(settings.device)
+    world.fail_together(check_training_settings, settings)
+    with sole_use(settings.savedir, "savedir", world):
+        world.fail_together(settle_savedir, settings, world)
+        train_alone(settings, given, world)
+
+
+def train_alone(settings: Settings, given: set[str], world: World) -> None:
+    """As `train`, while no other run works in savedir."""
     settings, start, examples, validation = world.fail_together(check_and_read, settings, given, world)
     run = TrainingRun(settings, world, examples, validation)
     notes = world.fail_together(run.load, start) if start else world.fail_together(run.load_weights)

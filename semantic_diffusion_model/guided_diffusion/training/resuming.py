@@ -7,7 +7,7 @@ others: where it is whole and they fit, the checkpoint is complete.
 import contextlib
 import hashlib
 import os
-import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,11 +18,13 @@ from command import UserError
 from config import MODEL_SETTINGS, Settings, names, with_prediction_type
 from guided_diffusion.data.datasets import Pair
 from guided_diffusion.runs import checkpoints, storage
+from guided_diffusion.runs.world import World
+from guided_diffusion.training import unfinished
 from guided_diffusion.training.saved_state import check_optimiser_state, checked_state
+from guided_diffusion.training.unfinished import STATE_NAME
 from setting_groups import SamplingSettings
 from state_dicts import checked_weights
 
-STATE_NAME = re.compile(r"opt(\d{6,})\.pt")
 # May differ when a run goes on: they change how long, how often, where or how fast, not what is computed. Paths of
 # the data may change too, the names of the training images (in the fingerprint) may not.
 FREE_SETTINGS = {
@@ -93,6 +95,8 @@ def write_checkpoint(
 
     Raises UserError where something cannot be written; then nothing of this checkpoint is left.
     """
+    unfinished.announce(folder, [*weights, state_name(step)])
+    storage.remove(storage.join(folder, state_name(step)))  # of a torn checkpoint, which is written again
     digests: dict[str, str] = {}
     try:
         for name, state_dict in weights.items():
@@ -100,10 +104,12 @@ def write_checkpoint(
             digests[name] = checkpoints.write_torch(folder, name, plain)
         checkpoints.write_settings(folder, settings)
         checkpoints.write_torch(folder, state_name(step), state | {"step": step, "files": digests})
+        unfinished.finished(folder)
     except UserError:
-        for name in digests:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            for name in digests:
                 storage.remove(storage.join(folder, name))
+            unfinished.finished(folder)
         raise
     if keep > 0:
         _prune(folder, keep)
@@ -135,6 +141,8 @@ def check_complete(folder: str, step: int) -> None:
     for name, expected in {checkpoints.model_name(step): None, **state["files"]}.items():
         path = storage.join(folder, name)
         if not storage.exists(path):
+            if checkpoints.WEIGHTS_NAME.fullmatch(name)["rate"]:
+                continue  # an average can be begun anew, the weights cannot
             raise UserError(f"{path} is missing")
         # Older states know the sizes alone.
         found = storage.size(path) if isinstance(expected, int) else checkpoints.sha256_of(path)
@@ -175,6 +183,7 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it.
     """
     step = newest_complete(settings.savedir, warn)
+    unfinished.refuse_strays(settings.savedir, step)
     if step is not None:
         return settings.savedir, step
     path = settings.resume_checkpoint
@@ -204,8 +213,14 @@ def take_network_settings(settings: Settings, given: set[str], start: tuple[str,
     return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
 
 
-def check_writable(folder: str) -> None:
-    """Make `folder`, and raise if nothing can be written there."""
-    storage.make_folder(folder)
-    if not storage.is_remote(folder) and not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"savedir {folder} is not writable")
+def settle_savedir(settings: Settings, world: World) -> None:
+    """Have rank 0 delete, before any rank looks, the files of killed saves, and those that --overwrite gives up."""
+    if not world.is_main:
+        return
+
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    unfinished.remove_killed_save(settings.savedir, warn)
+    if settings.overwrite:
+        unfinished.remove_strays(settings.savedir, newest_complete(settings.savedir, warn))

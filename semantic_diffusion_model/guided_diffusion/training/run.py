@@ -59,7 +59,12 @@ class TrainingRun:
         name = checkpoints.model_name(step)
         load_weights(self.network, resuming.read_weights(folder, name), storage.join(folder, name))
         for index, rate in enumerate(self.averages.rates):
-            self.averages.load(index, resuming.read_weights(folder, checkpoints.ema_name(rate, step)))
+            name = checkpoints.ema_name(rate, step)
+            if storage.exists(storage.join(folder, name)):
+                self.averages.load(index, resuming.read_weights(folder, name))
+            else:
+                self.averages.load(index, self.network.state_dict())
+                warnings.append(f"{name} is missing: this average begins anew, from the weights of step {step}")
         self.averages.updates = state["ema_updates"]
         self.optimiser.load_state_dict(state["optimizer"])
         where = storage.join(folder, resuming.state_name(step))

@@ -9,7 +9,7 @@ from annotated_types import Interval
 from command import UserError
 from config import Settings
 from guided_diffusion.runs.checkpoints import WEIGHTS_NAME
-from schema import Record, checked, known_settings
+from schema import Record, checked, known_settings, shown
 from state_dicts import is_dense
 
 Number = Annotated[int, Interval(ge=0, lt=2**63)]
@@ -66,7 +66,7 @@ def checked_state(content: Any, path: str) -> dict[str, Any]:
     state = dict(checked(SavedState, content, path))
     strange = [name for name in state["files"] if not WEIGHTS_NAME.fullmatch(name)]
     if strange:
-        raise UserError(f"{path} names {strange[0][:60]!r} among its weights files")
+        raise UserError(f"{path} names {shown(strange[0])}, which is no file of a checkpoint")
     run = dict(state["run"])
     return state | {"run": run | {"settings": known_settings(Settings, run["settings"], path)}}
 

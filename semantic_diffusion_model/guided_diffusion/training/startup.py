@@ -21,12 +21,9 @@ DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augmen
 def check_and_read(
     settings: Settings, given: set[str], world: World
 ) -> tuple[Settings, Any, Examples, Examples | None]:
-    """Everything that can be wrong with settings, data and paths is found here, before the first step."""
-    check_training_settings(settings)
+    """Everything that can be wrong with data and paths is found here, before the first step."""
     if world.device.type == "cpu":
         keep_freed_memory()
-    if world.is_main:
-        resuming.check_writable(settings.savedir)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on

@@ -1,5 +1,6 @@
 """One step of a training: gradients of this rank's images, averaged over all ranks, and the update of the weights."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
@@ -16,7 +17,10 @@ from guided_diffusion.training.run import TrainingRun
 def parallel_network(run: TrainingRun) -> torch.nn.Module:
     """The network as `update` calls it: averaging its gradients over ranks by itself, where that is asked for."""
     if run.world.size > 1 and run.settings.distributed_data_parallel:
-        return DistributedDataParallel(run.network, gradient_as_bucket_view=True)
+        # Without this the gradients would be put into other buckets after the first step of a process, and from three
+        # ranks on be added in another order: a run that was resumed would differ in the last bits.
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")  # for want of another switch
+        return DistributedDataParallel(run.network, gradient_as_bucket_view=True, find_unused_parameters=True)
     return run.network
 
 
