@@ -17,7 +17,7 @@ from command import UserError
 from dataset import CaseSet
 from figures import overlay
 from frames import Frames
-from inference import Loss, Predicted, Predictor, autocast, choose_device, load_network, normalise, predict
+from inference import Loss, Predicted, Predictor, autocast, batches_of, choose_device, load_network, normalise, predict
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
@@ -113,7 +113,8 @@ def train_epoch(
     network.train()
     batches.batch_sampler.epoch = epoch
     totals, cases = torch.zeros(3, device=device), 0
-    for i, (images, labels) in enumerate(tqdm(batches, f"epoch {epoch}/{settings.epochs}", leave=False, mininterval=1)):
+    bar = tqdm(batches_of(batches), f"epoch {epoch}/{settings.epochs}", steps, leave=False, mininterval=1)
+    for i, (images, labels) in enumerate(bar):
         step = (epoch - 1) * steps + i
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.epochs * steps, settings.lr, settings.min_lr)

@@ -74,3 +74,15 @@ def loader_of(run) -> int:
     """A process that the fork server has forked: its child."""
     parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in run.members()}
     return next(pid for pid, parent in parents.items() if parents.get(parent) == run.process.pid)
+
+
+def test_the_loaders_of_a_segmentation_fit_too(survived):
+    from loader import AHEAD, SHM_SHARE
+    from loader import processes_that_fit as of_the_segmentation
+
+    survived("/dev/shm of 24 MB", "fewer loaders, or none; said in a line; trained to the end", 0)
+    for asked in (0, 1, 8):
+        for free in (0, 10**5, 10**7, 10**9):
+            processes = of_the_segmentation(asked, 10**5, free)
+            assert 0 <= processes <= asked and processes == (asked if free == 10**9 else processes)
+            assert not processes or (AHEAD * processes + 2) * 10**5 <= SHM_SHARE * free

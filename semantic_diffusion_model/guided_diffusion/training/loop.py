@@ -4,7 +4,7 @@ To go on after an interruption, run the same command again.
 """
 
 from config import Settings
-from guided_diffusion.data.loading import BatchSource
+from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World

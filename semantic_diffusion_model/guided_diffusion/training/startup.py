@@ -7,8 +7,9 @@ from typing import Any
 
 from command import UserError
 from config import Settings, settle_prediction
+from guided_diffusion.data.batches import worker_count
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split
-from guided_diffusion.data.loading import Examples, worker_count
+from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming
