@@ -4,12 +4,16 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval
 
 from camus import SPLITS, Stem, to_sector_labels
 from command import UserError, YesNo, run_command
 from deformation import MAX_TRIES, deform
 from outputs import new_folders
 from parallel import default_workers, for_each
+from schema import check_settings
 from view_folders import (
     ANNOTATIONS,
     IMAGES,
@@ -33,13 +37,13 @@ class AugmentSettings:
     """A view folder made by extract_camus_data.py, or the folder that holds them (then each of them, all_views too)."""
     save_folder: Path
     """Where <view>_augmented (or, with --add_augmentation False, <view>_sector) is made."""
-    n_repeat: int = 5
+    n_repeat: Annotated[int, Interval(ge=1, le=1000)] = 5
     """Deformed label maps per training and validation frame. Testing frames are passed through once, undeformed."""
     add_augmentation: YesNo = True
     """True: deformed label maps to sample from. False: the frames' own sector labels, the SDM's training folder."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """The same seed gives the same files, whatever the number of workers."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace <view>_augmented or <view>_sector if there already; otherwise that is an error."""
@@ -118,10 +122,7 @@ def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pa
 
 def augment_camus_labels(settings: AugmentSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
-    if settings.n_repeat < 1:
-        raise UserError(f"--n_repeat {settings.n_repeat}: must be 1 or more")
-    if settings.seed < 0:
-        raise UserError(f"--seed {settings.seed}: must be 0 or more")
+    check_settings(settings)
     folders, jobs, problems = find_jobs(settings)
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
         for folder in folders:

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval
 
 from camus import SPLITS
 from command import UserError, YesNo, run_command
 from medical_images import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
+from schema import check_settings
 from view_folders import (
     METADATA,
     Pair,
@@ -43,7 +47,7 @@ class ExportSettings:
     """A view folder: made by extract_camus_data.py (real) or prepare_inference4segmentation.py (synthetic)."""
     save_folder: Path
     """The data set to make, in nnU-Net's folder of raw data: $nnUNet_raw/DatasetNNN_Name, as in Dataset501_Echo."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace save_folder (as a whole) if it is there already; otherwise that is an error."""
@@ -129,6 +133,7 @@ def check_folders(settings: ExportSettings) -> None:
 
 def export_nnunet(settings: ExportSettings) -> None:
     """Make the data set. Raises UserError that lists all that is wrong with the input, before anything appears."""
+    check_settings(settings)
     check_folders(settings)
     problems: list[str] = []
     pairs, known = list_pairs(settings.data_folder, problems), read_metadata(settings.data_folder)

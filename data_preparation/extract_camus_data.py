@@ -4,16 +4,18 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, SPLITS, VIEW_NAMES, Frame, Problem, find_release, read_info
 from command import UserError, YesNo, run_command
 from medical_images import read_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
+from schema import check_settings as check_ranges
 from view_folders import ANNOTATIONS, IMAGES, check_labels, check_same_size, encode_png, write_metadata
 
 
@@ -31,7 +33,7 @@ class ExtractSettings:
     """nearest as published; area averages what a new pixel covers (less noise); its label is the commonest there."""
     skip_incomplete: YesNo = False
     """Leave out patients with missing or faulty files, and say which; otherwise they are an error."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace the view folders (as a whole) if save_folder_path has them already; otherwise they are an error."""
@@ -110,6 +112,7 @@ def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[d
 
 def check_settings(settings: ExtractSettings) -> None:
     """Make save_img_size (height, width). Raises UserError for impossible settings."""
+    check_ranges(settings)
     size = tuple(settings.save_img_size)
     size = size * 2 if len(size) == 1 else size
     if len(size) != 2 or not all(16 <= n <= 4096 for n in size):

@@ -4,9 +4,10 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
 
 from anatomy import PHASES, VIEWS, draw_patient
 from camus import MHD_VALIDATION, SPLITS, Release, patient_folder, write_info, write_subgroups
@@ -16,6 +17,7 @@ from outputs import new_folders
 from parallel import default_workers, for_each
 from phantom import draw_chest, simulate
 from raster import Raster
+from schema import check_settings as check_ranges
 
 MARK = "PHANTOMS.txt"  # stands in each folder made here, so that real data is never replaced
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
@@ -31,9 +33,9 @@ class PhantomSettings:
     """Which of the two CAMUS releases the folders and files look like. The frames are the same."""
     size: int = 400
     """Rows of a frame (depth); the columns follow from the cone, pixels are square. CAMUS has about 400 to 600."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """The same seed gives the same files, whatever the number of workers."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace phantoms that save_folder has already; otherwise they are an error. Other data is never replaced."""
@@ -99,14 +101,13 @@ def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSetti
 
 def check_settings(settings: PhantomSettings) -> None:
     """Raises UserError for impossible settings, and for data in the way that is not ours."""
+    check_ranges(settings)
     if not 3 <= settings.n_patients <= 9000:
         raise UserError(f"--n_patients {settings.n_patients}: from 3 (one per subgroup) to 9000")
     if settings.release == "mhd" and settings.n_patients > 10 * MHD_VALIDATION:
         raise UserError(f"--n_patients {settings.n_patients}: an MHD release has room for {10 * MHD_VALIDATION}")
     if not 32 <= settings.size <= 4096:
         raise UserError(f"--size {settings.size}: from 32 to 4096 rows")
-    if settings.seed < 0:
-        raise UserError(f"--seed {settings.seed}: must be 0 or more")
     for name in RELEASE_FOLDERS[settings.release]:
         folder = settings.save_folder / name
         if settings.overwrite and folder.exists() and not (folder / MARK).is_file():

@@ -5,13 +5,16 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, SECTOR_CLASSES, SPLITS, VIEW_NAMES, from_sector_labels
 from command import UserError, YesNo, run_command
 from outputs import new_folders
 from parallel import default_workers, for_each
 from sampling_results import find_results, find_whole_labels, read_whole_label, synthetic_pairs
+from schema import check_settings
 from view_folders import (
     ANNOTATIONS,
     IMAGES,
@@ -42,7 +45,7 @@ class PrepareSettings:
     augmented_folder: Path | None = None
     """Where augment_camus_labels.py made <view>_augmented (or one of these), if whole labels are wanted. By default the
     place that the manifest.csv of the results names."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace the view folders (as a whole) if save_folder has them already; otherwise they are an error."""
@@ -111,6 +114,7 @@ def refuse_to_replace(inputs: list[Path], save_folder: Path) -> None:
 
 def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
+    check_settings(settings)
     problems: list[str] = []
     results = find_results(settings.sdm_results_folder)
     synthetic = synthetic_pairs(results, problems)

@@ -12,6 +12,7 @@ import numpy as np
 
 from camus import ALL_VIEWS, to_sector_labels
 from command import UserError
+from schema import parse_csv
 from view_folders import (
     ANNOTATIONS,
     SECTOR_ANNOTATIONS,
@@ -19,7 +20,6 @@ from view_folders import (
     check_labels,
     is_view_folder,
     pair_by_name,
-    read_csv,
     read_png,
 )
 
@@ -63,8 +63,8 @@ def read_manifest(folder: Path) -> dict[str, dict[str, str]] | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    rows = read_csv(path)
-    if any(not row.get("stem") for row in rows):
+    rows = parse_csv(path.read_bytes(), str(path), ("stem",))
+    if any(not row["stem"] for row in rows):
         raise UserError(f"{path} has rows without a stem")
     return {row["stem"]: row for row in rows}
 

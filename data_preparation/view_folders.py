@@ -1,16 +1,22 @@
 """View folders: <view>/{images,annotations}/<split>/<stem>.png with metadata.csv, as the commands here hand them on."""
 
 import csv
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, METADATA_COLUMNS, SPLITS, VIEW_NAMES, Stem, parse_stem
 from command import UserError
+from schema import Record, checked, parse_csv
 
+Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
+Volume = Annotated[float, Interval(gt=0, le=1e5)]
 IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
 METADATA = "metadata.csv"
 
@@ -18,6 +24,8 @@ METADATA = "metadata.csv"
 def read_png(path: Path) -> np.ndarray:
     """uint8 grey pixels [height, width] of an 8-bit PNG (colour is turned grey). Raises UserError."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or device, which might never end
+            raise UserError(f"{path} is no regular file")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
@@ -51,6 +59,19 @@ def check_same_size(image_path: Path, image: np.ndarray, label_path: Path, label
     if image.shape != label.shape:
         sizes = [f"{height} x {width}" for height, width in (image.shape, label.shape)]
         raise UserError(f"{image_path} is {sizes[0]} pixels, its label {label_path.name} {sizes[1]}")
+
+
+class MetadataRow(Record):
+    """What numbers a row of metadata.csv may hold; empty fields are left out."""
+
+    stem: str
+    native_height: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    native_width: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    spacing_depth_mm: Millimetres | None = None
+    spacing_lateral_mm: Millimetres | None = None
+    ef: Annotated[float, Interval(gt=0, le=100)] | None = None
+    edv_ml: Volume | None = None
+    esv_ml: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -118,23 +139,14 @@ def find_view_folders(folder: Path) -> list[Path]:
     return found
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header. Raises UserError for what is no such text."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from None
-
-
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
-    """Stem -> row of the folder's metadata.csv; empty without one."""
+    """Stem -> row of the folder's metadata.csv; empty without one. Raises UserError."""
     path = folder / METADATA
     if not path.is_file():
         return {}
-    rows = read_csv(path)
-    if any("stem" not in row for row in rows):
-        raise UserError(f"{path} has no column stem")
+    rows = parse_csv(path.read_bytes(), str(path), ("stem",))
+    known = [{name: value for name, value in row.items() if value} for row in rows]
+    checked(list[MetadataRow], known, str(path))
     return {row["stem"]: row for row in rows}
 
 

@@ -4,21 +4,38 @@ Layout, as the data preparation writes it: `<data>/{images,annotations}/{trainin
 an optional `<data>/metadata.csv`.
 """
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from command import UserError
+from schema import Record, checked, parse_csv, shown
 
 SPLITS = ("training", "validation", "testing")
 KINDS = ("images", "annotations")
 STEM = re.compile(r"(?P<patient>patient\d+)_(?P<view>[^_]+)_(?P<phase>ED|ES)(_.*)?")
 GEOMETRY = ("native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm")
 CLINICAL = ("ef", "edv_ml", "esv_ml")
-ALIGNMENTS = ("nearest", "area")
+Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
+Volume = Annotated[float, Interval(gt=0, le=1e5)]
+
+
+class MetadataRow(Record):
+    """What is relied on in a row of metadata.csv; empty fields are left out."""
+
+    stem: str
+    native_height: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    native_width: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    spacing_depth_mm: Millimetres | None = None
+    spacing_lateral_mm: Millimetres | None = None
+    ef: Annotated[float, Interval(gt=0, le=100)] | None = None
+    edv_ml: Volume | None = None
+    esv_ml: Volume | None = None
+    image_interpolation: Literal["nearest", "area"] = "nearest"
 
 
 @dataclass(frozen=True)
@@ -115,39 +132,19 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Rows of metadata.csv by stem; empty if there is no such file. Raises UserError if it is not one."""
     if not path.is_file():
         return {}
-    rows = read_csv(path)
-    if rows and not {"stem", *GEOMETRY} <= set(rows[0]):
-        missing = sorted({"stem", *GEOMETRY} - set(rows[0]))
-        raise UserError(f"{path}: the columns {', '.join(missing)} are missing")
+    rows = parse_csv(path.read_bytes(), str(path), ("stem", *GEOMETRY))
     problems = []
     for number, row in enumerate(rows, start=2):
-        for name in (*GEOMETRY, *CLINICAL):
-            if row.get(name) and not _is_positive(row[name]):
-                problems.append(f"line {number}, {row['stem']}: {name} is {row[name]!r}, not a positive number")
-        if (row.get("image_interpolation") or ALIGNMENTS[0]) not in ALIGNMENTS:
-            problems.append(f"line {number}, {row['stem']}: image_interpolation is {row['image_interpolation']!r}")
+        try:
+            checked(MetadataRow, {name: value for name, value in row.items() if value}, "")
+        except UserError as error:
+            problems.append(f"line {number}, {shown(row['stem'])}{error}")
     table = {row["stem"]: row for row in rows}
     if len(table) < len(rows):
         problems.append(f"{len(rows) - len(table)} stems stand in it more than once")
     if problems:
         raise UserError(f"{path} cannot be used:", problems)
     return table
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header. Raises UserError for what is no such text."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from None
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False
 
 
 def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> Case:
@@ -168,5 +165,5 @@ def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> 
         clinical=tuple(float(row[name]) if row.get(name) else None for name in CLINICAL),
         source=row.get("source") or "",
         native_size=(int(geometry[0]), int(geometry[1])) if all(geometry[:2]) else None,
-        alignment=row.get("image_interpolation") or ALIGNMENTS[0],
+        alignment=row.get("image_interpolation") or "nearest",
     )

@@ -75,6 +75,8 @@ def read_annotation(path: Path) -> np.ndarray:
 
 
 def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise ValueError("is no regular file")
     try:
         image = Image.open(path)
         image.load()

@@ -102,7 +102,10 @@ def write_like(path: Path, labels: np.ndarray, like: MedicalImage) -> None:
     image.SetSpacing(like.spacing)
     image.SetOrigin(like.origin)
     image.SetDirection(like.direction)
-    with whole_file(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+    with (
+        whole_file(path) as temporary,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder,
+    ):
         file = Path(folder) / "labels.nii.gz"  # the format goes by the double suffix
         sitk.WriteImage(image, str(file), useCompression=True)
         read_medical_image(file)  # a full disk goes unnoticed otherwise

@@ -10,13 +10,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from checkpoint import Checkpoint, read_checkpoint
-from command import UserError, whole_file
+from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
 from figures import class_colour, cycle_curves, overlay
 from geometry import to_native
 from image_files import MedicalImage, write_like
 from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
+from output_files import new_file
 from recordings import Recording
 from rows import write_rows
 from settings import PredictSettings
@@ -82,7 +83,7 @@ def write_labels(folder: Path, recording: Recording, image: MedicalImage, labels
     for index, one in enumerate(labels):
         picture = Image.fromarray(one).convert("L")
         picture.putpalette(palette)
-        with whole_file(folder / f"{recording.frame_name(index)}.png") as path:
+        with new_file(folder / f"{recording.frame_name(index)}.png") as path:
             picture.save(path)
 
 
@@ -94,7 +95,7 @@ def write_overlays(folder: Path, recording: Recording, image: MedicalImage, labe
         height, width = (round(n * mm / finest) for n, mm in zip((height, width), image.spacing_mm, strict=True))
     for index, (frame, one) in enumerate(zip(image.frames, labels, strict=True)):
         picture = cv2.resize(overlay(frame, one), (width, height), interpolation=cv2.INTER_LINEAR)
-        with whole_file(folder / f"{recording.frame_name(index)}.png") as path:
+        with new_file(folder / f"{recording.frame_name(index)}.png") as path:
             Image.fromarray(picture).save(path)
 
 

@@ -4,11 +4,13 @@ The settings that decide what the network is and what its output means (`MODEL_S
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from command import UserError
+from schema import shown
 from setting_groups import (
     DataSettings,
     DiffusionSettings,
@@ -27,6 +29,8 @@ CHANNEL_MULTIPLIERS = {
     64: (1, 2, 3, 4),
 }
 NORM_GROUPS = 32
+MOST_CHANNELS = 2**13
+MOST_NUMBERS = 100  # in a comma list
 
 
 @dataclass
@@ -70,6 +74,8 @@ class Settings(
         """Raise UserError if no network can be built from these settings."""
         multipliers = self.multipliers()
         halvings = len(multipliers) - 1
+        if not all(0 < multiplier * self.num_channels <= MOST_CHANNELS for multiplier in multipliers):
+            raise UserError(f"channel_mult {self.channel_mult} x num_channels: must be from 1 to {MOST_CHANNELS}")
         if self.img_size % 2**halvings:
             raise UserError(
                 f"img_size {self.img_size} cannot be halved {halvings} times, as the {len(multipliers)} levels of "
@@ -149,8 +155,8 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
         numbers = [float(part) for part in str(text).strip("()[] ").split(",") if part.strip()]
     except ValueError:
         numbers = []
-    if not numbers:
-        raise UserError(f"{name}: {text!r} is not a comma list of numbers")
+    if not numbers or len(numbers) > MOST_NUMBERS or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{name}: {shown(text)} is not a comma list of numbers")
     return tuple(int(number) if number == int(number) else number for number in numbers)
 
 

@@ -1,12 +1,14 @@
 """Every setting of training and sampling: its name, default and meaning, once, in groups by what they are about.
 
-`image_train.py` and `image_sample.py` take the same flags; each uses those of its concern (`help_groups`).
+`image_train.py` and `image_sample.py` take the same flags; each uses those of its concern (`help_groups`). The range of
+a number stands in its type, and holds wherever the setting comes from: a flag, a checkpoint, a JSON file.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
 from command import YesNo, parse_yes_no
@@ -34,15 +36,24 @@ YesNoAuto = Annotated[
 ]
 
 
+# Whole numbers that mean something: the upper ends are beyond all use, and keep a slip from filling the memory.
+Count = Annotated[int, Interval(ge=0, le=10**9)]
+Positive = Annotated[int, Interval(ge=1, le=10**9)]
+Few = Annotated[int, Interval(ge=1, le=100)]
+Heads = Annotated[int, Interval(ge=-1, le=2**16)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+NotNegative = Annotated[float, Interval(ge=0)]
+
+
 @dataclass
 class DataSettings:
     datadir: str = ""
     """Folder with images/ and sector_annotations/, each with training/ and validation/ (local, gs:// or az://)."""
     dataset_mode: Literal["camus", "cityscapes", "ade20k", "celeba", "coco", "folder"] = "camus"
     """Layout of datadir; `folder` takes any images/ beside labels/, with or without split folders."""
-    img_size: int = 256
+    img_size: Annotated[int, Interval(ge=1, le=2**13)] = 256
     """Height and width of the images, in pixels."""
-    num_classes: int = 5
+    num_classes: Annotated[int, Interval(ge=1, le=256)] = 5
     """Classes of the label maps: values 0 .. num_classes - 1."""
     no_instance: YesNo = True
     """False adds the edges between instances as one more channel of the condition."""
@@ -50,7 +61,7 @@ class DataSettings:
 
 @dataclass
 class DiffusionSettings:
-    diffusion_steps: int = 1000
+    diffusion_steps: Annotated[int, Interval(ge=1, le=10**5)] = 1000
     """Length T of the diffusion process."""
     noise_schedule: Literal["cosine", "linear"] = "cosine"
     """How the noise grows over the T steps."""
@@ -68,19 +79,19 @@ class DiffusionSettings:
 
 @dataclass
 class NetworkSettings:
-    num_channels: int = 256
+    num_channels: Annotated[int, Interval(ge=1, le=2**13)] = 256
     """Channels of the first level."""
     channel_mult: str | None = None
     """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size."""
-    num_res_blocks: int = 2
+    num_res_blocks: Few = 2
     """Residual blocks per level."""
     attention_resolutions: str = "32,16,8"
     """Sizes of the feature maps, in pixels, that get self-attention: a comma list."""
-    num_heads: int = 1
+    num_heads: Heads = 1
     """Attention heads, where num_head_channels is -1."""
-    num_heads_upsample: int = -1
+    num_heads_upsample: Heads = -1
     """Attention heads of the decoder; -1: as num_heads."""
-    num_head_channels: int = 64
+    num_head_channels: Heads = 64
     """Channels of an attention head; overrules num_heads unless -1."""
     resblock_updown: YesNo = True
     """Residual blocks change the resolution; False: a convolution does."""
@@ -88,7 +99,7 @@ class NetworkSettings:
     """The timestep scales and shifts the normalised features; False: it is added to them."""
     use_new_attention_order: YesNo = True
     """Split queries, keys and values first and heads second; False: the older order."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Probability of dropping a feature in training."""
     use_checkpoint: YesNoAuto = "auto"
     """Recompute activations in the backward pass: less memory, a third more time, the same result. auto: if needed."""
@@ -100,13 +111,13 @@ class NetworkSettings:
 class LossSettings:
     use_kl: YesNo = False
     """Train on the variational bound alone."""
-    vb_weight: float = 1e-3
+    vb_weight: NotNegative = 1e-3
     """Weight of the variational bound beside the mean squared error (published code 0.001; SDM and ADM papers 1)."""
     loss_weighting: Literal["none", "min_snr"] = "none"
     """none: all timesteps alike; min_snr: the squared error of x_0 counts min(max(SNR, snr_floor), snr_gamma) times."""
-    snr_gamma: float = 5.0
+    snr_gamma: NotNegative = 5.0
     """Largest weight of min_snr, at timesteps of little noise."""
-    snr_floor: float = 0.0
+    snr_floor: NotNegative = 0.0
     """Smallest weight of min_snr, at timesteps of much noise; not for epsilon."""
     schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
     """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
@@ -122,45 +133,48 @@ class TrainingDataSettings:
     """Train on random squares of 0.8 to 1 times the image."""
     random_flip: YesNo = False
     """Train on images flipped left to right half of the time."""
-    num_workers: int = 10
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = 10
     """Loader processes per rank; capped at the cores there are for each rank. 0: load in the main process."""
 
 
 @dataclass
 class TrainingSettings:
-    lr: float = 1e-4
+    lr: NotNegative = 1e-4
     """Learning rate at the start; it falls linearly to 0 over lr_anneal_steps."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Weight decay of AdamW."""
-    lr_anneal_steps: int = 1000
+    lr_anneal_steps: Count = 1000
     """Steps to train; 0: without end, at a constant learning rate."""
-    batch_size_train: int = 1
+    batch_size_train: Annotated[int, Interval(ge=1, le=2**20)] = 1
     """Images per step and rank."""
-    microbatch: int = -1
+    microbatch: Annotated[int, Interval(ge=-1, le=2**20)] = -1
     """Images per forward pass: gradients of the parts are averaged. -1: the whole batch, or what fits into memory."""
     ema_rate: str = "0.9999"
     """Decay rates of the averaged weights: a comma list."""
     ema_warmup: YesNo = True
     """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too: 0.9999 is
     reached at update 89,990 (0.99982 at 50,000)."""
-    drop_rate: float = 0.0
+    drop_rate: Share = 0.0
     """Share of the samples that are trained without their label, which guidance (--s) needs; 0.2 is usual."""
-    fp16_scale_growth: float = 1e-3
+    fp16_scale_growth: NotNegative = 1e-3
     """Growth per step of the fp16 loss scale, in powers of two."""
-    max_grad_norm: float = 0.0
+    max_grad_norm: NotNegative = 0.0
     """Clip the norm of the gradient to this; 0: no clipping."""
-    log_interval: int = 10
+    log_interval: Positive = 10
     """Steps between lines of the log."""
-    save_interval: int = 2000
+    save_interval: Positive = 2000
     """Steps between checkpoints, validations and previews; counted from step 0 of the run, not of the process."""
-    keep_checkpoints: int = 0
+    keep_checkpoints: Count = 0
     """Keep the newest K checkpoints; 0: all."""
     distributed_data_parallel: YesNo = True
     """Average gradients by DistributedDataParallel; False: by one plain all-reduce after the backward pass."""
     deterministic_train: YesNo = False
     """Take the training images in order instead of shuffled."""
-    preview_steps: int = 20
+    preview_steps: Count = 20
     """Sampling steps of the preview images; 0: no previews."""
+    stop_grace: NotNegative = 100.0
+    """Seconds without a sign of life (part of a batch, of a validation or of a preview) after which a run that was
+    asked to stop (SIGTERM, SIGUSR1) gives up its step and exits without a checkpoint, with code 1."""
 
 
 @dataclass
@@ -171,36 +185,37 @@ class SamplingSettings:
     """Sample with DDIM; the same as --sampler ddim."""
     sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"] = "auto"
     """auto: ddim with --use_ddim; else unipc with --num_steps below 100; else ddpm, as published."""
-    num_steps: int = 0
+    num_steps: Count = 0
     """Sampling steps, the last timestep included; 0: as timestep_respacing says."""
     spacing: Literal["auto", "even", "logsnr", "karras"] = "auto"
     """Where num_steps lie: in equal steps of t, of the log-SNR, or of a root of the noise level (Karras et al. 2022).
     auto: logsnr below 100 steps, else even."""
-    eta: float = 0.0
+    eta: NotNegative = 0.0
     """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
     inference_on_train: YesNo = True
     """Sample for the label maps of training, then validation; False: validation alone."""
     deterministic_test: YesNo = True
     """Take the label maps in order; False: in an order shuffled by the seed."""
-    batch_size_test: int = 0
+    batch_size_test: Annotated[int, Interval(ge=0, le=2**20)] = 0
     """Images per batch and rank; 0: as many as memory allows on a GPU, a modest number on a CPU."""
     clip_denoised: YesNo = True
     """Clip the predicted clean image to [-1, 1] at each step."""
-    num_samples: int = 1000
+    num_samples: Count = 1000
     """Images to make: each label map once, then further rounds. 0: one for each label map."""
     all: YesNo = False
     """One image for each label map; num_samples is then ignored."""
     results_dir: str = "./results"
     """Folder that sampling writes into."""
     overwrite: YesNo = False
-    """Replace results that were made with other settings; False: refuse to mix them."""
+    """Sampling: replace results that were made with other settings; False: refuse to mix them. Training: delete weights
+    in savedir whose state is lost; False: refuse to write over them."""
 
 
 @dataclass
 class RunSettings:
     resume_checkpoint: str = ""
     """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=-(2**63), lt=2**64)] = 0
     """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU per rank where there are GPUs, else the CPU."""

@@ -121,9 +121,9 @@ def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, me
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size 0: input should be greater than or equal to 1"),
         (["--lr", "0.1", "--min-lr", "0.2"], "0 <= min-lr <= lr"),
-        (["--num-classes", "1"], "must be at least 2"),
+        (["--num-classes", "1"], "greater than or equal to 2"),
         (["--epochs", "many"], "many"),
         (["--no-such-flag", "1"], "no-such-flag"),
         (["--img-size", "100", "--gpu", "cpu"], "takes multiples of 32 from 64 up"),

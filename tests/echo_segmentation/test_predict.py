@@ -235,7 +235,7 @@ def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path
         (["--model-path", "{input}/anything.png"], "anything.png: not a checkpoint"),
         (["--model-path", "{tmp}/camus.pth"], "carries no mean and std of grey values: give --mean and --std"),
         (["--model-path", "{model}", "--mean", "0.1"], "go together"),
-        (["--model-path", "{model}", "--batch-size", "0"], "must be at least 1"),
+        (["--model-path", "{model}", "--batch-size", "0"], "greater than or equal to 1"),
         (["--model-path", "{model}", "--output-dir", "{input}"], "is there already and not empty"),
         (["--model-path", "{model}", "--gpu", "cuda:77"], "is not there"),
         (["--model-path", "{model}", "--input"], "--input: name at least one file or folder"),

@@ -1,4 +1,4 @@
-"""The three script folders stand alone, and share nothing but one small file."""
+"""The three script folders stand alone, and share nothing but a few small files."""
 
 import ast
 import re
@@ -42,8 +42,19 @@ def test_no_folder_imports_another(folder):
         assert not imported(path) & others, path
 
 
-def test_the_shared_file_is_the_same_everywhere():
-    assert len({(ROOT / folder / "command.py").read_bytes() for folder in FOLDERS}) == 1
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [
+        ("command.py", FOLDERS),
+        ("folder_lock.py", FOLDERS),
+        ("orphans.py", FOLDERS),
+        ("schema.py", FOLDERS),
+        ("output_files.py", FOLDERS[1:]),
+        ("state_dicts.py", FOLDERS[1:]),
+    ],
+)
+def test_a_shared_file_is_the_same_everywhere(name, folders):
+    assert len({(ROOT / folder / name).read_bytes() for folder in folders}) == 1
 
 
 def test_torchvision_is_not_imported_by_our_own_code():

@@ -5,6 +5,7 @@ draw timesteps for training: from uniform numbers, so that the caller decides wh
 """
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import accumulate, repeat
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from command import UserError
+
+COUNT = re.compile(r"[0-9]{1,6}")
 
 
 def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
@@ -45,8 +48,8 @@ def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
 
 
 def _count(spec: str, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UserError(f"timestep_respacing {spec!r} must be a count, a comma list of counts, or ddimN")
+    if not COUNT.fullmatch(text.strip()) or int(text) < 1:
+        raise UserError(f"timestep_respacing {spec[:60]!r} must be a count, a comma list of counts, or ddimN")
     return int(text)
 
 

@@ -24,7 +24,7 @@ def settings_from_shapes(
     """
     try:
         return _read(state_dict, img_size, no_instance)
-    except (KeyError, ValueError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
         raise UserError("the checkpoint's tensors do not form a semantic diffusion model") from None
 
 

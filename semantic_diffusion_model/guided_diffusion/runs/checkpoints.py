@@ -8,6 +8,7 @@ along in the state dict's `_metadata`, which PyTorch keeps and ignores.
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,15 +17,19 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 
 from command import UserError
 from config import MODEL_SETTINGS, Settings, parse_numbers, settle_prediction, with_prediction_type
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.settings_file import from_published_json, to_published_json
+from output_files import save_tensors
+from schema import Record, checked, known_settings, parse_json
+from state_dicts import checked_weights, refuse_flipped_bits
 
 SETTINGS_FILE = "train_test_config.json"
 WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")
@@ -49,6 +54,13 @@ class Checkpoint:
     source: str
     note: str = ""
     drop_rate: float | None = None
+
+
+class About(Record):
+    """What a checkpoint of ours says of itself, beside its tensors."""
+
+    settings: dict[str, Any]
+    drop_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
 
 
 def model_name(step: int) -> str:
@@ -78,16 +90,17 @@ def model_settings(settings: Settings) -> dict[str, Any]:
     return values
 
 
-def write_torch(folder: str, name: str, content: Any) -> int:
-    """Save `content` as folder/name, atomically; return its size in bytes."""
-    path = storage.join(folder, name)
+def write_torch(folder: str, name: str, content: Any) -> str:
+    """Save `content` as folder/name, atomically; return the file's SHA-256. Raises UserError where it cannot."""
+    digest = ""
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # given a path, torch.save would put the temporary name into the file
-            torch.save(content, file)
+        nonlocal digest
+        save_tensors(content, temporary)
+        digest = sha256_of(str(temporary))
 
-    storage.write_whole(path, write)
-    return storage.size(path)
+    storage.write_whole(storage.join(folder, name), write)
+    return digest
 
 
 def write_settings(folder: str, settings: Settings) -> None:
@@ -102,8 +115,8 @@ def write_settings(folder: str, settings: Settings) -> None:
 def read_checkpoint(path: str) -> Checkpoint:
     """The weights in the file `path`, or the newest of the folder `path` (averaged weights before plain ones).
 
-    Nothing in the file is executed. Raises UserError for a file that is missing, truncated, an optimizer's state,
-    something else, or that would run code.
+    Nothing in the file is executed. Raises UserError for a file that is missing, truncated, damaged, an optimizer's
+    state, something else, that would run code, or whose numbers are not finite or settings out of their range.
     """
     path, note = _choose_file(path)
     content = read_torch(path)
@@ -114,12 +127,11 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise UserError(f"{path} holds no weights of a semantic diffusion model")
     found, source = _find_settings(path, content)
     match = WEIGHTS_NAME.fullmatch(name)
-    state_dict = {key: value.float() for key, value in content.items()}
     return Checkpoint(
         path=path,
-        state_dict=state_dict,
+        state_dict=checked_weights(content, path),
         settings={name: value for name, value in found.items() if name in MODEL_SETTINGS},
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         kind="ema" if name.startswith("ema") else "model",
         step=int(match["step"]) if match else None,
         source=source,
@@ -132,7 +144,12 @@ def read_torch(path: str) -> Any:
     """What torch.save wrote to `path`: tensors and plain values only. Raises UserError."""
     try:
         with storage.open_for_reading(path) as file:
+            if storage.is_remote(path):  # read twice below, fetched once
+                file = io.BytesIO(file.read())
+            refuse_flipped_bits(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:
@@ -141,7 +158,7 @@ def read_torch(path: str) -> Any:
                 f"{path} is a pickle that holds more than tensors and could run code: it is not opened"
             ) from None
         raise UserError(f"{path} is truncated, or no checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except Exception as error:  # broken files fail in many ways: zip, pickle, tensor storage
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which the reader of zip files raises
             raise
         raise UserError(f"{path} is truncated, or no checkpoint") from None
@@ -168,20 +185,28 @@ def _is_optimizer_state(content: Any) -> bool:
 
 
 def _find_settings(path: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    about = getattr(content, "_metadata", {}).get("", {})
-    if "settings" in about:
-        return {"drop_rate": about.get("drop_rate"), **about["settings"]}, "file"
+    metadata = getattr(content, "_metadata", None)
+    about = metadata.get("") if isinstance(metadata, dict) else None
+    if isinstance(about, dict) and "settings" in about:
+        about = checked(About, about, f"{path}, what it says of itself")
+        return {"drop_rate": about.drop_rate, **_of_the_network(about.settings, path)}, "file"
     beside = storage.join(os.path.dirname(path) or ".", SETTINGS_FILE)
     if not storage.exists(beside):
         return {}, "shapes"
-    try:
-        with storage.open_for_reading(beside) as file:
-            return from_published_json(json.load(file)), "json"
-    except (ValueError, AttributeError):
-        raise UserError(f"{beside} is not the JSON of a training's settings") from None
+    with storage.open_for_reading(beside) as file:
+        tree = parse_json(file.read(), beside)
+    if not isinstance(tree, dict):
+        raise UserError(f"{beside} is not the JSON of a training's settings")
+    return _of_the_network(from_published_json(tree), beside), "json"
 
 
-def _sha256(path: str) -> str:
+def _of_the_network(found: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those of the settings `found` that are of use here, in their types. Raises UserError for a value of no sense."""
+    wanted = {name: found[name] for name in (*MODEL_SETTINGS, "drop_rate") if found.get(name) is not None}
+    return known_settings(Settings, wanted, where)
+
+
+def sha256_of(path: str) -> str:
     with storage.open_for_reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -39,12 +39,11 @@ def start(device_setting: str = "auto") -> World:
         world.device = _choose_device(device_setting, world)
         return world
     if launcher == "torchrun":
-        local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        world = World(rank, size, *local, launcher=launcher)
-        store = None
+        store = next(dist.rendezvous("env://", rank, size, timeout=PATIENCE))[0]
+        world = World(rank, size, *_local_rank(store, rank, size), launcher=launcher, store=store)
     else:
         world, communicator = _mpi_world(size)
-        store = _meet(world, communicator)
+        world.store = _meet(world, communicator)
     world.device = _choose_device(device_setting, world)
     if world.device.type == "cpu":
         cores = len(os.sched_getaffinity(0))
@@ -54,13 +53,22 @@ def start(device_setting: str = "auto") -> World:
     on_gpu = world.device.type == "cuda"
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=store,
+        store=world.store,
         rank=world.rank,
         world_size=world.size,
         timeout=PATIENCE,
         device_id=world.device if on_gpu else None,
     )
     return world
+
+
+def _local_rank(store: dist.Store, rank: int, size: int) -> tuple[int, int]:
+    """This rank's place among those of its node, and their number: as torchrun says, or by the names of the hosts."""
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    store.set(f"host of rank {rank}", socket.gethostname())
+    hosts = [store.get(f"host of rank {other}") for other in range(size)]
+    return hosts[:rank].count(hosts[rank]), hosts.count(hosts[rank])
 
 
 def _mpi_world(expected: int) -> tuple[World, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from command import USER_ERROR_EXIT_CODE, UserError, parse_settings
 from guided_diffusion.runs.environment import environment_rank
+from schema import check_settings
 
 
 def run(
@@ -26,6 +27,7 @@ def run(
     with _silent_unless(rank == 0):
         try:
             settings = parse_settings(settings_class, args, description, groups)
+            check_settings(settings)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE

@@ -1,9 +1,9 @@
-"""The sampling job: each rank makes its share of the images, batch by batch, and waits for no other until the end."""
+"""The sampling job: each rank makes images batch by batch, as it is free for them, and waits for others at the end."""
 
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -22,12 +22,15 @@ from guided_diffusion.network.precision import autocast, choose_precision, round
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
+from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
-from guided_diffusion.sampling.batch_size import BatchSize
+from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
-from guided_diffusion.sampling.results import Results, Row, carry_metadata, settle
+from guided_diffusion.sampling.results import FOLDERS, Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
+from schema import check_settings
+from state_dicts import load_weights
 
 PREVIEW_IMAGES = 16
 BATCHES_BEING_WRITTEN = 2
@@ -35,6 +38,7 @@ BATCHES_BEING_WRITTEN = 2
 
 def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     """Make the images that the settings ask for, and a contact sheet. Raises UserError (the same on all ranks)."""
+    world.fail_together(check_settings, settings)
     checkpoint = world.fail_together(_read_checkpoint, settings)
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
@@ -44,6 +48,21 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
     results = Results(settings.results_dir, world.rank)
+    with sole_use(settings.results_dir, "results_dir", world, FOLDERS):
+        _fill(results, settings, schedule, precision, checkpoint, world, items, rows)
+
+
+def _fill(
+    results: Results,
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    checkpoint: Checkpoint,
+    world: World,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+) -> None:
+    """Make the images of `items` that `results` does not hold yet, and complete the folder."""
     missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
     if world.is_main:
@@ -51,8 +70,8 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
 
     job = Job(settings, schedule, precision, checkpoint, world, results)
     with _progress(results, len(items), len(items) - len(to_make), world):
-        job.make(world.share(to_make))
-        world.barrier()
+        job.make(world.hand_out(to_make, piece_size(len(to_make), world.size, job.batch_size.most)))
+        world.wait_for_all()
     if world.is_main:
         made = results.made()
         results.merge(made.values())
@@ -78,32 +97,35 @@ class Job:
         self.precision = precision
         self.device = world.device
         self.results = results
+        self.batch_size = BatchSize(settings.batch_size_test, world.device)
         network = build_network(settings)
-        try:
-            network.load_state_dict(checkpoint.state_dict)
-        except RuntimeError as error:
-            raise UserError(f"{checkpoint.path} does not fit the network of these settings: {error}") from None
+        load_weights(network, checkpoint.state_dict, checkpoint.path)
         network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.network = round_weights(network, precision)
         self.diffusion = build_diffusion(settings, timestep_respacing="")
 
-    def make(self, work: Sequence[tuple[Item, Row]]) -> None:
-        """Sample `work` batch by batch, the files of one batch being written while the next is sampled."""
-        size = BatchSize(self.settings.batch_size_test, self.device)
+    def make(self, pieces: Iterable[Sequence[tuple[Item, Row]]]) -> None:
+        """Sample `pieces` batch by batch, the files of one batch being written while the next is sampled."""
         writing: list[Future] = []
         with ThreadPoolExecutor(max_workers=1) as writer:
-            start = 0
-            while start < len(work):
-                batch = work[start : start + size.value]
-                drawn = size.attempt(self.sample, [item for item, _ in batch])
-                if drawn is None:
-                    continue  # too large for the memory: size has shrunk
-                start += len(batch)
-                writing.append(writer.submit(self.write, batch, *drawn))
-                while len(writing) > BATCHES_BEING_WRITTEN:
-                    writing.pop(0).result()
+            for piece in pieces:
+                for batch, drawn in self._batches(piece):
+                    writing.append(writer.submit(self.write, batch, *drawn))
+                    while len(writing) > BATCHES_BEING_WRITTEN:
+                        writing.pop(0).result()
             for one in writing:
                 one.result()
+
+    def _batches(self, piece: Sequence[tuple[Item, Row]]) -> Iterator[tuple[Sequence[tuple[Item, Row]], tuple]]:
+        """The batches of a piece, with what was drawn for each."""
+        start = 0
+        while start < len(piece):
+            batch = piece[start : start + self.batch_size.value]
+            drawn = self.batch_size.attempt(self.sample, [item for item, _ in batch])
+            if drawn is None:
+                continue  # too large for the memory: the batch size has shrunk
+            start += len(batch)
+            yield batch, drawn
 
     def sample(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`.

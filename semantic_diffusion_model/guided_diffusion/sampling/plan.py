@@ -46,10 +46,6 @@ def plan_items(settings: Settings) -> list[Item]:
     pairs = find_pairs(settings, _present(settings, splits), with_images=False)
     if not pairs:
         raise UserError(f"datadir {settings.datadir} has no label maps to sample for ({' or '.join(splits)})")
-    if settings.num_samples < 0:
-        raise UserError(f"num_samples {settings.num_samples} must not be negative (0: one for each label map)")
-    if settings.batch_size_test < 0:
-        raise UserError(f"batch_size_test {settings.batch_size_test} must not be negative (0: chosen by the memory)")
     if not settings.deterministic_test:
         order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
         pairs = [pairs[place] for place in order]
@@ -71,8 +67,6 @@ def _item(index: int, pairs: Sequence[Pair]) -> Item:
 
 def choose_schedule(settings: Settings) -> Schedule:
     """The sampler and its timesteps: of sampler, use_ddim, num_steps, spacing, timestep_respacing. Raises UserError."""
-    if settings.num_steps < 0:
-        raise UserError(f"num_steps {settings.num_steps} must not be negative (0: as timestep_respacing says)")
     if settings.num_steps and settings.timestep_respacing:
         raise UserError("num_steps and timestep_respacing both choose the timesteps: give one of them")
     if settings.spacing != "auto" and not settings.num_steps:

@@ -6,6 +6,8 @@
     update               one step: gradients, averaged over ranks, and the update of the weights
     startup              before the first step: settings, data and paths are checked, pictures decoded
     resuming             the files of a checkpoint: complete or not there, found again, pruned
+    saved_state         what stands in the file of a state, and whether it fits the network
+    unfinished           weights whose state is missing: of a killed save, or somebody's work
     background_writer    checkpoints are written beside the steps
 
     optimisation         AdamW, learning rate, loss scale, clipping, skipping

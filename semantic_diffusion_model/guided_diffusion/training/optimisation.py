@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import nn
 
 from config import Settings
+from guided_diffusion.training.saved_state import check_optimiser_state
 
 FIRST_LG_LOSS_SCALE = 20.0
 BAD_STEPS_IN_A_ROW = 20
@@ -80,7 +81,10 @@ class Optimiser:
         return {"adamw": self.adamw.state_dict(), **counters}
 
     def load_state_dict(self, state: dict) -> None:
-        self.adamw.load_state_dict(state["adamw"])
+        """Raises UserError unless the state is that of an optimiser of these parameters."""
+        check_optimiser_state(state, [tuple(parameter.shape) for parameter in self.parameters], "the optimiser's state")
+        # Of the saved state only what the steps have added: rates and decay are those of the settings.
+        self.adamw.load_state_dict(self.adamw.state_dict() | {"state": state["adamw"]["state"]})
         for parameter, averages in self.adamw.state.items():  # laid out like the weights, on whatever device they were
             for name, value in averages.items():
                 if value.shape == parameter.shape:

@@ -1,5 +1,7 @@
 """A grid of label maps, samples drawn from the averaged weights in few steps, and real images."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -30,17 +32,18 @@ def draw_preview(
     settings: Settings,
     world: World,
     precision: str,
+    alive: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
     """[3 H, n W, 3] uint8 on every rank: label, sample and real image of n examples, the same n at each call.
 
-    The ranks share the work; the noise of an image depends on the seed and its place alone.
+    The ranks share the work; the noise of an image depends on the seed and its place alone. `alive` is called after
+    each column.
     """
     network.eval()
-    places = list(enumerate(chosen(len(examples), COLUMNS)))
-    columns = [
-        (place, _column(network, diffusion, examples, place, index, settings, world, precision))
-        for place, index in world.share(places)
-    ]
+    columns = []
+    for place, index in world.share(list(enumerate(chosen(len(examples), COLUMNS)))):
+        columns.append((place, _column(network, diffusion, examples, place, index, settings, world, precision)))
+        alive()
     gathered = [column for part in world.gather_objects(columns) for column in part]
     return np.concatenate([column for _, column in sorted(gathered, key=lambda item: item[0])], axis=1)
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import Settings
-from guided_diffusion.data.loading import BatchSource, Examples, Microbatch, worker_count
+from guided_diffusion.data.batches import BatchSource, worker_count
+from guided_diffusion.data.loading import Examples, Microbatch
 from guided_diffusion.network.precision import autocast
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World

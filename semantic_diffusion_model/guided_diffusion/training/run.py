@@ -2,7 +2,6 @@
 
 import torch
 
-from command import UserError
 from config import Settings
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion, build_network
@@ -15,7 +14,9 @@ from guided_diffusion.training import resuming
 from guided_diffusion.training.background_writer import BackgroundWriter, snapshot
 from guided_diffusion.training.ema import Averages
 from guided_diffusion.training.optimisation import Optimiser
+from guided_diffusion.training.saved_state import check_arrays
 from guided_diffusion.training.step_statistics import StepStatistics
+from state_dicts import load_weights
 
 
 class TrainingRun:
@@ -55,11 +56,21 @@ class TrainingRun:
         folder, step = start
         state = resuming.read_state(folder, step)
         warnings = resuming.check_same_run(state["run"], self.description, self.settings, storage.join(folder, "."))
-        self.network.load_state_dict(_read_weights(folder, checkpoints.model_name(step)))
+        name = checkpoints.model_name(step)
+        load_weights(self.network, resuming.read_weights(folder, name), storage.join(folder, name))
         for index, rate in enumerate(self.averages.rates):
-            self.averages.load(index, _read_weights(folder, checkpoints.ema_name(rate, step)))
+            name = checkpoints.ema_name(rate, step)
+            if storage.exists(storage.join(folder, name)):
+                self.averages.load(index, resuming.read_weights(folder, name))
+            else:
+                self.averages.load(index, self.network.state_dict())
+                warnings.append(f"{name} is missing: this average begins anew, from the weights of step {step}")
         self.averages.updates = state["ema_updates"]
         self.optimiser.load_state_dict(state["optimizer"])
+        where = storage.join(folder, resuming.state_name(step))
+        own = {name: value.shape for name, value in self.timesteps.state_dict().items()}
+        check_arrays(state["timesteps"], own, f"{where}, timesteps")
+        check_arrays({"metrics": state["metrics"]}, {"metrics": self.statistics.sums.shape}, where)
         self.timesteps.load_state_dict(state["timesteps"])
         self.statistics.load(state["metrics"], self.world)
         self.step, self.samples, self.memory_choice = step, state["samples"], state.get("parts")
@@ -72,15 +83,14 @@ class TrainingRun:
         if not self.settings.resume_checkpoint:
             return []
         checkpoint = checkpoints.read_checkpoint(self.settings.resume_checkpoint)
-        try:
-            self.network.load_state_dict(checkpoint.state_dict)
-        except RuntimeError as error:
-            raise UserError(
-                f"{checkpoint.path} does not fit the network: {str(error).splitlines()[1].strip()}"
-            ) from None
+        load_weights(self.network, checkpoint.state_dict, checkpoint.path)
         for index in range(len(self.averages.rates)):
             self.averages.load(index, checkpoint.state_dict)
         return [f"starting at step 0 from the weights in {checkpoint.path}", *filter(None, [checkpoint.note])]
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite numbers; the same on every rank. Waits for the device."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
 
     def save(self) -> None:
         """Have a checkpoint written, in the background; every rank must call this."""
@@ -103,7 +113,3 @@ class TrainingRun:
             copies = snapshot(weights), snapshot(state)
             self.writer.submit(resuming.write_checkpoint, folder, self.step, *copies, self.settings, keep)
         self.saved_at = self.step
-
-
-def _read_weights(folder: str, name: str) -> dict[str, torch.Tensor]:
-    return checkpoints.read_torch(storage.join(folder, name))

@@ -1,5 +1,6 @@
 """The log of a training: console, log.txt, progress.csv and TensorBoard, written by rank 0 alone."""
 
+import contextlib
 import csv
 import io
 import shutil
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from command import whole_file
+from command import UserError
 from guided_diffusion.runs import storage
+from output_files import EventFile, new_file, telling
+from schema import parse_csv
 
 # The published columns, then ours. The last ones depend on the machine; all others only on the settings and the data.
 FIRST_COLUMNS = ("step", "samples", "lr", "lr_anneal_steps", "param_norm", "lg_loss_scale")
@@ -45,11 +48,12 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         self._bar.close()
         if self._board is not None:
             self._board.close()
-        self.publish()
+        with contextlib.suppress(*([UserError] if kind else [])):  # the error that ends the block is the one to tell
+            self.publish()
         if self.mirror:
             shutil.rmtree(self.mirror, ignore_errors=True)
 
@@ -57,8 +61,7 @@ class RunLog:
         """A line for the reader, on the console and in log.txt."""
         tqdm.write(text)
         sys.stdout.flush()
-        with open(self.folder / "log.txt", "a") as file:
-            file.write(text + "\n")
+        append(self.folder / "log.txt", text + "\n")
 
     def advance(self) -> None:
         self._bar.update(1)
@@ -71,8 +74,7 @@ class RunLog:
         if not path.exists():
             writer.writeheader()
         writer.writerow({name: _number(values[name]) for name in self.columns if name in values})
-        with open(path, "a") as file:
-            file.write(line.getvalue())
+        append(path, line.getvalue())
         step = int(values["step"])
         for name in self.columns[1:]:
             if name in values:
@@ -82,8 +84,7 @@ class RunLog:
 
     def image(self, name: str, picture: np.ndarray, step: int) -> None:
         """A picture [H, W, 3] uint8 for TensorBoard."""
-        self.board.add_image(name, picture, step, dataformats="HWC")
-        self.board.flush()
+        self.board.add_image(name, picture, step)
 
     def publish(self) -> None:
         """Upload the log files, where savedir is not local."""
@@ -95,9 +96,7 @@ class RunLog:
     @property
     def board(self):
         if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed on rank 0 only
-
-            self._board = SummaryWriter(str(self.folder), purge_step=self._first_step)
+            self._board = EventFile(self.folder, self._first_step)
         return self._board
 
     def _fetch(self) -> None:
@@ -112,10 +111,9 @@ class RunLog:
         path = self.folder / "progress.csv"
         if not path.exists():
             return
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if _is_row_until(row, step)]
-        with whole_file(path) as temporary, open(temporary, "w") as file:
+        with storage.open_for_reading(str(path)) as file:
+            rows = [row for row in parse_csv(file.read(), str(path), torn=True) if _is_row_until(row, step)]
+        with new_file(path) as temporary, open(temporary, "w") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
             writer.writeheader()
             writer.writerows(rows)
@@ -144,6 +142,15 @@ class SilentLog:
 
     def publish(self) -> None:
         pass
+
+
+def append(path: Path, text: str) -> None:
+    """Raises UserError where `text` cannot be added to the file; a pipe would wait for a reader."""
+    with telling(path):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no regular file")
+        with open(path, "a") as file:
+            file.write(text)
 
 
 def _is_row_until(row: Mapping[str, str | None], step: int) -> bool:

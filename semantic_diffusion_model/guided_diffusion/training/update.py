@@ -1,6 +1,7 @@
 """One step of a training: gradients of this rank's images, averaged over all ranks, and the update of the weights."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -16,12 +17,23 @@ from guided_diffusion.training.run import TrainingRun
 def parallel_network(run: TrainingRun) -> torch.nn.Module:
     """The network as `update` calls it: averaging its gradients over ranks by itself, where that is asked for."""
     if run.world.size > 1 and run.settings.distributed_data_parallel:
-        return DistributedDataParallel(run.network, gradient_as_bucket_view=True)
+        # Without this the gradients would be put into other buckets after the first step of a process, and from three
+        # ranks on be added in another order: a run that was resumed would differ in the last bits.
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")  # for want of another switch
+        return DistributedDataParallel(run.network, gradient_as_bucket_view=True, find_unused_parameters=True)
     return run.network
 
 
-def update(run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Microbatch]) -> None:
-    """Take `run` one step further, with the images in `microbatches`; `network` as `parallel_network` gave it."""
+def update(
+    run: TrainingRun,
+    network: torch.nn.Module,
+    microbatches: Sequence[Microbatch],
+    alive: Callable[[], object] = lambda: None,
+) -> None:
+    """Take `run` one step further, with the images in `microbatches`; `network` as `parallel_network` gave it.
+
+    `alive` is called after each part of the batch.
+    """
     settings, world = run.settings, run.world
     network.train()
     if settings.dropout:
@@ -37,6 +49,7 @@ def update(run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Mi
             run.optimiser.backward(loss)
         run.statistics.add_losses(losses, t, weights)
         drawn.append((t, losses["loss"].detach()))
+        alive()
     if world.size > 1 and not settings.distributed_data_parallel:
         average_gradients(run.network.parameters(), world.size)
     norm = run.optimiser.step(learning_rate(run.step, settings))

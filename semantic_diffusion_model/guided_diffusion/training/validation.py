@@ -1,5 +1,7 @@
 """The loss on the validation images, at noise and timesteps that never change, so that checkpoints compare."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -28,11 +30,12 @@ def validate(
     world: World,
     precision: str,
     batch: int,
+    alive: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Mean loss terms, as val_loss, val_mse, val_vb, over the validation images; each rank computes its share.
 
     `batch` images go through the network at once. Image i of n is noised to the timestep at (i + 1/2) / n of the
-    process, so that all of it is covered.
+    process, so that all of it is covered. `alive` is called after each batch.
     """
     network.eval()
     indices = chosen(len(examples), MOST_IMAGES)
@@ -45,6 +48,7 @@ def validate(
         losses = _losses(network, diffusion, microbatch, t.to(world.device), [i for i, _ in part], settings, precision)
         for name, values in losses.items():
             totals[name] = totals.get(name, 0) + values.double().sum()
+        alive()
     # A rank may have had no image: every rank must send the same sums.
     names = sorted(set().union(*world.gather_objects(sorted(totals))))
     zero = torch.zeros((), dtype=torch.float64, device=world.device)

@@ -10,8 +10,9 @@ from PIL import Image
 
 from command import UserError
 from config import Settings
+from guided_diffusion.data.batches import BatchSource, Requests, worker_count
 from guided_diffusion.data.datasets import find_pairs
-from guided_diffusion.data.loading import BatchSource, Examples, Requests, TrainingStream, worker_count
+from guided_diffusion.data.loading import Examples, TrainingStream
 from guided_diffusion.runs.distributed import World
 
 

@@ -58,7 +58,6 @@ def test_image_and_label_are_paired_by_name_and_labels_alone_are_enough(tiny, tm
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_samples": -1}, "num_samples -1"),
         ({"batch_size_test": -2}, "batch_size_test -2"),
         ({"datadir": ""}, "--datadir is needed"),
         ({"datadir": "/nowhere"}, "/nowhere is not a folder"),
@@ -128,7 +127,6 @@ def test_which_sampler_visits_which_timesteps(tiny, changes, expected):
     ("changes", "words"),
     [
         ({"num_steps": 20, "timestep_respacing": "20"}, "both choose the timesteps"),
-        ({"num_steps": -1}, "num_steps -1"),
         ({"spacing": "logsnr"}, "spacing logsnr belongs to num_steps"),
         ({"spacing": "even", "timestep_respacing": "20"}, "spacing even belongs to num_steps"),
         ({"num_steps": 1001}, "1001 sampling steps: must be from 1 to the 1000"),

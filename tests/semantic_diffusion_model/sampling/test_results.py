@@ -159,7 +159,7 @@ def test_results_that_nobody_knows_the_origin_of_are_refused(tmp_path):
 
 def test_a_manifest_of_something_else_is_refused(tmp_path):
     (tmp_path / "manifest.csv").write_text("name,size\nx,3\n")
-    with pytest.raises(UserError, match="not the manifest of a sampling"):
+    with pytest.raises(UserError, match="the columns stem, index are missing"):
         make(tmp_path, rows("a"))
 
 

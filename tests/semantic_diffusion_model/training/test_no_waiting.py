@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.data.datasets import find_pairs
-from guided_diffusion.data.loading import BatchSource, Examples
+from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs import distributed
