@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cases import read_csv
 from command import UserError, whole_file
+from text_files import read_csv
 
 TEXTS = ("stem", "patient", "view", "phase", "image_quality", "unit", "grid")
 METRICS = ("dice", "hd95", "hd", "msd")

@@ -9,7 +9,7 @@ from command import UserError, YesNo
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
 SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
-FREE_TO_CHANGE += ("native_dir", "missed_distance")
+FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
 
 
 class Unasked(str):
@@ -43,6 +43,9 @@ class CommonSettings:
     native_dir: Path | None = None
     """The CAMUS release that the data were extracted from: predictions are brought to each frame's own grid and
     compared with the label there, in mm. Without it: at the network's size, which is then part of the unit (mm@128)."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel of the frames as recorded, depth and lateral, in mm (one number: both), instead of what
+    metadata.csv and the files of --native-dir say."""
     missed_distance: Literal["none", "diagonal"] = "none"
     """Distance of a structure that one of the label maps lacks: none leaves the case out of the means (and counts it),
     diagonal takes that of the frame. No rule of the CAMUS challenge for it is known."""
@@ -178,10 +181,13 @@ class PredictSettings(InferenceSettings):
     """Mean grey value (0 to 1), for a checkpoint that does not carry it."""
     std: float | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel, depth and lateral, in mm (one number: both), instead of what the files say."""
 
     def check(self) -> None:
         """Raises UserError if something is missing or makes no sense."""
         check_at_least(self, "batch_size", 1)
+        check_spacing(self.spacing_mm)
         check_normalisation(self)
         if not self.input:
             raise UserError("--input: name at least one file or folder")
@@ -197,8 +203,15 @@ def check_at_least(settings: Any, name: str, least: int) -> None:
         raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}")
 
 
+def check_spacing(spacing_mm: tuple[float, ...]) -> None:
+    """Raises UserError for what is no size of a pixel."""
+    if len(spacing_mm) > 2 or not all(0 < mm < float("inf") for mm in spacing_mm):
+        raise UserError(f"--spacing-mm {' '.join(map(str, spacing_mm))}: one or two numbers above 0")
+
+
 def check_common(settings: CommonSettings) -> None:
     """Raises UserError if a number that both commands share makes no sense."""
+    check_spacing(settings.spacing_mm)
     check_at_least(settings, "batch_size", 1)
     for name in ("num_workers", "test_viz_num", "bootstrap", "cache_gb", "seed"):
         check_at_least(settings, name, 0)

@@ -30,7 +30,7 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     mean, std = normalisation(settings, checkpoint, size, classes)
     case_set = load_cases(cases, size, classes, settings.cache_gb)
     case_set = case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
-    frames = choose_frames(settings.native_dir, case_set, classes)
+    frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
     origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
@@ -69,7 +69,7 @@ def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     except ValueError as error:
         raise UserError(f"{cases[0].image}: {error}") from None
     case_set = load_cases(cases, size, classes, settings.cache_gb)
-    frames = choose_frames(settings.native_dir, case_set, classes)
+    frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     labels = read_predictions(files, frames, classes)
     origin = {"predictions": str(settings.predictions), "split": settings.split}
     evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings))

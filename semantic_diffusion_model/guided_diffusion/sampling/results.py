@@ -21,6 +21,7 @@ from command import UserError
 from guided_diffusion.runs import storage
 
 FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
+WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
 PART = re.compile(r"manifest\.part(\d+)\.csv")
 
@@ -55,20 +56,21 @@ FREE = ("label_map", "index", "checkpoint")
 
 
 class Results:
-    """`folder`, with one part of the manifest for this rank."""
+    """`folder`, with one part of the manifest for this rank, and the `kinds` of pictures that are written there."""
 
-    def __init__(self, folder: str, rank: int):
+    def __init__(self, folder: str, rank: int, kinds: Sequence[str] = FOLDERS):
         self.folder = folder
+        self.kinds = kinds
         self.part = storage.join(folder, f"manifest.part{rank}.csv")
         self._written: list[Row] = []
 
     def create_folders(self) -> None:
         """Make the folders, and sweep away the temporary files of a process that was killed while writing."""
         with self._writing():
-            for name in FOLDERS:
+            for name in self.kinds:
                 storage.make_folder(storage.join(self.folder, name))
             if not storage.is_remote(self.folder):
-                for name in ("", *FOLDERS):
+                for name in ("", *self.kinds):
                     for left in Path(self.folder, name).glob(".*.tmp.*"):
                         left.unlink()
 
@@ -118,9 +120,7 @@ class Results:
                 storage.remove(storage.join(self.folder, name))
 
     def has_files(self, stem: str) -> bool:
-        return all(
-            storage.exists(self.path(kind, stem)) for kind in ("samples", "labels", "labels_visible", "combined")
-        )
+        return all(storage.exists(self.path(kind, stem)) for kind in self.kinds if kind != "images")
 
     def remove(self, stems: Iterable[str]) -> None:
         for stem in stems:
