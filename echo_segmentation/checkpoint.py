@@ -15,9 +15,9 @@ from torch import nn
 
 from command import UserError, whole_file
 from model import Architecture
+from state_dicts import unwrapped
 
 ENTRY = "echo_segmentation"
-COMPILED_PREFIX = "_orig_mod."
 CAMUS_FIRST, CAMUS_LAST = "model.0.conv.weight", "model.2.conv.bias"
 
 
@@ -51,18 +51,17 @@ def load_file(path: Path) -> Any:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint of ours, or a published state dict: plain, or with the names of a compiled module.
+    """A checkpoint of ours, or a published state dict: plain, or as trainers wrap and prefix them.
 
     Raises UserError for a file that is neither.
     """
-    state = load_file(path)
+    state = unwrapped(load_file(path))
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
         hint = (
             " (it is the state of a training: take model.pth)" if isinstance(state, dict) and "network" in state else ""
         )
         raise UserError(f"{path}: holds no state dict{hint}")
-    weights = {name.removeprefix(COMPILED_PREFIX): tensor for name, tensor in state.items()}
-    weights = {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
+    weights = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     description = dict(getattr(state, "_metadata", {}).get(ENTRY, {}))
     if description:
         architecture = Architecture.from_dict(description.pop("architecture"))

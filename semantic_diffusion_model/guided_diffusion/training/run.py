@@ -2,7 +2,6 @@
 
 import torch
 
-from command import UserError
 from config import Settings
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion, build_network
@@ -15,6 +14,7 @@ from guided_diffusion.training import resuming
 from guided_diffusion.training.background_writer import BackgroundWriter, snapshot
 from guided_diffusion.training.ema import Averages
 from guided_diffusion.training.optimisation import Optimiser
+from guided_diffusion.training.starting import take_weights
 from guided_diffusion.training.step_statistics import StepStatistics
 
 
@@ -68,19 +68,13 @@ class TrainingRun:
         return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
 
     def load_weights(self) -> list[str]:
-        """Start at step 0, from the weights in --resume_checkpoint if there are any."""
+        """Start at step 0, from the weights in --resume_checkpoint if there are any; return what is to be told."""
         if not self.settings.resume_checkpoint:
             return []
-        checkpoint = checkpoints.read_checkpoint(self.settings.resume_checkpoint)
-        try:
-            self.network.load_state_dict(checkpoint.state_dict)
-        except RuntimeError as error:
-            raise UserError(
-                f"{checkpoint.path} does not fit the network: {str(error).splitlines()[1].strip()}"
-            ) from None
+        lines = take_weights(self.network, checkpoints.read_checkpoint(self.settings.resume_checkpoint))
         for index in range(len(self.averages.rates)):
-            self.averages.load(index, checkpoint.state_dict)
-        return [f"starting at step 0 from the weights in {checkpoint.path}", *filter(None, [checkpoint.note])]
+            self.averages.load(index, self.network.state_dict())
+        return lines
 
     def save(self) -> None:
         """Have a checkpoint written, in the background; every rank must call this."""
