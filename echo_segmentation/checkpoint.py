@@ -15,7 +15,7 @@ from torch import nn
 
 from command import UserError, whole_file
 from model import Architecture
-from state_dicts import unwrapped
+from unwrapping import unwrapped
 
 ENTRY = "echo_segmentation"
 CAMUS_FIRST, CAMUS_LAST = "model.0.conv.weight", "model.2.conv.bias"

@@ -25,7 +25,7 @@ from config import MODEL_SETTINGS, Settings, attention_sizes, parse_numbers, set
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.settings_file import from_published_json, to_published_json
-from state_dicts import unwrapped
+from unwrapping import unwrapped
 
 SETTINGS_FILE = "train_test_config.json"
 WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")
