@@ -29,6 +29,7 @@ AT_ONCE = 1 << 20
 
 NIFTI_HEADER, NIFTI_DATA = 348, 352  # bytes of a NIfTI-1 header, and where data begin at the earliest
 NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # by data type
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
 MHD_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
 MHD_BYTES |= {"LONG": 4, "ULONG": 4, "LONG_LONG": 8, "ULONG_LONG": 8}
 MHD_HEADER_AT_MOST = 1 << 16
@@ -172,15 +173,21 @@ def _check_nifti(path: Path) -> Header:
         size = _allowed(values, -(-bits // 8))
         if not NIFTI_DATA <= start <= MOST_BYTES or start != int(start):
             raise ValueError(f"damaged, its data start at {start}")
-        _expect(_length(file, int(start) + size) + NIFTI_DATA, int(start) + size)
+        file.read(int(start) - NIFTI_DATA)
+        _expect(_length(file, size, NIFTI_FLOATS.get(kind) and order + NIFTI_FLOATS[kind]), size)
     return Header(values, spacing)
 
 
-def _length(file, most: int) -> int:
-    """Bytes that are left in `file`, or more than `most`; no more than a piece of them is held."""
+def _length(file, most: int, floats: str | None) -> int:
+    """Bytes that are left in `file`, or more than `most`; no more than a piece of them is held.
+
+    Raises ValueError for numbers of the type `floats` that are none, which SimpleITK reads as 0.
+    """
     found = 0
     while found <= most and (piece := file.read(AT_ONCE)):
         found += len(piece)
+        if floats and not np.isfinite(np.frombuffer(piece[: len(piece) // 8 * 8], floats)).all():
+            raise ValueError("it has values that are no whole numbers from 0 to 255 (NaN or infinite)")
     return found
 
 

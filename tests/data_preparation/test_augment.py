@@ -177,3 +177,21 @@ def test_no_view_folder(run, tmp_path):
 def test_impossible_settings(run, extracted, tmp_path, flags, message):
     outcome = augment(run, extracted / "2CH_ED", tmp_path / "out", *flags)
     assert outcome.code == 2 and message in outcome.err and not (tmp_path / "out").exists()
+
+
+def test_frames_whose_outside_is_not_0_are_told_by_name_and_fitted_if_asked(run, view, tmp_path):
+    """A level shifted by one makes the cone the whole picture by the plain rule: class 0 would be empty."""
+    flags = ("--add_augmentation", "False")
+    assert augment(run, view, tmp_path / "exact", *flags).err.count("--cone fit") == 0
+    files = sorted((view / "images/training").iterdir())
+    for path in files:
+        path.write_bytes(encode_png(np.minimum(read_image(path), 254) + 1))
+    plain, fit = (augment(run, view, tmp_path / cone, "--cone", cone, *flags) for cone in ("plain", "fit"))
+    assert plain.code == fit.code == 0 and "--cone fit" not in fit.err
+    assert all(f"{path} is 0 nowhere" in plain.err for path in files)
+    for path in files:
+        exact, by_plain, by_fit = (
+            read_image(tmp_path / cone / f"{view.name}_sector/sector_annotations/training/{path.name}") != 0
+            for cone in ("exact", "plain", "fit")
+        )
+        assert by_plain.all() and (exact & by_fit).sum() > 0.93 * (exact | by_fit).sum()

@@ -348,3 +348,50 @@ def test_interrupted(run, releases, tmp_path, monkeypatch):
 )
 def test_impossible_settings(run, releases, tmp_path, flags, message):
     refused(run, releases["nifti"], tmp_path, message, flags=flags)
+
+
+def test_a_size_of_pixels_that_is_not_believed_is_left_out_told_and_can_be_given(run, release, tmp_path):
+    source = release("nifti")
+    frame = one(source, "patient0001_2CH_ED.nii.gz")
+    write_medical_image(frame, read_medical_image(frame).pixels, (1.0, 1.0))
+    flags = ("--view_names", "2CH_ED", "--save_img_size", 32)
+    outcome = extract(run, source, tmp_path / "out", *flags)
+    assert outcome.code == 0 and f"{frame}: pixels of 1 x 1 mm" in outcome.err and "--spacing_mm" in outcome.err
+    rows = read_metadata(tmp_path / "out/2CH_ED").values()
+    assert [row["patient"] for row in rows if not row["spacing_depth_mm"]] == ["patient0001"]
+    outcome = extract(run, source, tmp_path / "by hand", *flags, "--spacing_mm", 0.5, 0.4)
+    assert outcome.code == 0 and "not believed" not in outcome.err
+    rows = read_metadata(tmp_path / "by hand/2CH_ED").values()
+    assert {(row["spacing_depth_mm"], row["spacing_lateral_mm"]) for row in rows} == {("0.5", "0.4")}
+    assert extract(run, source, tmp_path / "none", "--spacing_mm", 0).code == 2
+
+
+def test_numbers_of_info_files_are_read_or_left_empty_at_extraction(run, release, tmp_path):
+    source = release("nifti")
+    for number, text in ((1, "EF: 53,3 %"), (2, "EF: N/A")):
+        (source / f"database_nifti/patient{number:04d}/Info_2CH.cfg").write_text(f"ImageQuality: Good\n{text}\n")
+    outcome = extract(run, source, tmp_path / "out", "--view_names", "2CH_ED", "2CH_ES", "--save_img_size", 32)
+    assert outcome.code == 0 and outcome.err.count("ef is 'N/A', no number above 0: left empty") == 1
+    known = {row["patient"]: row["ef"] for row in read_metadata(tmp_path / "out/2CH_ED").values()}
+    assert (known["patient0001"], known["patient0002"]) == ("53.3", "")
+
+
+def test_releases_as_other_tools_save_them(run, releases, extracted, tmp_path, tree):
+    """Plain .nii, plain files named .nii.gz, suffixes in capitals, lists from a spreadsheet, the folder above."""
+    source = shutil.copytree(releases["nifti"], tmp_path / "above" / "camus")
+    for number, path in enumerate(sorted(source.rglob("*.nii.gz"))):
+        content = path.read_bytes()
+        path.unlink()
+        name = path.name.removesuffix(".nii.gz")
+        if number % 3 == 0:
+            (path.parent / f"{name}.nii").write_bytes(gzip.decompress(content))
+        elif number % 3 == 1:
+            (path.parent / f"{name}.nii.gz").write_bytes(gzip.decompress(content))
+        else:
+            (path.parent / f"{name}.NII.GZ").write_bytes(content)
+    for path in (source / "database_split").iterdir():
+        path.write_bytes(path.read_text().replace("\n", ";\r\n").encode("utf-16"))
+    outcome = extract(run, source.parent, tmp_path / "out", "--save_img_size", 64)
+    assert outcome.code == 0 and f"{source} is taken" in outcome.err
+    made, expected = tree(tmp_path / "out"), tree(extracted)
+    assert {k: v for k, v in made.items() if k.endswith(".png")} == {k: v for k, v in expected.items() if ".png" in k}

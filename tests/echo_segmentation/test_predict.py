@@ -269,3 +269,18 @@ except SystemExit as exit_:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "exit 2 False False" in done.stdout
     assert "/no/such: no such file or folder" in done.stderr
+
+
+def test_without_a_believable_size_of_pixels_there_are_no_areas_until_it_is_given(truth, trained, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = sitk.ReadImage(str(truth["folder"][0] / "patient0001_2CH_half_sequence.nii.gz"))
+    image.SetSpacing((1.0, 1.0, 1.0))
+    sitk.WriteImage(image, str(folder / "patient0001_2CH_half_sequence.nii.gz"))
+    areas = {}
+    for name, flags in {"unknown": (), "given": ("--spacing-mm", 0.6, 0.8)}.items():
+        command = ("--model-path", trained / "model.pth", "--input", folder, "--output-dir", tmp_path / name, *flags)
+        assert run(*command) == 0
+        assert ("pixels of 1 x 1 mm" in capsys.readouterr().err) == (name == "unknown")
+        areas[name] = [row["cavity_area_cm2"] for row in read_csv(tmp_path / name / "frames.csv")]
+    assert set(areas["unknown"]) == {""} and min(map(float, areas["given"])) > 0
