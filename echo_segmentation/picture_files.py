@@ -163,7 +163,7 @@ def _decode(data: bytes, name: str) -> Decoded:
     except UserError:
         raise
     except Exception as error:  # decoders fail in many ways on what is damaged
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(repr(io.BytesIO()), "it")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         reason = "no PNG, JPEG, BMP or TIFF" if "cannot identify" in reason else reason
         raise UserError(f"{name} cannot be read as a picture ({reason})") from None
 

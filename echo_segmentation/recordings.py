@@ -1,6 +1,7 @@
 """Images to predict, without labels: found in files and folders, checked, and read."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from tqdm import tqdm
 
 from command import UserError
 from medical_images import MedicalImage, is_medical_image, read_medical_image, without_suffix
-from picture_files import decode_image, is_picture, read_bytes
+from picture_files import decode_image, is_picture, passed_over, read_bytes
 
 LABEL_ENDING = "_gt"
+MHD_DATA = (".raw", ".zraw")
 NAME = re.compile(r"(?P<patient>.+?)_(?P<view>2CH|4CH)(_(?P<phase>ED|ES))?(_.*)?")
 
 
@@ -55,6 +57,8 @@ def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
     paths, problems = [], []
     for given in inputs:
         found = images_in(given) if given.is_dir() else [given]
+        if given.is_dir() and (left := passed_over(given, other_files(given))):
+            print(f"warning: {left}", file=sys.stderr)
         if not found:
             problems.append(f"{given}: no picture, NIfTI or MHD files in this folder")
         paths += found
@@ -80,6 +84,12 @@ def images_in(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and not without_suffix(path).endswith(LABEL_ENDING)
     ]
+
+
+def other_files(folder: Path) -> list[str]:
+    """Names of the files in a folder and its subfolders that are no images, nor the data that belong to MHD headers."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [path.name for path in files if not is_image(path) and path.suffix.lower() not in MHD_DATA]
 
 
 def is_image(path: Path) -> bool:
