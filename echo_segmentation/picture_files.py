@@ -22,7 +22,7 @@ from command import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-MOST_PIXELS, MOST_BYTES = 1 << 25, 1 << 28  # of a picture, of its file
+MOST_PIXELS, MOST_BYTES = 1 << 25, 1 << 27  # of a picture, of its file
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -89,6 +89,8 @@ def decode_image(data: bytes, name: str, colour: bool = False) -> np.ndarray:
             "by one factor for all of it"
         )
     _refuse_transparency(decoded.image, name)
+    if decoded.image.mode == "L":
+        return np.asarray(decoded.image)
     channels = np.asarray(decoded.image.convert("RGB"))
     if (channels == channels[..., :1]).all():
         return np.ascontiguousarray(channels[..., 0])
@@ -207,8 +209,8 @@ def _verified_png(data: bytes, name: str) -> tuple[bytes, int]:
     return PNG_START + b"".join(chunk for kind, _, chunk in chunks if kind in PNG_KEPT), bits
 
 
-def _png_chunks(data: bytes, name: str) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Kind, content and all bytes of each chunk, up to the last, IEND."""
+def _png_chunks(data: bytes, name: str) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Kind, content and all bytes of each chunk, up to the last, IEND; nothing is copied."""
     if not data.startswith(PNG_START):
         raise UserError(f"{name} is damaged: its first bytes are not those of a PNG")
     start, kind = len(PNG_START), b""
@@ -219,14 +221,14 @@ def _png_chunks(data: bytes, name: str) -> Iterator[tuple[bytes, bytes, bytes]]:
         end = start + 12 + length
         if end > len(data):
             raise UserError(f"{name} is truncated: a part of {length} bytes goes beyond its end")
-        chunk = data[start:end]
+        chunk = memoryview(data)[start:end]
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise UserError(f"{name} is damaged: a checksum is wrong")
         yield kind, chunk[8:-4], chunk
         start = end
 
 
-def inflated_size(parts: Iterator[bytes], most: int, name: str) -> int:
+def inflated_size(parts: Iterator[bytes | memoryview], most: int, name: str) -> int:
     """How many bytes the zlib stream in `parts` holds: counted, not kept, up to `most` and a little more.
 
     Raises UserError for one that is damaged or does not end.

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from command import UserError
+from config import Settings
 from guided_diffusion.network.from_settings import build_network
+from guided_diffusion.runs.checkpoints import plain_state_dict, read_checkpoint, write_torch
 from guided_diffusion.training.loop import train
-from guided_diffusion.training.starting import parts
+from guided_diffusion.training.starting import parts, take_settings, take_weights, taken_settings
 
 
 def trained_from(path: Path, folder: Path, tiny, **changes) -> tuple[dict[str, torch.Tensor], dict, str]:
@@ -45,6 +47,20 @@ def test_what_fits_is_taken_and_what_was_asked_for_is_trained(tmp_path, tiny, ra
     assert (f"taken: {len(fitting)} of the {len(found)} tensors" in log) != all_of_them
     assert all_of_them or f"initialised: {len(found) - len(fitting)}" in log
     assert {name: settings[name] for name in changes} == changes
+
+
+def test_attention_keeps_its_levels_at_another_size_and_what_the_checkpoint_decides_is_told(tmp_path, tiny):
+    of_the_checkpoint = tiny(noise_schedule="linear")
+    weights = plain_state_dict(build_network(of_the_checkpoint).state_dict(), of_the_checkpoint)
+    write_torch(str(tmp_path), "a.pt", weights)
+    checkpoint = read_checkpoint(str(tmp_path / "a.pt"))
+    asked = Settings(img_size=32)
+    taken = take_settings(asked, {"img_size"}, checkpoint)
+    assert (taken.attention_resolutions, taken.channel_mult, taken.img_size) == ("16", "1,2", 32)
+    told = taken_settings(taken, asked)
+    assert "noise_schedule linear" in told and "num_channels 32" in told and "img_size" not in told
+    assert len(take_weights(build_network(taken), checkpoint)) == 1  # all of it fits
+    assert taken_settings(asked, asked) is None
 
 
 def test_unconditional_weights_do_not_make_a_training_unconditional(tmp_path, tiny):
