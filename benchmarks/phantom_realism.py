@@ -50,7 +50,7 @@ def measure_real(patient: str, release: Release):
         for phase in PHASES:
             files = release.frame("training", patient, f"{view}_{phase}")
             image, label = read_medical_image(files.image), read_medical_image(files.label)
-            frames[view, phase] = at_common_size(image.pixels, label.pixels, image.spacing_mm)
+            frames[view, phase] = at_common_size(image.frames[0], label.frames[0], image.spacing_mm)
     return measure_patient(frames)
 
 

@@ -4,12 +4,13 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
 from camus import SPLITS, Stem, to_sector_labels
 from command import UserError, YesNo, run_command
+from cone import CONES, doubtful
 from deformation import MAX_TRIES, deform
 from outputs import new_folders
 from parallel import default_workers, for_each
@@ -25,8 +26,10 @@ from view_folders import (
     find_view_folders,
     list_pairs,
     metadata_row,
+    read_image,
+    read_label,
     read_metadata,
-    read_png,
+    warn,
     write_metadata,
 )
 
@@ -41,6 +44,9 @@ class AugmentSettings:
     """Deformed label maps per training and validation frame. Testing frames are passed through once, undeformed."""
     add_augmentation: YesNo = True
     """True: deformed label maps to sample from. False: the frames' own sector labels, the SDM's training folder."""
+    cone: Literal["plain", "fit"] = "plain"
+    """What of a frame is the ultrasound cone. plain: where the image is not 0, which is exact for CAMUS. fit: the
+    convex hull of its largest bright part, of frames whose outside is not 0 (JPEG, another level, text)."""
     seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """The same seed gives the same files, whatever the number of workers."""
     num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
@@ -51,17 +57,19 @@ class AugmentSettings:
 
 @dataclass
 class Done:
-    """What became of one frame: the names written, deformations drawn again, maps left undeformed, what was wrong."""
+    """What became of one frame: the names written, deformations drawn again, maps left undeformed, what was
+    wrong or doubtful."""
 
     stems: list[Stem] = field(default_factory=list)
     rejected: int = 0
     undeformed: int = 0
     problem: str | None = None
+    warning: str | None = None
 
 
 def read_pair(pair: Pair):
     """(image, label) as uint8 [height, width]. Raises UserError for files that cannot be used."""
-    image, label = read_png(pair.image), read_png(pair.label)
+    image, label = read_image(pair.image), read_label(pair.label)
     check_same_size(pair.image, image, pair.label, label)
     check_labels(pair.label, label)
     if not image.any():
@@ -78,8 +86,13 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
     except UserError as error:
         done.problem = str(error)
         return done
-    image_file = pair.image.read_bytes()
-    cone = image != 0
+    image_file = encode_png(image)
+    cone = CONES[settings.cone](image)
+    if not cone.any():
+        done.problem = f"{pair.image} shows no ultrasound cone: nothing is brighter than its corners"
+        return done
+    if settings.cone == "plain" and (odd := doubtful(cone)):
+        done.warning = f"{pair.image} {odd}; --cone fit finds the cone otherwise"
     deformed = settings.add_augmentation and pair.stem.split != "testing"
     for repeat in range(settings.n_repeat) if deformed else [None]:
         present = label
@@ -134,6 +147,7 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
         problems += [done.problem for done in results if done.problem]
         if problems:
             raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)
+        warn([done.warning for done in results if done.warning])
         for folder, view in folders.items():
             known = read_metadata(view)
             mine = [done for (_, of), done in zip(jobs, results, strict=True) if of == folder]

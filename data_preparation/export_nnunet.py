@@ -14,7 +14,7 @@ from annotated_types import Interval
 
 from camus import SPLITS
 from command import UserError, YesNo, run_command
-from medical_images import write_medical_image
+from medical_writing import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
 from schema import check_settings
@@ -26,8 +26,9 @@ from view_folders import (
     find_view_folders,
     is_view_folder,
     list_pairs,
+    read_image,
+    read_label,
     read_metadata,
-    read_png,
 )
 
 DATASET_NAME = re.compile(r"Dataset(?!000)\d{3}_\w+")
@@ -74,7 +75,7 @@ def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path) -> str | None:
     """Write one frame and its label map below `out`; returns what is wrong with it."""
     pair, row = job
     try:
-        image, label = read_png(pair.image), read_png(pair.label)
+        image, label = read_image(pair.image), read_label(pair.label)
         check_same_size(pair.image, image, pair.label, label)
         check_labels(pair.label, label)
     except UserError as error:

@@ -12,7 +12,7 @@ from annotated_types import Interval
 from anatomy import PHASES, VIEWS, draw_patient
 from camus import MHD_VALIDATION, SPLITS, Release, patient_folder, write_info, write_subgroups
 from command import UserError, YesNo, run_command
-from medical_images import write_medical_image
+from medical_writing import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
 from phantom import draw_chest, simulate

@@ -25,8 +25,9 @@ from view_folders import (
     find_view_folders,
     list_pairs,
     metadata_row,
+    read_image,
+    read_label,
     read_metadata,
-    read_png,
     write_metadata,
 )
 
@@ -78,7 +79,7 @@ def process_job(job: Job, out: Path) -> tuple[tuple[int, int] | None, str | None
     """Write one image and its label into its view's folder and all_views; returns its size or what is wrong."""
     pair = job.pair
     try:
-        image, label = read_png(pair.image), read_png(pair.label)
+        image, label = read_image(pair.image), read_label(pair.label)
         check_same_size(pair.image, image, pair.label, label)
         check_labels(pair.label, label, SECTOR_CLASSES if job.synthetic else CAMUS_CLASSES)
         if job.synthetic:

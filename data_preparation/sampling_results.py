@@ -20,7 +20,7 @@ from view_folders import (
     check_labels,
     is_view_folder,
     pair_by_name,
-    read_png,
+    read_label,
 )
 
 SAMPLES, LABELS, MANIFEST = "samples", "labels", "manifest.csv"
@@ -142,7 +142,7 @@ def read_whole_label(path: Path, sector: np.ndarray, sector_path: Path) -> np.nd
 
     Raises UserError if it is none, or was not cut to this one.
     """
-    whole = read_png(path)
+    whole = read_label(path)
     check_labels(path, whole)
     if whole.shape != sector.shape:  # the sampler brings label maps to its own size, by the nearest pixel's centre
         whole = cv2.resize(whole, sector.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -20,9 +20,9 @@ from output_files import new_file, save_tensors
 from schema import Record, checked
 from state_dicts import checked_weights, refuse_flipped_bits
 from state_dicts import load_weights as load_matching
+from unwrapping import unwrapped
 
 ENTRY = "echo_segmentation"
-COMPILED_PREFIX = "_orig_mod."
 CAMUS_FIRST, CAMUS_LAST = "model.0.conv.weight", "model.2.conv.bias"
 
 
@@ -78,14 +78,15 @@ def load_file(path: Path) -> Any:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint of ours, or a published state dict: plain, or with the names of a compiled module.
+    """A checkpoint of ours, or a published state dict: plain, or as trainers wrap and prefix them.
 
     Raises UserError for a file that is neither, or whose numbers are not finite.
     """
     state = load_file(path)
     if isinstance(state, dict) and "network" in state:
         raise UserError(f"{path} holds no weights alone: it is the state of a training, take model.pth")
-    weights = {name.removeprefix(COMPILED_PREFIX): t for name, t in checked_weights(state, str(path)).items()}
+    state = unwrapped(state)
+    weights = checked_weights(state, str(path))
     metadata = getattr(state, "_metadata", None)
     description = metadata.get(ENTRY) if isinstance(metadata, dict) else None
     if description:

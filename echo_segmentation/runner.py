@@ -30,7 +30,7 @@ def main(settings: TrainSettings) -> None:
     if "testing" in sets:
         if settings.test_shuffle:
             sets["testing"] = sets["testing"].shuffled(settings.seed)
-        frames = choose_frames(settings.native_dir, sets["testing"], classes)
+        frames = choose_frames(settings.native_dir, sets["testing"], classes, settings.spacing_mm)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     with FolderLock(settings.output_dir) as lock:
         lock.sweep(*RESULT_FOLDERS)

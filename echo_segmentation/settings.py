@@ -12,7 +12,7 @@ from schema import check_settings
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
 SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
-FREE_TO_CHANGE += ("native_dir", "missed_distance")
+FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
 # Where an evaluation writes, beside its output folder itself.
 RESULT_FOLDERS = ("predictions", "predictions_native", "figures")
 
@@ -56,6 +56,9 @@ class CommonSettings:
     native_dir: Path | None = None
     """The CAMUS release that the data were extracted from: predictions are brought to each frame's own grid and
     compared with the label there, in mm. Without it: at the network's size, which is then part of the unit (mm@128)."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel of the frames as recorded, depth and lateral, in mm (one number: both), instead of what
+    metadata.csv and the files of --native-dir say."""
     missed_distance: Literal["none", "diagonal"] = "none"
     """Distance of a structure that one of the label maps lacks: none leaves the case out of the means (and counts it),
     diagonal takes that of the frame. No rule of the CAMUS challenge for it is known."""
@@ -187,10 +190,13 @@ class PredictSettings(InferenceSettings):
     """Mean grey value (0 to 1), for a checkpoint that does not carry it."""
     std: Annotated[float, Interval(gt=0)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel, depth and lateral, in mm (one number: both), instead of what the files say."""
 
     def check(self) -> None:
         """Raises UserError if something is missing or makes no sense."""
         check_settings(self)
+        check_spacing(self.spacing_mm)
         check_normalisation(self)
         if not self.input:
             raise UserError("--input: name at least one file or folder")
@@ -198,6 +204,12 @@ class PredictSettings(InferenceSettings):
             raise UserError(f"--model-path {self.model_path}: no such file")
         if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):
             raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
+
+
+def check_spacing(spacing_mm: tuple[float, ...]) -> None:
+    """Raises UserError for what is no size of a pixel."""
+    if len(spacing_mm) > 2 or not all(0 < mm < float("inf") for mm in spacing_mm):
+        raise UserError(f"--spacing-mm {' '.join(map(str, spacing_mm))}: one or two numbers above 0")
 
 
 def check_normalisation(settings: TestSettings | PredictSettings) -> None:

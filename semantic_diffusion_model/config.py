@@ -54,11 +54,29 @@ class Settings(
 
     def attention_factors(self) -> tuple[int, ...]:
         """Down-sampling factors that get attention: img_size over each size in pixels. Raises UserError."""
-        sizes = [int(size) for size in parse_numbers("attention_resolutions", self.attention_resolutions)]
+        sizes = attention_sizes(self.attention_resolutions)
         wrong = [size for size in sizes if size <= 0 or self.img_size % size]
         if wrong:
             raise UserError(f"attention_resolutions: img_size {self.img_size} cannot be divided by {wrong[0]}")
         return tuple(self.img_size // size for size in sizes)
+
+    def attended_sizes(self) -> list[int]:
+        """Sizes in pixels of the levels that have attention (the middle block has it always)."""
+        named = set(attention_sizes(self.attention_resolutions))
+        return [size for size in self.level_sizes() if size in named]
+
+    def level_sizes(self) -> list[int]:
+        """Sizes in pixels of the feature maps, finest first."""
+        return [self.img_size >> level for level in range(len(self.multipliers()))]
+
+    def check_attention(self) -> None:
+        """Raise UserError if attention_resolutions names sizes, but none of a level: the published code ignores it."""
+        if attention_sizes(self.attention_resolutions) and not self.attended_sizes():
+            levels = ", ".join(map(str, self.level_sizes()))
+            raise UserError(
+                f"attention_resolutions {self.attention_resolutions}: at img_size {self.img_size} no level has one of "
+                f"these sizes; name some of {levels}, or say none"
+            )
 
     def ema_rates(self) -> tuple[float, ...]:
         rates = parse_numbers("ema_rate", self.ema_rate)
@@ -89,18 +107,19 @@ class Settings(
                     f"the {NORM_GROUPS} groups of the normalisation do not divide"
                 )
         for factor in self.attention_factors():
-            self._check_heads(factor, multipliers)
+            self._check_heads(factor, multipliers, (self.num_heads, self.num_heads_upsample))
+        self._check_heads(2**halvings, multipliers, (self.num_heads,))  # the middle block
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout {self.dropout} must be at least 0 and below 1")
 
-    def _check_heads(self, factor: int, multipliers: tuple[float, ...]) -> None:
+    def _check_heads(self, factor: int, multipliers: tuple[float, ...], counts: tuple[int, ...]) -> None:
         level = factor.bit_length() - 1
         if 2**level != factor or level >= len(multipliers):
             return  # no level has this size: the published code ignores it too
         channels = int(multipliers[level] * self.num_channels)
         per_head = self.num_head_channels
         if per_head == -1:
-            for heads in (self.num_heads, self.num_heads_upsample):
+            for heads in counts:
                 if heads != -1 and (heads < 1 or channels % heads):
                     raise UserError(f"num_heads {heads} does not divide the {channels} channels at factor {factor}")
         elif per_head < 1 or channels % per_head:
@@ -158,6 +177,13 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
     if not numbers or len(numbers) > MOST_NUMBERS or not all(map(math.isfinite, numbers)):
         raise UserError(f"{name}: {shown(text)} is not a comma list of numbers")
     return tuple(int(number) if number == int(number) else number for number in numbers)
+
+
+def attention_sizes(text: str) -> tuple[int, ...]:
+    """The sizes that attention_resolutions names; none for the word none. Raises UserError."""
+    if text.strip().lower() == "none":
+        return ()
+    return tuple(int(size) for size in parse_numbers("attention_resolutions", text))
 
 
 def derive_multipliers(img_size: int) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic_core import from_json
 
 from command import UserError
+from text_files import SEPARATORS, decode_text, with_decimal_point
 
 LONGEST_VALUE = 60  # characters of a wrong value that are told
 
@@ -94,16 +95,20 @@ def parse_json(data: bytes, where: str) -> Any:
 
 
 def parse_csv(data: bytes, where: str, columns: Sequence[str] = (), torn: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV text in UTF-8 with a header, by column; none for an empty text.
+    """The rows of a CSV text with a header, by column; none for an empty text. As `text_files` reads texts.
 
-    Raises UserError for what is no such text, lacks one of `columns`, or names one twice; and for a row with more or
-    fewer fields than the header, which with `torn` is left out instead (a process may have been killed writing it).
+    The separator is the one of SEPARATORS that the header has most of; where it is no comma, a comma between digits is
+    a decimal one. Raises UserError for what is no such text, lacks one of `columns`, or names one twice; and for a row
+    with more or fewer fields than the header, which with `torn` is left out instead (a process may have been killed
+    writing it).
     """
+    text = data.decode("utf-8-sig", errors="replace") if torn else decode_text(data, where)
+    separator = max(SEPARATORS, key=text.lstrip("\r\n").split("\n", 1)[0].count)
     try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig", errors="replace" if torn else "strict"), newline=""))
-        header = next(reader, [])
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        header = next((row for row in reader if row), [])
         rows = [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"{where}: not a CSV file ({error})") from None
     missing = [name for name in columns if name not in header]
     if header and missing:
@@ -114,4 +119,6 @@ def parse_csv(data: bytes, where: str, columns: Sequence[str] = (), torn: bool =
     if uneven and not torn:
         line, row = uneven[0]
         raise UserError(f"{where}: line {line} has {len(row)} fields, the header {len(header)}")
+    if separator != ",":
+        rows = [(line, [with_decimal_point(field) for field in row]) for line, row in rows]
     return [dict(zip(header, row, strict=True)) for _, row in rows if len(row) == len(header)]

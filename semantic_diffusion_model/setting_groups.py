@@ -86,7 +86,8 @@ class NetworkSettings:
     num_res_blocks: Few = 2
     """Residual blocks per level."""
     attention_resolutions: str = "32,16,8"
-    """Sizes of the feature maps, in pixels, that get self-attention: a comma list."""
+    """Sizes of the feature maps, in pixels, that get self-attention: a comma list, or none (the middle block has it in
+    any case)."""
     num_heads: Heads = 1
     """Attention heads, where num_head_channels is -1."""
     num_heads_upsample: Heads = -1

@@ -12,7 +12,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 
 from camus import parse_stem
 from medical_images import read_medical_image
-from view_folders import METADATA, encode_png, read_metadata, read_png
+from view_folders import METADATA, encode_png, read_image, read_metadata
 
 NAME = "Dataset501_Echo"
 
@@ -82,8 +82,8 @@ def test_every_frame_is_there_with_its_pixels_and_their_size(run, releases, extr
             assert (split == "testing") == (labels == "labelsTs")
             image, read = reader.read_images([str(out / images / f"{case}_0000.nii.gz")])
             label, _ = reader.read_seg(str(out / labels / f"{case}.nii.gz"))
-            assert np.array_equal(image[0, 0], read_png(view / "images" / split / f"{case}.png"))
-            assert np.array_equal(label[0, 0], read_png(view / "annotations" / split / f"{case}.png"))
+            assert np.array_equal(image[0, 0], read_image(view / "images" / split / f"{case}.png"))
+            assert np.array_equal(label[0, 0], read_image(view / "annotations" / split / f"{case}.png"))
             native = read_medical_image(releases["nifti"] / rows[case]["source"])
             length = np.multiply(native.pixels.shape, native.spacing_mm)
             np.testing.assert_allclose(np.multiply(read["spacing"][1:], image.shape[2:]), length, rtol=1e-4)

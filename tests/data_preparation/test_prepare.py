@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from camus import ALL_VIEWS, CAMUS_OF_SECTOR, parse_stem
-from view_folders import encode_png, read_metadata, read_png
+from view_folders import encode_png, read_image, read_metadata
 
 VIEWS = ("2CH_ED", "4CH_ES")
 
@@ -60,13 +60,13 @@ def test_all_views_of_the_results(run, extracted, results, tmp_path):
             expected = {name for name in names(source / "samples") if split in name}
             assert names(out / view / "images" / split) == names(out / view / "annotations" / split) == expected
             for name in expected:
-                image, label = (read_png(out / view / kind / split / name) for kind in ("images", "annotations"))
-                assert np.array_equal(image, read_png(source / "samples" / name)) and image.ndim == 2
-                assert np.array_equal(label, CAMUS_OF_SECTOR[read_png(source / "labels" / name)])
+                image, label = (read_image(out / view / kind / split / name) for kind in ("images", "annotations"))
+                assert np.array_equal(image, read_image(source / "samples" / name)) and image.ndim == 2
+                assert np.array_equal(label, CAMUS_OF_SECTOR[read_image(source / "labels" / name)])
         for kind in ("images", "annotations"):
             assert names(out / view / kind / "testing") == names(extracted / view / kind / "testing")
             for name in names(out / view / kind / "testing"):
-                real, copied = (read_png(root / view / kind / "testing" / name) for root in (extracted, out))
+                real, copied = (read_image(root / view / kind / "testing" / name) for root in (extracted, out))
                 assert np.array_equal(real, copied)
         together |= {path.relative_to(out / view): path.read_bytes() for path in (out / view).rglob("*.png")}
     found = {path.relative_to(out / ALL_VIEWS): path.read_bytes() for path in (out / ALL_VIEWS).rglob("*.png")}
@@ -90,9 +90,9 @@ def expected_whole(augmented: Path, out: Path) -> int:
         stem = parse_stem(path.stem)
         name = f"{stem.source}_{stem.repeat}.png"
         made = augmented / f"{stem.view}_augmented"
-        label, whole = read_png(path), read_png(made / "annotations" / stem.split / name)
+        label, whole = read_image(path), read_image(made / "annotations" / stem.split / name)
         assert np.array_equal(label, whole)
-        cut += (CAMUS_OF_SECTOR[read_png(made / "sector_annotations" / stem.split / name)] != label).any()
+        cut += (CAMUS_OF_SECTOR[read_image(made / "sector_annotations" / stem.split / name)] != label).any()
     return cut
 
 
@@ -130,7 +130,7 @@ def test_whole_labels_of_resized_samples(run, extracted, augmented, tmp_path):
     assert prepare(run, views, results, tmp_path / "out", "--labels", "whole").code == 0
     name = next((tmp_path / "out/2CH_ED/annotations/training").iterdir()).name
     whole = Image.open(augmented / "2CH_ED_augmented/annotations/training" / name).resize((32, 32), Image.NEAREST)
-    assert np.array_equal(read_png(tmp_path / "out/2CH_ED/annotations/training" / name), np.asarray(whole))
+    assert np.array_equal(read_image(tmp_path / "out/2CH_ED/annotations/training" / name), np.asarray(whole))
 
 
 def test_whole_labels_that_are_missing_or_others(run, extracted, augmented, results, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from camus import VIEW_NAMES, parse_stem
 from deformation import deform, draw_deformation, pieces, sampling_map, warp
 from medical_images import read_medical_image
-from view_folders import read_metadata, read_png
+from view_folders import read_image, read_metadata
 
 
 def call(run, source, out, *flags):
@@ -31,7 +31,7 @@ def by_frame(folder: Path, kind: str) -> dict[tuple[str, str], np.ndarray]:
     found = {}
     for path in (folder / "all_views" / kind).rglob("*.png"):
         stem = parse_stem(path.stem)
-        found[stem.patient, stem.view] = read_png(path)
+        found[stem.patient, stem.view] = read_image(path)
     return found
 
 
@@ -43,7 +43,7 @@ def test_golden_frames_and_sector_labels(run, from_mhd, reference, tmp_path):
     assert len(golden.files) == 12
     for name in golden.files:
         stem, kind = name.split("/")
-        made = read_png(tmp_path / "all_views_sector" / folders[kind] / "validation" / f"{stem}.png")
+        made = read_image(tmp_path / "all_views_sector" / folders[kind] / "validation" / f"{stem}.png")
         assert made.dtype == golden[name].dtype and np.array_equal(made, golden[name]), name
 
 
@@ -103,7 +103,7 @@ def test_area_labels_stay_on_the_native_ones(run, camus, tmp_path):
             source = camus / "native_4CH" / row["source"].replace(".nii.gz", "_gt.nii.gz")
             native, small = (
                 read_medical_image(source).pixels,
-                read_png(views / f"annotations/{row['split']}/{stem}.png"),
+                read_image(views / f"annotations/{row['split']}/{stem}.png"),
             )
             for value in (1, 2, 3):
                 pixels = [np.argwhere(label == value) + 0.5 for label in (small, native)]

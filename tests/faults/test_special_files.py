@@ -20,7 +20,7 @@ from guided_diffusion.runs.checkpoints import read_checkpoint
 from guided_diffusion.sampling.results import Results
 from guided_diffusion.training.run_log import RunLog
 from prepare_inference4segmentation import PrepareSettings, prepare_inference4segmentation
-from view_folders import read_png
+from view_folders import read_image
 
 pytestmark = pytest.mark.timeout(120)  # the fault is to wait for ever
 PROMISE = "refused in one line"
@@ -89,7 +89,7 @@ def test_the_log_of_a_training(tmp_path, make, name, survived):
 def test_pictures_of_the_preparation(tmp_path, make, survived):
     survived("a pipe or device in place of a file", PROMISE, 2)
     make(tmp_path / "a.png")
-    refused(read_png, tmp_path / "a.png")
+    refused(read_image, tmp_path / "a.png")
     stem = "patient0001_2CH_ED_training_0"
     for folder in ("samples", "labels"):
         (tmp_path / "results" / folder).mkdir(parents=True)

@@ -23,13 +23,14 @@ import torch
 from annotated_types import Interval
 
 from command import UserError
-from config import MODEL_SETTINGS, Settings, parse_numbers, settle_prediction, with_prediction_type
+from config import MODEL_SETTINGS, Settings, attention_sizes, parse_numbers, settle_prediction, with_prediction_type
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.settings_file import from_published_json, to_published_json
 from output_files import save_tensors
 from schema import Record, checked, known_settings, parse_json
 from state_dicts import checked_weights, refuse_flipped_bits
+from unwrapping import unwrapped
 
 SETTINGS_FILE = "train_test_config.json"
 WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")
@@ -119,11 +120,12 @@ def read_checkpoint(path: str) -> Checkpoint:
     state, something else, that would run code, or whose numbers are not finite or settings out of their range.
     """
     path, note = _choose_file(path)
-    content = read_torch(path)
+    content = unwrapped(read_torch(path))
     name = os.path.basename(path)
     if _is_optimizer_state(content):
         raise UserError(f"{path} is the state of an optimizer; the weights are in the ema_* and model* files beside it")
-    if not isinstance(content, dict) or "input_blocks.0.0.weight" not in content:
+    tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
+    if not tensors or "input_blocks.0.0.weight" not in content:
         raise UserError(f"{path} holds no weights of a semantic diffusion model")
     found, source = _find_settings(path, content)
     match = WEIGHTS_NAME.fullmatch(name)
@@ -221,12 +223,25 @@ def merge_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) 
     the flag and both values. What neither the file nor a JSON beside it says comes from the shapes of the tensors, and
     those are right where a JSON says otherwise.
     """
+    return adopt_settings(settings, given, settings_known_of(settings, given, checkpoint), checkpoint.path)
+
+
+def settings_known_of(settings: Settings, given: set[str], checkpoint: Checkpoint) -> dict[str, Any]:
+    """What is known of the checkpoint's network. Raises UserError if its shapes can be read in two ways."""
     known = dict(checkpoint.settings)
-    if checkpoint.source != "file":
-        img_size = settings.img_size if "img_size" in given else known.get("img_size", settings.img_size)
-        no_instance = settings.no_instance if "no_instance" in given else known.get("no_instance", True)
-        known |= settings_from_shapes(checkpoint.state_dict, img_size, no_instance)
-    return adopt_settings(settings, given, known, checkpoint.path)
+    if checkpoint.source == "file":
+        return known
+    img_size = settings.img_size if "img_size" in given else known.get("img_size", settings.img_size)
+    told = "no_instance" in given or "no_instance" in known
+    no_instance = settings.no_instance if "no_instance" in given else known.get("no_instance", True)
+    shown = settings_from_shapes(checkpoint.state_dict, img_size, no_instance)
+    if not told and shown.get("num_classes") == settings.num_classes + 1:
+        channels = shown["num_classes"]
+        raise UserError(
+            f"{checkpoint.path}: its condition has {channels} channels: either {channels} classes (--num_classes "
+            f"{channels}), or {channels - 1} and the edges between instances (--no_instance False); say which"
+        )
+    return known | shown
 
 
 def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
@@ -248,5 +263,5 @@ def comparable(name: str, value: Any, settings: Settings) -> Any:
     if name == "channel_mult":
         return parse_numbers(name, value) if value else settings.multipliers()
     if name == "attention_resolutions":
-        return set(parse_numbers(name, value))
+        return set(attention_sizes(value))
     return value

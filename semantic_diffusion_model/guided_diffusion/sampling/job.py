@@ -15,7 +15,7 @@ from tqdm import tqdm
 from command import UserError
 from config import Settings
 from guided_diffusion.data import pictures
-from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_picture
+from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_file
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
@@ -27,8 +27,9 @@ from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
-from guided_diffusion.sampling.results import FOLDERS, Results, Row, carry_metadata, settle
+from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
+from picture_files import decode_image
 from schema import check_settings
 from state_dicts import load_weights
 
@@ -43,12 +44,13 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
     precision = world.fail_together(choose_precision, settings, world.device)
-    items = world.fail_together(plan_items, settings)
+    warn = print if world.is_main else (lambda _: None)
+    items = world.fail_together(plan_items, settings, warn)
     hashes = check_labels(items, settings, world)
     make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
-    results = Results(settings.results_dir, world.rank)
-    with sole_use(settings.results_dir, "results_dir", world, FOLDERS):
+    results = Results(settings.results_dir, world.rank, FOLDERS if settings.class_cond else WITHOUT_LABELS)
+    with sole_use(settings.results_dir, "results_dir", world, results.kinds):
         _fill(results, settings, schedule, precision, checkpoint, world, items, rows)
 
 
@@ -162,7 +164,7 @@ class Job:
         return condition.to(self.device)
 
     def write(self, batch: Sequence[tuple[Item, Row]], samples: np.ndarray, labels: np.ndarray) -> None:
-        """Write the five pictures of each image, then its row."""
+        """Write the five pictures of each image (of an unconditional network: its sample alone), then its row."""
         for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
             real = None
             grey = self.settings.dataset_mode == "camus"
@@ -172,14 +174,18 @@ class Job:
             if grey:
                 synthetic = pictures.to_grey(synthetic)
                 real = None if real is None else real[..., 0]
-            if real is not None:
-                self.results.write_png("images", item.stem, real)
-            self.results.write_png("labels", item.stem, label)
-            self.results.write_png("labels_visible", item.stem, pictures.visible(label, self.settings.num_classes))
             self.results.write_png("samples", item.stem, synthetic)
-            panels = real, synthetic, pictures.overlay(synthetic, label), pictures.outlines(synthetic, label)
-            self.results.write_png("combined", item.stem, pictures.stack(panels))
+            if self.settings.class_cond:
+                self._write_beside(item.stem, synthetic, label, real)
             self.results.add([row])
+
+    def _write_beside(self, stem: str, synthetic: np.ndarray, label: np.ndarray, real: np.ndarray | None) -> None:
+        if real is not None:
+            self.results.write_png("images", stem, real)
+        self.results.write_png("labels", stem, label)
+        self.results.write_png("labels_visible", stem, pictures.visible(label, self.settings.num_classes))
+        panels = real, synthetic, pictures.overlay(synthetic, label), pictures.outlines(synthetic, label)
+        self.results.write_png("combined", stem, pictures.stack(panels))
 
 
 def _read_checkpoint(settings: Settings) -> Checkpoint:
@@ -204,8 +210,8 @@ def _row(
     network = json.dumps([settings.dataset_mode, about], sort_keys=True)
     return Row(
         stem=item.stem,
-        label_map=item.pair.label_path,
-        label_sha256=label_sha256,
+        label_map=item.pair.label_path if settings.class_cond else "",
+        label_sha256=label_sha256 if settings.class_cond else "",
         index=item.index,
         round=item.round,
         seed=settings.seed,
@@ -241,6 +247,10 @@ def _announce(settings, checkpoint, schedule, precision, items, to_make, world) 
     print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
     if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
         print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
+    if not settings.class_cond:
+        print("warning: the network is unconditional: its images belong to no label map, and none is written")
+    elif settings.num_classes != Settings.num_classes:
+        print(f"the network knows {settings.num_classes} classes")
     there = len(items) - len(to_make)
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
     steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
@@ -283,15 +293,21 @@ def _repeat(function: Callable[[], None], ended: threading.Event) -> None:
         function()
 
 
+def _read_picture(path: str) -> np.ndarray:
+    return decode_image(read_file(path), path, colour=True)
+
+
 def _write_preview(results: Results, stems: Sequence[str]) -> None:
     """The contact sheet: label, synthetic, overlay and real of some images, one under the other, with a caption."""
-    columns = []
+    columns, captions = [], ("label", "synthetic", "overlay", "real")
+    if "labels" not in results.kinds:
+        columns = [pictures.stack([_read_picture(results.path("samples", stem))]) for stem in stems]
+        stems, captions = (), ("synthetic",)
     for stem in stems:
-        label = np.asarray(read_picture(results.path("labels", stem)))
-        synthetic = np.asarray(read_picture(results.path("samples", stem)))
+        label, synthetic = (_read_picture(results.path(kind, stem)) for kind in ("labels", "samples"))
         path = results.path("images", stem)
-        real = np.asarray(read_picture(path)) if storage.exists(path) else None
+        real = _read_picture(path) if storage.exists(path) else None
         panels = pictures.colour(label), synthetic, pictures.overlay(synthetic, label), real
         columns.append(pictures.stack(panels))
-    sheet = pictures.contact_sheet(columns, captions=("label", "synthetic", "overlay", "real"))
+    sheet = pictures.contact_sheet(columns, captions=captions)
     results.write_picture("preview.png", sheet)

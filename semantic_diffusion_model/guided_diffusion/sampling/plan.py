@@ -1,13 +1,13 @@
 """What a sampling job makes: which images, from which label maps, by which sampler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from command import UserError
 from config import Settings
-from guided_diffusion.data.datasets import Pair, find_pairs, has_split, load_label, raise_problems, read_picture
+from guided_diffusion.data.datasets import Pair, find_pairs, has_split, raise_problems, read_label, target_size
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
@@ -40,10 +40,13 @@ class Schedule:
     spacing: str
 
 
-def plan_items(settings: Settings) -> list[Item]:
-    """Each label map once, in the order of splits, then further rounds, until num_samples. Raises UserError."""
+def plan_items(settings: Settings, warn: Callable[[str], object] = lambda _: None) -> list[Item]:
+    """Each label map once, in the order of splits, then further rounds, until num_samples. Raises UserError.
+
+    `warn` is told of what is passed over.
+    """
     splits = ["training", "validation"] if settings.inference_on_train else ["validation"]
-    pairs = find_pairs(settings, _present(settings, splits), with_images=False)
+    pairs = find_pairs(settings, _present(settings, splits), with_images=False, warn=warn)
     if not pairs:
         raise UserError(f"datadir {settings.datadir} has no label maps to sample for ({' or '.join(splits)})")
     if not settings.deterministic_test:
@@ -100,9 +103,9 @@ def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dic
     problems, hashes, resized = [], {}, 0
     for pair in world.share(pairs):
         try:
-            labels = load_label(pair, settings)
+            labels = read_label(pair, settings)
             check_classes(labels, settings.num_classes)
-            resized += read_picture(pair.label_path).size != labels.shape[::-1]
+            resized += labels.shape[::-1] != target_size(*labels.shape[::-1], settings)
             instances = [] if settings.no_instance or not pair.instance_path else [pair.instance_path]
             hashes[pair.stem] = sha256_of(pair.label_path, *instances)
         except UserError as error:

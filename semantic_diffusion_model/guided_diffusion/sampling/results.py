@@ -25,6 +25,7 @@ from output_files import telling
 from schema import Record, checked, parse_csv
 
 FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
+WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
 PART = re.compile(r"manifest\.part(\d+)\.csv")
 
@@ -66,16 +67,17 @@ FREE = ("label_map", "index", "checkpoint")
 
 
 class Results:
-    """`folder`, with one part of the manifest for this rank."""
+    """`folder`, with one part of the manifest for this rank, and the `kinds` of pictures that are written there."""
 
-    def __init__(self, folder: str, rank: int):
+    def __init__(self, folder: str, rank: int, kinds: Sequence[str] = FOLDERS):
         self.folder = folder
+        self.kinds = kinds
         self.part = storage.join(folder, f"manifest.part{rank}.csv")
         self._written: list[Row] = []
 
     def create_folders(self) -> None:
         with telling(self.folder):
-            for name in FOLDERS:
+            for name in self.kinds:
                 storage.make_folder(storage.join(self.folder, name))
 
     def path(self, kind: str, stem: str) -> str:
@@ -128,7 +130,7 @@ class Results:
 
     def with_files(self) -> set[str]:
         """The stems whose pictures are all there; each folder is listed once, as object storage wants it."""
-        folders = [storage.join(self.folder, kind) for kind in ("samples", "labels", "labels_visible", "combined")]
+        folders = [storage.join(self.folder, kind) for kind in self.kinds if kind != "images"]
         names = [set(storage.list_names(folder)) if storage.is_folder(folder) else set() for folder in folders]
         return {name.removesuffix(".png") for name in set.intersection(*names)}
 

@@ -44,8 +44,10 @@ def introduction(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     held = sum(tensor.nbytes for tensor in examples.held())
     where = f"held in memory ({held / 2**20:.1f} MB)" if held else "decoded anew at each use"
+    attended = ", ".join(map(str, settings.attended_sizes())) or "no level"
     return [
-        f"{parameters / 1e6:.1f} M parameters, {precision}, on {world.size} x {world.device.type} "
+        f"{parameters / 1e6:.1f} M parameters, attention at {attended} of {settings.level_sizes()} pixels and in the "
+        f"middle, {precision}, on {world.size} x {world.device.type} "
         f"({settings.batch_size_train} x {world.size} images a step)",
         f"{len(examples)} training images, {where}; {len(validation) if validation else 'none'} for validation; "
         f"{worker_count(settings, world)} loader processes per rank",

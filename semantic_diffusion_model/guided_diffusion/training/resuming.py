@@ -201,13 +201,11 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     return folder, step
 
 
-def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int] | None) -> Settings:
-    """`settings` with the network of the run that `start` belongs to, or else of --resume_checkpoint.
+def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int]) -> Settings:
+    """`settings` with the network of the run that `start` belongs to.
 
     Raises UserError where a `given` flag disagrees.
     """
-    if start is None:
-        return checkpoints.merge_settings(settings, given, checkpoints.read_checkpoint(settings.resume_checkpoint))
     before = read_state(*start)["run"]["settings"]
     known = {name: before[name] for name in MODEL_SETTINGS if name in before}
     return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))

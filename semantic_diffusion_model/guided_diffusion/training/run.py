@@ -15,6 +15,7 @@ from guided_diffusion.training.background_writer import BackgroundWriter, snapsh
 from guided_diffusion.training.ema import Averages
 from guided_diffusion.training.optimisation import Optimiser
 from guided_diffusion.training.saved_state import check_arrays
+from guided_diffusion.training.starting import take_weights
 from guided_diffusion.training.step_statistics import StepStatistics
 from state_dicts import load_weights
 
@@ -79,14 +80,13 @@ class TrainingRun:
         return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
 
     def load_weights(self) -> list[str]:
-        """Start at step 0, from the weights in --resume_checkpoint if there are any."""
+        """Start at step 0, from the weights in --resume_checkpoint if there are any; return what is to be told."""
         if not self.settings.resume_checkpoint:
             return []
-        checkpoint = checkpoints.read_checkpoint(self.settings.resume_checkpoint)
-        load_weights(self.network, checkpoint.state_dict, checkpoint.path)
+        lines = take_weights(self.network, checkpoints.read_checkpoint(self.settings.resume_checkpoint))
         for index in range(len(self.averages.rates)):
-            self.averages.load(index, checkpoint.state_dict)
-        return [f"starting at step 0 from the weights in {checkpoint.path}", *filter(None, [checkpoint.note])]
+            self.averages.load(index, self.network.state_dict())
+        return lines
 
     def is_finite(self) -> bool:
         """Whether all weights are finite numbers; the same on every rank. Waits for the device."""

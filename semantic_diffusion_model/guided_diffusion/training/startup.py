@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from command import UserError
@@ -11,8 +11,11 @@ from guided_diffusion.data.batches import worker_count
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion
+from guided_diffusion.process.diffusion import GaussianDiffusion
+from guided_diffusion.process.predictions import LEAST_ALPHA
+from guided_diffusion.runs.checkpoints import read_checkpoint
 from guided_diffusion.runs.world import World
-from guided_diffusion.training import resuming
+from guided_diffusion.training import resuming, starting
 from guided_diffusion.training.memory import fits_in_memory, keep_freed_memory
 from schema import check_settings
 
@@ -28,16 +31,20 @@ def check_and_read(
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
-        settings = resuming.take_network_settings(settings, given, start)
+        settings = (
+            resuming.take_network_settings(settings, given, start) if start else _start_from(settings, given, warn)
+        )
     settings = settle_prediction(settings, given)
-    build_diffusion(settings)  # what is wrong with the process is told here
+    refuse_unlearnable(build_diffusion(settings))  # what else is wrong with the process is told here
     settings.check_network()
-    pairs = find_pairs(settings, ["training"])
+    if start is None:
+        settings.check_attention()
+    pairs = find_pairs(settings, ["training"], warn=warn)
     refuse_deformed_labels(pairs, settings)
     examples = Examples(pairs, settings)
     validation = None
     if has_split(settings, "validation"):
-        validation = Examples(find_pairs(settings, ["validation"]), settings)
+        validation = Examples(find_pairs(settings, ["validation"], warn=warn), settings)
         validation.check()
     workers = worker_count(settings, world)
     if not settings.random_crop and fits_in_memory(examples, world, workers):
@@ -45,6 +52,23 @@ def check_and_read(
     else:
         examples.check()
     return settings, start, examples, validation
+
+
+def _start_from(settings: Settings, given: set[str], warn: Callable[[str], object]) -> Settings:
+    taken = starting.take_settings(settings, given, read_checkpoint(settings.resume_checkpoint))
+    if told := starting.taken_settings(taken, settings):
+        warn(told)
+    return taken
+
+
+def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:
+    """Raise UserError for a process whose last timestep holds nothing of the image, and whose noise is predicted: the
+    image cannot be told from it."""
+    if diffusion.prediction_type == "epsilon" and diffusion.alphas_cumprod[-1] < LEAST_ALPHA:
+        raise UserError(
+            f"diffusion_steps {diffusion.full_num_timesteps}: this schedule ends in pure noise, from which a network "
+            "that predicts the noise learns nothing: take more steps, or --prediction_type v_prediction"
+        )
 
 
 def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:

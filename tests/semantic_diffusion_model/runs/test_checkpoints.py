@@ -160,7 +160,7 @@ VARIANTS = [
     {"no_instance": False},
     {"channel_mult": "1", "attention_resolutions": "16"},
     {"channel_mult": "1,1,2", "num_res_blocks": 3, "attention_resolutions": "16,4"},
-    {"num_channels": 64, "channel_mult": "0.5,1", "attention_resolutions": "1"},
+    {"num_channels": 64, "channel_mult": "0.5,1", "attention_resolutions": "none"},
     {"resblock_updown": False, "use_scale_shift_norm": False},
 ]
 

@@ -325,8 +325,13 @@ def test_guidance_changes_images_and_warns_where_it_was_not_trained(command, com
 def test_an_unconditional_model_samples_too(command, tiny, tmp_path):
     settings = tiny(class_cond=False, diffusion_steps=50)
     write_torch(str(tmp_path), "model000001.pt", plain_state_dict(build_network(settings).state_dict(), settings))
-    assert command(resume_checkpoint=tmp_path / "model000001.pt", num_samples=2)[0] == 0
+    flags = {"resume_checkpoint": tmp_path / "model000001.pt", "num_samples": 2}
+    code, out, _ = command(**flags)
+    assert code == 0 and "the network is unconditional: its images belong to no label map" in out
     assert len(names(tmp_path / "results")) == 2
+    assert {path.name for path in (tmp_path / "results").iterdir() if path.is_dir()} == {"samples"}
+    assert {(row["label_map"], row["label_sha256"]) for row in manifest(tmp_path / "results")} == {("", "")}
+    assert "(0 of them made now)" in command(**flags)[1]
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

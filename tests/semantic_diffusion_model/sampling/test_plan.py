@@ -85,7 +85,7 @@ def test_all_label_maps_are_checked_before_the_first_is_used(tiny, pictures, tmp
         check_labels(plan_items(settings), settings, World())
     text = str(told.value)
     assert "seven.png has the value 7; classes are 0 to 4" in text
-    assert "colour.png is a colour image" in text and "broken.png cannot be read" in text and "large.png" not in text
+    assert "colour.png is a colour image" in text and "broken.png is truncated" in text and "large.png" not in text
     for name in ("seven", "colour", "broken"):
         (folder / f"{name}.png").unlink()
     hashes = check_labels(plan_items(settings), settings, World())
