@@ -91,7 +91,7 @@ def list_pictures(folder: Path, problems: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     if not folder.is_dir():
         return found
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     for path in filter(is_picture, files):
         try:
             stem = str(parse_stem(path.stem))

@@ -22,9 +22,11 @@ def unwrapped(content: Any) -> Any:
     inner = content
     while isinstance(inner, dict) and (found := [inner[k] for k in WRAPPERS if isinstance(inner.get(k), dict)]):
         inner = found[0]
-    if not isinstance(inner, dict) or not inner or not all(isinstance(value, torch.Tensor) for value in inner.values()):
+    if not isinstance(inner, dict) or not inner:
         return content
-    plain = OrderedDict((PREFIXES.sub("", str(name)), value) for name, value in inner.items())
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in inner.items()):
+        return content
+    plain = OrderedDict((PREFIXES.sub("", name), value) for name, value in inner.items())
     if len(plain) < len(inner):
         return content  # two tensors of one name: these are no prefixes
     plain._metadata = getattr(inner, "_metadata", {})
