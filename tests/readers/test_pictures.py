@@ -143,6 +143,15 @@ def test_bombs_are_refused_or_harmless(kind):
         assert kind == "a text of 16 MB" and not found.any() and found.shape == (8, 8)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+def test_what_is_cut_short_is_refused(kind, share):
+    whole = save(grey_image(), kind)
+    for decode in (picture_files.decode_image, picture_files.decode_labels):
+        with pytest.raises(UserError):
+            decode(whole[: int(share * len(whole))], "x")
+
+
 def test_interlaced_pictures_are_read(tmp_path):
     """Adam7 of a size that leaves some passes short (OpenCV writes none, so by hand: PNG specification, 8.2)."""
     values = np.random.default_rng(0).integers(0, 256, (11, 6)).astype(np.uint8)

@@ -1,8 +1,8 @@
 """How well `--cone fit` finds the ultrasound cone of real frames that are spoilt, against the plain rule.
 
-The log goes to benchmarks/results/cone.txt.
+The log goes to benchmarks/results/fitted_cone.txt.
 
-    python benchmarks/cone.py --releases FOLDER ... [--log FILE]
+    python benchmarks/fitted_cone.py --releases FOLDER ... [--log FILE]
 
 Of each frame of the CAMUS releases, at 256 x 256 by the published rule, the exact cone (the image is not 0) is compared
 with what both rules find after the frame was changed. The measure is Jaccard's index.
@@ -30,7 +30,7 @@ SIZE = 256
 class BenchmarkSettings:
     releases: tuple[Path, ...]
     """CAMUS releases, MHD or NIfTI."""
-    log: Path = RESULTS / "cone.txt"
+    log: Path = RESULTS / "fitted_cone.txt"
     """Where the comparison is written."""
 
 
