@@ -172,10 +172,8 @@ def test_a_manifest_whose_names_lead_elsewhere_is_refused_and_nothing_deleted(tm
     folder, outside = tmp_path / "results", tmp_path / "outside.png"
     make(folder, rows("a"))
     outside.write_bytes(b"somebody's")
-    lines = [",".join(COLUMNS)] + [
-        ",".join([stem.format(outside=outside.with_suffix("")), *["0"] * (len(COLUMNS) - 1)])
-    ]
-    (folder / part).write_text("\n".join(lines) + "\n")
+    values = [stem.format(outside=outside.with_suffix("")), *["0"] * (len(COLUMNS) - 1)]
+    (folder / part).write_text("\n".join(",".join(line) for line in (COLUMNS, values)) + "\n")
     with pytest.raises(UserError, match=f"{part} names .* no name of an image"):
         settle(Results(str(folder), 0), rows("a"), overwrite)
     assert outside.read_bytes() == b"somebody's" and (folder / "samples" / "a.png").exists()
