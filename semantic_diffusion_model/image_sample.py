@@ -5,6 +5,7 @@ Example:
         --resume_checkpoint ./output/ema_0.9999_050000.pt --num_samples 2250
 """
 
+import os
 import sys
 
 from command import UserError
@@ -17,8 +18,10 @@ def main(settings: Settings, given: set[str]) -> None:
     if settings.is_train:
         raise UserError("is_train True: image_sample.py samples; image_train.py trains")
     from guided_diffusion.runs import distributed  # after the command line is known to be right
+    from guided_diffusion.runs.environment import call_when_launcher_is_gone
     from guided_diffusion.sampling.job import run_sampling
 
+    call_when_launcher_is_gone(lambda: os._exit(1))  # what is made is in the manifest; the next run goes on
     run_sampling(settings, given, distributed.start(settings.device))
 
 

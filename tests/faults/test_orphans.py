@@ -47,13 +47,30 @@ def test_loaders_of_a_segmentation_end_with_it(start, hearts, tmp_path, survived
     check_orphans(run, least=4)
 
 
+LAUNCHERS = pytest.mark.parametrize(
+    "launcher", [("mpiexec", "-np", "2"), ("torchrun", "--standalone", "--nproc-per-node", "2")], ids=lambda one: one[0]
+)
+
+
 @pytest.mark.launch
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [("mpiexec", "-np", "2"), ("torchrun", "--standalone", "--nproc-per-node", "2")])
-def test_ranks_end_with_their_launcher(launcher, start, datadir, tmp_path, survived):
+@LAUNCHERS
+def test_ranks_of_a_training_end_with_their_launcher(launcher, start, datadir, tmp_path, survived):
     survived("kill -9 of the launcher", "its ranks end within seconds")
     flags = words_of(**NETWORK, datadir=datadir, savedir=tmp_path / "out", num_workers=2, preview_steps=0)
     flags += words_of(log_interval=2, lr_anneal_steps=0)
     run = start("semantic_diffusion_model/image_train.py", flags, launcher, **MANY_CORES)
     run.until_said("step 2:")
     check_orphans(run, least=7)
+
+
+@pytest.mark.launch
+@pytest.mark.slow
+@LAUNCHERS
+def test_ranks_of_a_sampling_end_with_their_launcher(launcher, start, datadir, weights, tmp_path, survived):
+    survived("kill -9 of the launcher", "its ranks end within seconds")
+    out = tmp_path / "out"
+    flags = words_of(datadir=datadir, resume_checkpoint=weights, results_dir=out, num_samples=10**4, device="cpu")
+    run = start("semantic_diffusion_model/image_sample.py", flags, launcher)
+    run.until(lambda: any(out.glob("samples/*.png")))
+    check_orphans(run, least=3)

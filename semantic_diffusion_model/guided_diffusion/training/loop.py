@@ -62,11 +62,11 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     if last is not None and run.step >= last:
         return
     log.say(fit_into_memory(run))
-    network = parallel_network(run)
     source = BatchSource(run.examples, settings, run.world, run.samples, run.microbatch_size)
     if source.note:
         log.say(source.note)
     one = run.examples.microbatch([0]).to(run.world.device)
+    network = parallel_network(run, one)
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
     while last is None or run.step < last:
         microbatches = source.next_step()

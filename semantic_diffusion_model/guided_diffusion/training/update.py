@@ -1,6 +1,5 @@
 """One step of a training: gradients of this rank's images, averaged over all ranks, and the update of the weights."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
@@ -14,14 +13,21 @@ from guided_diffusion.training.optimisation import average_gradients, learning_r
 from guided_diffusion.training.run import TrainingRun
 
 
-def parallel_network(run: TrainingRun) -> torch.nn.Module:
-    """The network as `update` calls it: averaging its gradients over ranks by itself, where that is asked for."""
-    if run.world.size > 1 and run.settings.distributed_data_parallel:
-        # Without this the gradients would be put into other buckets after the first step of a process, and from three
-        # ranks on be added in another order: a run that was resumed would differ in the last bits.
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")  # for want of another switch
-        return DistributedDataParallel(run.network, gradient_as_bucket_view=True, find_unused_parameters=True)
-    return run.network
+def parallel_network(run: TrainingRun, one: Microbatch) -> torch.nn.Module:
+    """The network as `update` calls it: averaging its gradients over ranks by itself, where that is asked for.
+
+    `one`: an example, the same on all ranks.
+    """
+    if run.world.size == 1 or not run.settings.distributed_data_parallel:
+        return run.network
+    network = DistributedDataParallel(run.network, gradient_as_bucket_view=True)
+    # After its first backward pass it sorts the gradients into other buckets, and the sums of three ranks or more are
+    # rounded by bucket. So that pass is one without a step: otherwise a resumed run would round its first step anew.
+    network.train()
+    t = torch.zeros(len(one), dtype=torch.int64, device=one.image.device)
+    predictor(network, one.condition, run.precision)(one.x_start(), t).sum().backward()
+    run.optimiser.adamw.zero_grad(set_to_none=False)
+    return network
 
 
 def update(
