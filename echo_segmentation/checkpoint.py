@@ -91,8 +91,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     description = metadata.get(ENTRY) if isinstance(metadata, dict) else None
     if description:
         known = checked(Description, description, f"{path}, what it says of itself")
-        description = {name: value for name, value in known if value is not None}
-        architecture = Architecture(**dict(description.pop("architecture")))
+        architecture = Architecture(**dict(known.architecture))
+        told = {name: value for name, value in description.items() if name != "architecture" and value is not None}
+        description = told | {name: getattr(known, name) for name in ("mean", "std", "img_size") if name in told}
     elif CAMUS_FIRST in weights and CAMUS_LAST in weights:
         architecture = Architecture("camus-unet", len(weights[CAMUS_LAST]))
     else:

@@ -123,7 +123,10 @@ def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
         return rename(source, target)
 
     monkeypatch.setattr(Path, "rename", once)
-    with pytest.raises(PermissionError), new_folders(tmp_path, ["a"], overwrite=True) as building:
+    with (
+        pytest.raises(UserError, match="cannot be written: Permission denied"),
+        new_folders(tmp_path, ["a"], overwrite=True) as building,
+    ):
         write(building, "a", "new")
     assert [path.name for path in tmp_path.glob(".unfinished-*/replaced-*/a/*")] == ["old"]
 

@@ -200,7 +200,7 @@ def test_metadata_that_cannot_be_used(judge, make_folder, trained, tmp_path, cap
     file = data / "metadata.csv"
     file.write_text(file.read_text().replace("400", "-400", 1))
     flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", tmp_path / "o")
-    assert "native_height is '-400'" in fails(judge, capsys, *flags)
+    assert "native_height -400: input should be" in fails(judge, capsys, *flags)
     file.write_bytes(b"\x89PNG\r\n\x1a\n\1\2")
     assert "is no text" in fails(judge, capsys, *flags)
     file.write_text("stem,patient\na,b\n")
