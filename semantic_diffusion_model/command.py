@@ -69,7 +69,7 @@ def parse_settings(
     --img_size and --img-size are the same flag; --help writes the latter if the class has DASHES = True. `groups`, in
     the order of --help: by title, a dataclass that `settings_class` inherits from, and a sentence on it.
     """
-    args = sys.argv[1:] if args is None else args
+    args = [with_home(arg) for arg in (sys.argv[1:] if args is None else args)]
     refuse_unknown_flags(settings_class, args)
     said = io.StringIO()
     try:
@@ -90,6 +90,12 @@ def parse_settings(
     if not groups:
         return parsed
     return settings_class(**{name: value for group in vars(parsed).values() for name, value in vars(group).items()})
+
+
+def with_home(arg: str) -> str:
+    """`arg` with the ~ after its = expanded, as shells do at the beginning of a word alone."""
+    flag, _, value = arg.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if flag.startswith("--") and value.startswith("~") else arg
 
 
 def _grouped(groups: Mapping[str, tuple[type, str]]) -> type:

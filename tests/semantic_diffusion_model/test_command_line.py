@@ -102,3 +102,10 @@ def test_groups_change_nothing_but_help():
     grouped = parse_settings(Settings, words, groups=help_groups.SAMPLING_GROUPS)
     assert grouped == parse_settings(Settings, words)
     assert (grouped.lr, grouped.random_flip, grouped.use_fp16, grouped.img_size) == (0.5, True, False, 64)
+
+
+def test_a_home_folder_is_found_after_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    words = ["--datadir=~/data", "--savedir=a~b", "--results_dir", "~/out"]  # the last one is the shell's to expand
+    settings = parse_settings(Settings, words)
+    assert (settings.datadir, settings.savedir, settings.results_dir) == ("/somewhere/data", "a~b", "~/out")
