@@ -96,8 +96,8 @@ def moment_not_finite(folder: Path) -> None:
     change_state(folder, change)
 
 
-def moment_missing(folder: Path) -> None:
-    change_state(folder, lambda state: state["optimizer"]["adamw"]["state"].pop(3))
+def moment_of_no_parameter(folder: Path) -> None:
+    change_state(folder, lambda state: state["optimizer"]["adamw"]["state"].update({10**6: {}}))
 
 
 def names_a_file_elsewhere(folder: Path) -> None:
@@ -119,7 +119,7 @@ def weights_not_finite(folder: Path) -> None:
 
 
 TEARS = [flipped_weight, flipped_average, flipped_moment, another_weights_file_of_the_same_size, weights_missing]
-TEARS += [moment_of_another_shape, moment_not_finite, moment_missing, names_a_file_elsewhere, an_entry_missing]
+TEARS += [moment_of_another_shape, moment_not_finite, moment_of_no_parameter, names_a_file_elsewhere, an_entry_missing]
 TEARS += [weights_not_finite]
 
 
