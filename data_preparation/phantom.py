@@ -31,6 +31,7 @@ class Chest:
 
 
 def draw_chest(rng: np.random.Generator) -> Chest:
+    """Levels, speckle and image quality vary about as in CAMUS (benchmarks/results/camus_frames.csv)."""
     quality = QUALITIES[rng.choice(3, p=[0.5, 0.35, 0.15])]
     fine = float(np.exp(rng.normal(0, 0.2)))  # of the speckle: the transmitted frequency differs
     return Chest(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from anatomy import PHASES, VIEWS, Cone, LeftHeart, biplane_volume_ml, draw_patient
 from make_phantom_camus import draw_frames
@@ -82,8 +83,6 @@ def test_measured_offset_of_the_edge_is_the_drawn_one(beside_mm):
 
 def test_measured_grain_is_the_width_of_the_noise():
     """White noise after a Gaussian of deviation sigma: its autocorrelation falls to one half at 2 sigma sqrt(ln 2)."""
-    from scipy.ndimage import gaussian_filter
-
     frame = flat_frame(HEART)
     noise = gaussian_filter(np.random.default_rng(0).standard_normal(frame.image.shape), (1.2, 2.0))
     noisy = replace(frame, image=(128 + 30 * noise / noise.std()).clip(1, 255).astype(np.uint8))
