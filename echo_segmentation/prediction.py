@@ -14,6 +14,7 @@ from command import UserError, whole_file
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
 from figures import class_colour, cycle_curves, overlay
+from folder_lock import FolderLock
 from geometry import to_native
 from image_files import MedicalImage, write_like
 from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
@@ -27,6 +28,16 @@ NAN = float("nan")
 def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording]) -> None:
     """Predict each recording and write its results, then what many of them tell of a patient."""
     predictor, size = load_predictor(settings)
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    with FolderLock(settings.output_dir):
+        settings.check_output_dir()  # another run may have been here meanwhile
+        write_predictions(predictor, size, settings, recordings)
+
+
+def write_predictions(
+    predictor: Predictor, size: int, settings: PredictSettings, recordings: Sequence[Recording]
+) -> None:
+    """As `predict_recordings`, with a network that is loaded and a folder that nobody else writes into."""
     for folder in ("labels", "overlays"):
         (settings.output_dir / folder).mkdir(parents=True, exist_ok=True)
     rows, measured = [], []

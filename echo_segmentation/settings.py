@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from command import UserError, YesNo
+from folder_lock import LOCK
 
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
 SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
@@ -189,7 +190,13 @@ class PredictSettings(InferenceSettings):
             raise UserError("--input: name at least one file or folder")
         if not self.model_path.is_file():
             raise UserError(f"--model-path {self.model_path}: no such file")
-        if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):
+        self.check_output_dir()
+
+    def check_output_dir(self) -> None:
+        """Raises UserError if there is anything in it, but for the lock of a run."""
+        if not self.output_dir.exists():
+            return
+        if not self.output_dir.is_dir() or any(path.name != LOCK for path in self.output_dir.iterdir()):
             raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
 
 

@@ -15,6 +15,7 @@ import predict
 from command import run_command
 from dataset import read_annotation, resize_annotation, resize_image
 from ejection_fraction import ejection_fraction, volume_ml
+from folder_lock import FolderLock
 from model import build_camus_unet
 from settings import PredictSettings
 
@@ -268,3 +269,11 @@ except SystemExit as exit_:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "exit 2 False False" in done.stdout
     assert "/no/such: no such file or folder" in done.stderr
+
+
+def test_a_folder_that_another_run_is_filling_is_refused(truth, trained, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    flags = ["--model-path", trained / "model.pth", "--input", truth["folder"][0] / "anything.png"]
+    with FolderLock(tmp_path / "out"):
+        assert run(*flags, "--output-dir", tmp_path / "out") == 2
+    assert "in use by another run" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
