@@ -9,7 +9,6 @@ ejection_fraction.csv and, of sequences, figures/.
 import sys
 
 from command import run_command
-from folder_lock import FolderLock
 from recordings import find_recordings
 from settings import PredictSettings
 
@@ -18,11 +17,9 @@ def main(settings: PredictSettings) -> None:
     """Check all that is cheap to check, then import what is slow, then predict."""
     settings.check()
     recordings = find_recordings(settings.input)
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
-    with FolderLock(settings.output_dir):
-        from prediction import predict_recordings  # slow: torch, MONAI, segmentation-models-pytorch
+    from prediction import predict_recordings  # slow: torch, MONAI, segmentation-models-pytorch
 
-        predict_recordings(settings, recordings)
+    predict_recordings(settings, recordings)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
 from figures import class_colour, cycle_curves, overlay
+from folder_lock import FolderLock
 from geometry import to_native
 from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
 from label_writing import write_like
@@ -31,6 +32,16 @@ NAN = float("nan")
 def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording]) -> None:
     """Predict each recording and write its results, then what many of them tell of a patient."""
     predictor, size = load_predictor(settings)
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    with FolderLock(settings.output_dir):
+        settings.check_output_dir()  # another run may have been here meanwhile
+        write_predictions(predictor, size, settings, recordings)
+
+
+def write_predictions(
+    predictor: Predictor, size: int, settings: PredictSettings, recordings: Sequence[Recording]
+) -> None:
+    """As `predict_recordings`, with a network that is loaded and a folder that nobody else writes into."""
     for folder in ("labels", "overlays"):
         (settings.output_dir / folder).mkdir(parents=True, exist_ok=True)
     rows, measured = [], []

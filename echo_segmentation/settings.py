@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 
 from command import UserError, YesNo
+from folder_lock import LOCK
 from schema import check_settings
 
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
@@ -202,7 +203,13 @@ class PredictSettings(InferenceSettings):
             raise UserError("--input: name at least one file or folder")
         if not self.model_path.is_file():
             raise UserError(f"--model-path {self.model_path}: no such file")
-        if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):
+        self.check_output_dir()
+
+    def check_output_dir(self) -> None:
+        """Raises UserError if there is anything in it, but for the lock of a run."""
+        if not self.output_dir.exists():
+            return
+        if not self.output_dir.is_dir() or any(path.name != LOCK for path in self.output_dir.iterdir()):
             raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
 
 

@@ -15,6 +15,7 @@ import predict
 from command import run_command
 from dataset import read_annotation, resize_annotation, resize_image
 from ejection_fraction import ejection_fraction, volume_ml
+from folder_lock import FolderLock
 from model import build_camus_unet
 from settings import PredictSettings
 
@@ -284,3 +285,11 @@ def test_without_a_believable_size_of_pixels_there_are_no_areas_until_it_is_give
         assert ("pixels of 1 x 1 mm" in capsys.readouterr().err) == (name == "unknown")
         areas[name] = [row["cavity_area_cm2"] for row in read_csv(tmp_path / name / "frames.csv")]
     assert set(areas["unknown"]) == {""} and min(map(float, areas["given"])) > 0
+
+
+def test_a_folder_that_another_run_is_filling_is_refused(truth, trained, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    flags = ["--model-path", trained / "model.pth", "--input", truth["folder"][0] / "anything.png"]
+    with FolderLock(tmp_path / "out"):
+        assert run(*flags, "--output-dir", tmp_path / "out") == 2
+    assert "in use by another run" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())

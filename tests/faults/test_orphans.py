@@ -8,11 +8,11 @@ from launching import MANY_CORES, NETWORK, words_of
 SECONDS = 15  # of which a loader may be busy for some, on a machine that is
 
 
-def check_orphans(run, least: int) -> None:
+def check_orphans(run, least: int, seconds: float = SECONDS) -> None:
     assert len(run.members()) >= least, run.members()
     run.send(signal.SIGKILL)
     run.process.wait()
-    run.until_gone(SECONDS)
+    run.until_gone(seconds)
 
 
 def test_loaders_of_a_training_end_with_it(start, datadir, tmp_path, survived):
@@ -61,7 +61,7 @@ def test_ranks_of_a_training_end_with_their_launcher(launcher, start, datadir, t
     flags += words_of(log_interval=2, lr_anneal_steps=0)
     run = start("semantic_diffusion_model/image_train.py", flags, launcher, **MANY_CORES)
     run.until_said("step 2:")
-    check_orphans(run, least=7)
+    check_orphans(run, least=7, seconds=60)  # they save first
 
 
 @pytest.mark.launch
