@@ -74,7 +74,7 @@ def processes_that_fit(asked: int, batch_bytes: int, free_bytes: int) -> int:
     """As many of the loader processes asked for as `free_bytes` of shared memory suffice for: of the batches in flight
     each process prepares AHEAD, and two are in use.
     """
-    return max(0, min(asked, int((SHM_SHARE * free_bytes / batch_bytes - 2) // AHEAD)))
+    return max(0, min(asked, int((SHM_SHARE * free_bytes / max(batch_bytes, 1) - 2) // AHEAD)))
 
 
 def free_shared_memory() -> int:

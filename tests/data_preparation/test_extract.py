@@ -324,7 +324,7 @@ def test_no_space_left(run, releases, tmp_path, monkeypatch, tree):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     outcome = extract(run, releases["nifti"], out, "--overwrite", "True")
-    assert outcome.code == 2 and "error: No space left on device" in outcome.err and len(written) > 30
+    assert outcome.code == 2 and "No space left on device" in outcome.err and len(written) > 30
     assert tree(out) == before and not [path for path in out.iterdir() if path.name.startswith(".")]
 
 

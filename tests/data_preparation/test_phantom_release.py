@@ -61,7 +61,7 @@ def test_phantoms_replace_phantoms_but_nothing_else(run, tmp_path, tree):
     [
         (("--n_patients", 2), "--n_patients 2: from 3"),
         (("--size", 8), "--size 8: from 32"),
-        (("--seed", -1), "--seed -1: must be 0 or more"),
+        (("--seed", -1), "--seed -1: input should be greater than or equal to 0"),
         (("--release", "dicom"), "dicom"),
         (("--release", "mhd", "--n_patients", 501), "an MHD release has room for 500"),
     ],

@@ -239,7 +239,7 @@ def test_predictions_that_cannot_be_evaluated_are_all_named(judge, release, tmp_
         (("database_nifti/patient0001/patient0001_2CH_ED.nii.gz", "../secret.nii.gz"), "within the release"),
         (("database_nifti/patient0001/patient0001_2CH_ED.nii.gz", "other.nii.gz"), "other.nii.gz is missing"),
         (("200,150", "400,150"), "in metadata.csv \\(400, 150\\): another release?"),
-        (("area", "cubic"), "image_interpolation is 'cubic'"),
+        (("area", "cubic"), "image_interpolation cubic"),
     ],
 )
 def test_a_release_that_does_not_fit(judge, trained, release, tmp_path, capsys, change, message):
