@@ -304,7 +304,7 @@ def test_a_signal_saves_on_all_ranks_and_the_run_goes_on_as_if_it_had_not_been(
     signalled = time.monotonic()
     said += finish(process, 30)
     assert process.returncode == 0, said
-    assert time.monotonic() - signalled < 20
+    assert time.monotonic() - signalled < 90  # before it would be given up
     assert "asked to stop: saved at step" in said
     stopped = int(next((tmp_path / "stopped").glob("opt*.pt")).stem.removeprefix("opt"))
     assert 3 < stopped < 16

@@ -58,7 +58,6 @@ def test_image_and_label_are_paired_by_name_and_labels_alone_are_enough(tiny, tm
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size_test": -2}, "batch_size_test -2"),
         ({"datadir": ""}, "--datadir is needed"),
         ({"datadir": "/nowhere"}, "/nowhere is not a folder"),
     ],
