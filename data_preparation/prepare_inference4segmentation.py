@@ -40,12 +40,12 @@ class PrepareSettings:
     """The results_dir of image_sample.py (with samples/ and labels/), or a folder that holds several of them."""
     save_folder: Path
     """Where <view>/{images,annotations}/<split>/ is made for each view in the results, and all_views."""
-    labels: Literal["whole", "cone"] = "cone"
+    labels: Literal["whole", "cone"] = "whole"
     """Labels of synthetic frames. cone, as published: what was sampled for, cut at the ultrasound cone. whole: the same
-    maps before the cut, like the annotations of real frames."""
+    maps before the cut, like the annotations of real frames; they taught better (docs/differences.md)."""
     augmented_folder: Path | None = None
-    """Where augment_camus_labels.py made <view>_augmented (or one of these), if whole labels are wanted. By default the
-    place that the manifest.csv of the results names."""
+    """Where augment_camus_labels.py made <view>_augmented (or one of these), for whole labels. By default the place
+    that the manifest.csv of the results names."""
     num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
@@ -124,8 +124,10 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     whole = {}
     if settings.labels == "whole":
         whole = find_whole_labels(synthetic, settings.augmented_folder, problems)
-    folders = {path.parents[2] for path in whole.values()}
-    inputs = [*find_view_folders(settings.testing_data_folder), *results, *folders]
+    elif settings.augmented_folder:
+        problems.append(f"--augmented_folder {settings.augmented_folder} is for --labels whole, not for cone")
+    sampled_from = {path.parents[2] for path in whole.values()}
+    inputs = [*find_view_folders(settings.testing_data_folder), *results, *sampled_from]
     refuse_to_replace(inputs, settings.save_folder)
     jobs = [Job(pair, True, whole.get(pair)) for pair in synthetic] + [Job(pair, False) for pair in real]
     folders = (*views, ALL_VIEWS)

@@ -131,7 +131,8 @@ def named_by_manifests(pairs: list[Pair], problems: list[str]) -> dict[Pair, lis
         else:  # moved since, or named from where the sampling was started
             gone.add((pair.image.parents[1], path.parents[2]))
     problems += [
-        f"{folder}: the label maps that its {MANIFEST} names are not in {place}: give --augmented_folder"
+        f"{folder}: the label maps that its {MANIFEST} names are not in {place}: give --augmented_folder, or "
+        "--labels cone"
         for folder, place in sorted(gone)
     ]
     return found

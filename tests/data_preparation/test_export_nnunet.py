@@ -37,7 +37,7 @@ def synthetic(run, extracted, augmented, tmp_path) -> Path:
         noise = np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)
         (results / "samples" / path.name).write_bytes(encode_png(noise))
     paths = ("--testing_data_folder", extracted, "--sdm_results_folder", results, "--save_folder", tmp_path / "made")
-    assert run("prepare_inference4segmentation", *paths).code == 0
+    assert run("prepare_inference4segmentation", *paths, "--labels", "cone").code == 0
     return tmp_path / "made/4CH_ED"
 
 

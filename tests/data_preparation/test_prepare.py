@@ -49,7 +49,7 @@ def names(folder: Path) -> set[str]:
 
 def test_all_views_of_the_results(run, extracted, results, tmp_path):
     out = tmp_path / "out"
-    outcome = prepare(run, extracted, results, out)
+    outcome = prepare(run, extracted, results, out, "--labels", "cone")
     assert outcome.code == 0
     assert "32 synthetic training, 4 synthetic validation and 2 real test images" in outcome.out
     assert names(out) == {*VIEWS, ALL_VIEWS}
@@ -99,7 +99,7 @@ def expected_whole(augmented: Path, out: Path) -> int:
 @pytest.mark.parametrize("place", [None, ".", "one", "all"])
 def test_whole_labels(run, extracted, augmented, results, tmp_path, place):
     """From where the manifest says, a folder of view folders, one view folder (two rounds), that of all views."""
-    flags = ["--labels", "whole"]
+    flags = ["--labels", "whole"] if place else []  # it is the default
     if place == "one":
         shutil.rmtree(results / "results_4CH_ES")
         flags += ["--augmented_folder", augmented / "2CH_ED_augmented"]
@@ -175,6 +175,9 @@ def test_a_manifest_names_no_foreign_file(run, extracted, augmented, results, tm
     assert f"{results / 'results_4CH_ES'} has no manifest.csv, which says where its label maps lie" in outcome.err
     outcome = prepare(run, extracted, results, tmp_path / "out", "--labels", "cone")
     assert outcome.code == 0, "the published rule needs no label maps"
+    flags = ("--labels", "cone", "--augmented_folder", augmented)
+    outcome = prepare(run, extracted, results, tmp_path / "other", *flags)
+    assert outcome.code == 2 and f"--augmented_folder {augmented} is for --labels whole" in outcome.err
 
 
 def test_the_label_maps_are_never_replaced(run, extracted, augmented, tmp_path, tree):
@@ -233,7 +236,7 @@ def test_every_problem_is_listed(run, extracted, results, tmp_path):
     testing = Path(shutil.copytree(extracted, tmp_path / "extracted"))
     shutil.rmtree(testing / "4CH_ES")
     shutil.rmtree(testing / ALL_VIEWS)
-    outcome = prepare(run, testing, results, tmp_path / "out")
+    outcome = prepare(run, testing, results, tmp_path / "out", "--labels", "cone")
     assert outcome.code == 2 and "14 problems with the input" in outcome.err
     for message in (
         f"{samples[0]} is empty (0 bytes)",
