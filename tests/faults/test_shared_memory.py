@@ -48,7 +48,7 @@ def can_mount() -> bool:
 @pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount: /dev/shm keeps its size")
 def test_a_small_dev_shm_takes_fewer_loaders_and_says_so(start, large, tmp_path, survived):
     survived("a small /dev/shm", "fewer loaders, or none; said in a line; trained to the end")
-    flags = words_of(**NETWORK | {"img_size": 64, "attention_resolutions": "1"}, datadir=large)
+    flags = words_of(**NETWORK | {"img_size": 64, "attention_resolutions": "none"}, datadir=large)
     flags += words_of(dataset_mode="folder", savedir=tmp_path / "out", num_workers=4, batch_size_train=8)
     flags += words_of(lr_anneal_steps=2, preview_steps=0, log_interval=1)
     small = [shutil.which("unshare"), "-m", "sh", "-c", 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$@"', "sh"]
