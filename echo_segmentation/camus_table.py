@@ -1,4 +1,4 @@
-"""The results as CAMUS reports them (Leclerc et al. 2019, tables IV to VI): by phase and structure, and the volumes.
+"""The results as CAMUS reports them (Leclerc et al. 2019): by phase and structure, and the volumes.
 
 Of each structure at end diastole and end systole the Dice, the Hausdorff distance and the mean surface distance; of
 volumes and ejection fraction the correlation, bias, deviation and mean absolute error against the reference labels.

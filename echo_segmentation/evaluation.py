@@ -70,7 +70,7 @@ def evaluate(
     if patients:
         against = statistics["against_labels"]["ef"]
         bland_altman(output_dir / "figures" / "ejection_fraction.png", *ejection_fractions(patients), against)
-    say_what_is_missing(frames, statistics)
+    say_about_patients(frames, statistics)
     return summary
 
 
@@ -141,8 +141,14 @@ def draw(frames: Frames, predictions: Sequence[np.ndarray], rows: Sequence[Row],
         overlay_sheet(folder / "overlays.png", panels)
 
 
-def say_what_is_missing(frames: Frames, statistics: dict[str, Any]) -> None:
-    """One line for each thing that could not be given."""
+def say_about_patients(frames: Frames, statistics: dict[str, Any]) -> None:
+    """Agreement of the ejection fraction, against labels and reported values; and what could not be given."""
+    for name in ("against_labels", "against_reported"):
+        if name in statistics:
+            ef, text = statistics[name]["ef"], name.replace("_", " ")
+            limits = f"limits of agreement {ef['lower']:+.1f} .. {ef['upper']:+.1f}"
+            print(f"ejection fraction (%) {text}: {ef['n']} patients, r {ef['correlation']:.2f}, "
+                  f"bias {ef['bias']:+.1f}, {limits}")  # fmt: skip
     unknown = sum(not case.extent_mm for case in frames.cases) if not frames.in_mm else 0
     if unknown:
         size = frames.unit.partition("@")[2]
