@@ -48,10 +48,16 @@ test: setup  ## the tests (at most 10 minutes on 2 cores)
 test-all: setup  ## the tests, the long ones too
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
+test-faults: setup  ## runs that are killed, signalled, doubled, starved: the table of docs/reliability.md (20 minutes on 2 cores)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/faults --timeout 1200
+
 demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(if $(CAMUS),"$(CAMUS)")
 
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
 	env -u OMP_WAIT_POLICY PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")
 
-.PHONY: help setup lock lint format test test-all demo bench
+docs: setup  ## write docs/cli.md anew
+	$(BIN)/python docs/make_cli.py
+
+.PHONY: docs help setup lock lint format test test-all test-faults demo bench

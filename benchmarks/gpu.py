@@ -21,9 +21,9 @@ import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import RESULTS, Log
 
-from guided_diffusion.network import modulation
+from guided_diffusion.network import modulation, modulation_plain
+from guided_diffusion.network.precision import round_weights
 from guided_diffusion.sampling.graphs import Graphed
-from guided_diffusion.training.optimisation import round_weights
 
 TRAINING_TFLOP, SAMPLING_TFLOP = 6.7, 2.24
 MODES = {"auto": "table", "table": "table at all sizes", "dense": "dense"}
@@ -125,7 +125,7 @@ def measure_convolution(bench: Bench) -> None:
 
 def plainly():
     """Within this block the modulation runs without its kernels: part of the naive path."""
-    return mock.patch.object(modulation, "_implementation", lambda _: modulation.Plain)
+    return mock.patch.object(modulation, "_implementation", lambda _: modulation_plain)
 
 
 def modulation_jobs(bench: Bench, count: int, channels: int, size: int, with_table: bool):

@@ -27,7 +27,7 @@ from timing import RESULTS, Log  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from guided_diffusion import modulation_gpu  # noqa: E402
+from guided_diffusion.network import modulation_gpu  # noqa: E402
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 CHANNELS = (256, 512, 768, 1024, 1536, 2048)

@@ -22,20 +22,20 @@ import torch  # noqa: E402
 
 from command import run_command  # noqa: E402
 from config import Settings  # noqa: E402
-from guided_diffusion import pictures  # noqa: E402
+from guided_diffusion.data import pictures  # noqa: E402
 from guided_diffusion.network.condition import Condition  # noqa: E402
 from guided_diffusion.network.from_settings import build_diffusion, build_network  # noqa: E402
 from guided_diffusion.process.random_streams import normal, stream  # noqa: E402
-from guided_diffusion.process.timesteps import even_timesteps  # noqa: E402
+from guided_diffusion.process.timesteps import space_timesteps  # noqa: E402
 from guided_diffusion.sampling.denoiser import Denoiser  # noqa: E402
 from guided_diffusion.sampling.results import FOLDERS, Results  # noqa: E402
 from guided_diffusion.sampling.samplers import sample  # noqa: E402
 
 DEMO = {"img_size": 64, "num_channels": 32, "channel_mult": "1,1,2", "num_res_blocks": 1}
 DEMO |= {"attention_resolutions": "16", "num_head_channels": 32}
-SCHEDULES = (("ddpm", 1000), ("ddpm", 250), ("ddim", 50), ("dpmpp_2m", 20), ("dpmpp_2m", 10))
+SCHEDULES = (("ddpm", 1000), ("ddpm", 250), ("ddim", 50), ("unipc", 20), ("unipc", 10), ("unipc", 8))
 STEPS_PER_ROUND = 4
-WHOLE = ("dpmpp_2m", 20)
+WHOLE = ("unipc", 20)
 
 
 @dataclass
@@ -104,7 +104,7 @@ def measure(settings: BenchmarkSettings) -> None:
     )
     batch = Batch(settings.batch)
     samplers = sorted({name for name, _ in SCHEDULES})
-    few, many = even_timesteps(1000, 1), even_timesteps(1000, 1 + STEPS_PER_ROUND)
+    few, many = space_timesteps(1000, "1"), space_timesteps(1000, str(1 + STEPS_PER_ROUND))
     batch.sample(samplers[0], many)  # warm up
     fixed, steps, whole = [], {name: [] for name in samplers}, []
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def measure(settings: BenchmarkSettings) -> None:
                 steps[name].append((more - one) / STEPS_PER_ROUND)
                 fixed.append(one - steps[name][-1] + writing)
             if len(whole) < 3:
-                everything = seconds(batch.sample, WHOLE[0], even_timesteps(1000, WHOLE[1]))
+                everything = seconds(batch.sample, WHOLE[0], space_timesteps(1000, str(WHOLE[1])))
                 whole.append(everything + writing)
     step = {name: statistics.median(values) for name, values in steps.items()}
     once = max(0.0, statistics.median(fixed))

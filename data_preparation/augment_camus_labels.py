@@ -4,12 +4,17 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from camus import SPLITS, Stem, to_sector_labels
 from command import UserError, YesNo, run_command
+from cone import CONES, doubtful
 from deformation import MAX_TRIES, deform
 from outputs import new_folders
 from parallel import default_workers, for_each
+from schema import check_settings
 from view_folders import (
     ANNOTATIONS,
     IMAGES,
@@ -21,8 +26,10 @@ from view_folders import (
     find_view_folders,
     list_pairs,
     metadata_row,
+    read_image,
+    read_label,
     read_metadata,
-    read_png,
+    warn,
     write_metadata,
 )
 
@@ -33,13 +40,16 @@ class AugmentSettings:
     """A view folder made by extract_camus_data.py, or the folder that holds them (then each of them, all_views too)."""
     save_folder: Path
     """Where <view>_augmented (or, with --add_augmentation False, <view>_sector) is made."""
-    n_repeat: int = 5
+    n_repeat: Annotated[int, Interval(ge=1, le=1000)] = 5
     """Deformed label maps per training and validation frame. Testing frames are passed through once, undeformed."""
     add_augmentation: YesNo = True
     """True: deformed label maps to sample from. False: the frames' own sector labels, the SDM's training folder."""
-    seed: int = 0
+    cone: Literal["plain", "fit"] = "plain"
+    """What of a frame is the ultrasound cone. plain: where the image is not 0, which is exact for CAMUS. fit: the
+    convex hull of its largest bright part, of frames whose outside is not 0 (JPEG, another level, text)."""
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """The same seed gives the same files, whatever the number of workers."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace <view>_augmented or <view>_sector if there already; otherwise that is an error."""
@@ -47,17 +57,19 @@ class AugmentSettings:
 
 @dataclass
 class Done:
-    """What became of one frame: the names written, deformations drawn again, maps left undeformed, what was wrong."""
+    """What became of one frame: the names written, deformations drawn again, maps left undeformed, what was
+    wrong or doubtful."""
 
     stems: list[Stem] = field(default_factory=list)
     rejected: int = 0
     undeformed: int = 0
     problem: str | None = None
+    warning: str | None = None
 
 
 def read_pair(pair: Pair):
     """(image, label) as uint8 [height, width]. Raises UserError for files that cannot be used."""
-    image, label = read_png(pair.image), read_png(pair.label)
+    image, label = read_image(pair.image), read_label(pair.label)
     check_same_size(pair.image, image, pair.label, label)
     check_labels(pair.label, label)
     if not image.any():
@@ -74,12 +86,18 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
     except UserError as error:
         done.problem = str(error)
         return done
-    image_file = pair.image.read_bytes()
+    image_file = encode_png(image)
+    cone = CONES[settings.cone](image)
+    if not cone.any():
+        done.problem = f"{pair.image} shows no ultrasound cone: nothing is brighter than its corners"
+        return done
+    if settings.cone == "plain" and (odd := doubtful(cone)):
+        done.warning = f"{pair.image} {odd}; --cone fit finds the cone otherwise"
     deformed = settings.add_augmentation and pair.stem.split != "testing"
     for repeat in range(settings.n_repeat) if deformed else [None]:
         present = label
         if deformed:
-            present, rejected = deform(label, str(pair.stem), repeat, settings.seed)
+            present, rejected = deform(label, cone, str(pair.stem), repeat, settings.seed)
             done.rejected += rejected
             done.undeformed += rejected == MAX_TRIES
         stem = Stem(pair.stem.patient, pair.stem.view, pair.stem.split, repeat)
@@ -87,7 +105,7 @@ def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) ->
         place[IMAGES].write_bytes(image_file)
         place[ANNOTATIONS].write_bytes(encode_png(present))
         if SECTOR_ANNOTATIONS in place:
-            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, image != 0)))
+            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, cone)))
         done.stems.append(stem)
     return done
 
@@ -117,10 +135,7 @@ def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pa
 
 def augment_camus_labels(settings: AugmentSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
-    if settings.n_repeat < 1:
-        raise UserError(f"--n_repeat {settings.n_repeat}: must be 1 or more")
-    if settings.seed < 0:
-        raise UserError(f"--seed {settings.seed}: must be 0 or more")
+    check_settings(settings)
     folders, jobs, problems = find_jobs(settings)
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
         for folder in folders:
@@ -132,6 +147,7 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
         problems += [done.problem for done in results if done.problem]
         if problems:
             raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)
+        warn([done.warning for done in results if done.warning])
         for folder, view in folders.items():
             known = read_metadata(view)
             mine = [done for (_, of), done in zip(jobs, results, strict=True) if of == folder]

@@ -7,18 +7,21 @@ testing/ counts from patient0001 again: a patient is known by (split, patient).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from command import UserError
+from text_files import read_list, read_text
 
 VIEW_NAMES = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
 ALL_VIEWS = "all_views"
 SPLITS = ("training", "validation", "testing")
 MHD_VALIDATION = 50
-SUFFIX = {"nifti": ".nii.gz", "mhd": ".mhd"}
+RELEASE_FOLDERS = ("database_nifti", "database_split", "training", "testing")
+SUFFIXES = {"nifti": (".nii.gz", ".nii"), "mhd": (".mhd", ".mha")}  # the usual one first
 PATIENT = re.compile(r"patient\d{4}")
 STEM = re.compile(
     rf"(?P<patient>patient\d{{4}})_(?P<view>{'|'.join(VIEW_NAMES)})_(?P<split>{'|'.join(SPLITS)})"
@@ -34,6 +37,10 @@ CAMUS_OF_SECTOR = np.array([0, 1, 0, 2, 3], np.uint8)
 METADATA_COLUMNS = (
     *("stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"),
     *("spacing_depth_mm", "spacing_lateral_mm", "image_interpolation", "image_quality", "ef", "edv_ml", "esv_ml"),
+)
+INFO_NUMBERS, INFO_NUMBER = (
+    ("ef", "edv_ml", "esv_ml"),
+    re.compile(r"(\d{1,6}(?:[.,]\d{1,6})?)\s*(?:%|ml)?", re.IGNORECASE),
 )
 INFO_KEYS = {"image_quality": ("ImageQuality",), "ef": ("LVef", "EF"), "edv_ml": ("LVedv",), "esv_ml": ("LVesv",)}
 
@@ -59,13 +66,17 @@ class Stem:
     round: int = 0  # _rN of repeated sampling
 
     def __str__(self) -> str:
-        repeat = "" if self.repeat is None else f"_{self.repeat}"
-        return f"{self.source}{repeat}" + (f"_r{self.round}" if self.round else "")
+        return self.label_map + (f"_r{self.round}" if self.round else "")
 
     @property
     def is_real(self) -> bool:
         """Whether this is the name of a frame as extracted."""
         return self.repeat is None and not self.round
+
+    @property
+    def label_map(self) -> str:
+        """The name of the label map that this shows, or was drawn for: the same in all rounds."""
+        return self.source + ("" if self.repeat is None else f"_{self.repeat}")
 
     @property
     def source(self) -> str:
@@ -123,7 +134,7 @@ class Release:
 
     def frame(self, split: str, patient: str, view: str) -> Frame:
         folder = patient_folder(self.root, self.kind, split, patient)
-        image, label = (folder / f"{patient}_{view}{kind}{SUFFIX[self.kind]}" for kind in ("", "_gt"))
+        image, label = (find_file(folder, f"{patient}_{view}{kind}", SUFFIXES[self.kind]) for kind in ("", "_gt"))
         return Frame(patient, split, view, image, label, folder / f"Info_{view.split('_')[0]}.cfg")
 
 
@@ -133,25 +144,53 @@ def patient_folder(root: Path, kind: str, split: str, patient: str) -> Path:
     return root / ("testing" if split == "testing" else "training") / patient
 
 
+def find_file(folder: Path, name: str, suffixes: Sequence[str]) -> Path:
+    """The file `name` with one of `suffixes`, in any case of letters; where there is none, as the first would be."""
+    usual = folder / (name + suffixes[0])
+    if usual.is_file() or not folder.is_dir():
+        return usual
+    spellings = {path.name.lower(): path for path in folder.iterdir() if path.is_file()}
+    found = (spellings.get((name + suffix).lower()) for suffix in suffixes)
+    return next((path for path in found if path), usual)
+
+
+def kind_of_release(root: Path) -> str:
+    """nifti, mhd, or nothing, by the folders in `root`."""
+    if (root / "database_nifti").is_dir() or (root / "database_split").is_dir():
+        return "nifti"
+    return "mhd" if any(patient_names(root / folder) for folder in ("training", "testing")) else ""
+
+
 def find_release(root: Path) -> Release:
     """Recognise the release in `root` by its folders, and find its patients and what is wrong with its lists.
 
-    Raises UserError if `root` holds neither release.
+    Where `root` is not the release itself, but its folder above or one below it, that is the one taken: see
+    `Release.root`. Raises UserError if there is none, or more than one.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
-    if (root / "database_nifti").is_dir() or (root / "database_split").is_dir():
-        release = _find_nifti(root)
-    elif any(patient_names(root / folder) for folder in ("training", "testing")):
-        release = _find_mhd(root)
-    else:
-        raise UserError(
-            f"{root} is no CAMUS release: it needs database_nifti/ and database_split/ (NIfTI release), "
-            "or training/ and testing/ with folders patientNNNN (MHD release)"
-        )
+    if not kind_of_release(root):
+        root = _release_near(root)
+    release = _find_nifti(root) if kind_of_release(root) == "nifti" else _find_mhd(root)
     present = {split for split, _ in release.people}
     release.problems += [Problem(f"subgroup {split} has no patients") for split in SPLITS if split not in present]
     return release
+
+
+def _release_near(root: Path) -> Path:
+    below = sorted(path for path in root.iterdir() if path.is_dir() and kind_of_release(path))
+    above = [path for path in list(root.resolve().parents)[:2] if kind_of_release(path)]
+    candidates = below or (above if root.name in RELEASE_FOLDERS or PATIENT.fullmatch(root.name) else [])
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise UserError(
+            f"{root} holds several CAMUS releases: give one of {', '.join(path.name for path in candidates)}"
+        )
+    raise UserError(
+        f"{root} is no CAMUS release: it needs database_nifti/ and database_split/ (NIfTI release), "
+        "or training/ and testing/ with folders patientNNNN (MHD release)"
+    )
 
 
 def patient_names(folder: Path) -> list[str]:
@@ -177,7 +216,12 @@ def _find_nifti(root: Path) -> Release:
         if not path.is_file():
             release.problems.append(Problem(f"{path} is missing"))
             continue
-        for name in dict.fromkeys(path.read_text(errors="replace").split()):
+        try:
+            names = read_list(path)
+        except UserError as error:
+            release.problems.append(Problem(str(error)))
+            continue
+        for name in dict.fromkeys(names):
             if PATIENT.fullmatch(name):
                 listed.setdefault(name, []).append(split)
             else:
@@ -192,13 +236,29 @@ def _find_nifti(root: Path) -> Release:
     return release
 
 
-def read_info(path: Path) -> dict[str, str]:
-    """image_quality, ef, edv_ml, esv_ml of an Info_*.cfg; empty where not given."""
-    values = {}
+def read_info(path: Path) -> tuple[dict[str, str], list[str]]:
+    """image_quality, ef, edv_ml, esv_ml of an Info_*.cfg, empty where not given; and a warning for each of the numbers
+    that is none.
+
+    Numbers may have a decimal comma and a unit (53,3 %).
+    """
+    values: dict[str, str] = {}
+    warnings = []
     if path.is_file():
-        lines = path.read_text(errors="replace").splitlines()
+        try:
+            lines = read_text(path).splitlines()
+        except UserError as error:
+            lines = []
+            warnings.append(str(error))
         values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return {column: next((values[key] for key in keys if values.get(key)), "") for column, keys in INFO_KEYS.items()}
+    found = {column: next((values[key] for key in keys if values.get(key)), "") for column, keys in INFO_KEYS.items()}
+    for column in INFO_NUMBERS:
+        text = found[column]
+        match = INFO_NUMBER.fullmatch(text)
+        found[column] = match[1].replace(",", ".") if match and float(match[1].replace(",", ".")) > 0 else ""
+        if text and not found[column]:
+            warnings.append(f"{path}: {column} is {text[:20]!r}, no number above 0: left empty")
+    return found, warnings
 
 
 def write_info(path: Path, values: dict[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 An output pixel p takes its label from A(p + d(p)): d is the displacement of the B-spline (Rueckert et al. 1999, IEEE
 TMI 18(8):712), A the affine map. Nearest neighbour, once, so that edges are not torn twice. The ranges are those of the
-published recipe; pixels refer to 256 x 256 and scale with the size.
+published recipe; pixels refer to 256 x 256 and scale with the size. docs/differences.md says where we depart from it.
 """
 
 import zlib
@@ -12,6 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 from scipy.interpolate import BSpline
+from skimage import measure
 
 REFERENCE_SIZE = 256
 MESH = (7, 1)  # cells of the B-spline over the rows and the columns of the image
@@ -22,6 +23,8 @@ SHEAR = np.radians(5.0)  # along x, either way
 SHIFT = 0.05  # of the height, either way, vertical only
 SCALE = (0.8, 1.05)
 MAX_TRIES = 10
+SLOPE_ROWS = 1 / 32  # of the height: the last rows, from which the outlines of cut structures go on
+OPENING = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,34 +81,71 @@ def sampling_map(deformation: Deformation, shape: tuple[int, int]) -> tuple[np.n
     return tuple(rows @ (points.astype(np.float32) @ columns.T) for points in mapped)
 
 
-def warp(label: np.ndarray, deformation: Deformation) -> np.ndarray:
-    """`label` (uint8 [height, width]) deformed; 0 where the input would lie outside the image."""
+def row_distances(inside: np.ndarray) -> np.ndarray:
+    """The distance of each pixel of a row (bool [width]) to the nearest of the other kind; negative outside."""
+    row = inside.astype(np.uint8)[None]
+    within, without = (cv2.distanceTransform(part, cv2.DIST_L1, cv2.DIST_MASK_3)[0] for part in (row, 1 - row))
+    return within - without
+
+
+def rows_below(label: np.ndarray, count: int) -> np.ndarray:
+    """`count` rows to follow the last one of `label` (uint8 [height, width]): outlines that the image's edge cuts
+    go straight on, in the direction that they have in the last rows.
+
+    So an atrium closes where it was closing, and leans where it leaned. An outline moves outwards by OPENING pixels a
+    row at most: what the edge cuts just below its top would else grow without end.
+    """
+    step = max(1, round(SLOPE_ROWS * len(label)))
+    below, largest = np.zeros((count, label.shape[1]), np.uint8), np.zeros((count, label.shape[1]))
+    for value in np.unique(label[-1][label[-1] > 0]):
+        last, before = (row_distances(label[row] == value) for row in (-1, -1 - step))
+        slope = np.minimum((last - before) / step, OPENING)
+        distances = last + slope * np.arange(1, count + 1)[:, None]
+        below[distances > largest] = value
+        largest = np.maximum(largest, distances)
+    return below
+
+
+def warp(label: np.ndarray, cone: np.ndarray, deformation: Deformation) -> np.ndarray:
+    """`label` (uint8 [height, width]) deformed, for an image whose ultrasound cone is `cone` (bool, the same shape).
+
+    Where the input would lie outside the image nobody annotated anything. Within the cone a structure that the image's
+    edge cuts off goes on there (below by `rows_below`, elsewhere by replicating the border): a 0 would give the atrium
+    a straight wall which no heart has. Outside the cone it ends, with 0.
+    """
     x, y = sampling_map(deformation, label.shape)
-    return cv2.remap(label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    bounded = cv2.remap(label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    extended = np.vstack([label, rows_below(label, len(label) // 2)])
+    continued = cv2.remap(extended, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return np.where(cone, continued, bounded)
 
 
 def pieces(label: np.ndarray) -> dict[int, int]:
     """The number of connected pieces (8-neighbourhood) of each structure (label > 0) present."""
     left, top, width, height = cv2.boundingRect(label)
     inner = label[top : top + height, left : left + width]
-    return {
-        value: cv2.connectedComponents((inner == value).view(np.uint8), connectivity=8)[0] - 1
-        for value in np.flatnonzero(np.bincount(inner.ravel())).tolist()
-        if value
-    }
+    numbers, first_pixels = np.unique(measure.label(inner, connectivity=2), return_index=True)
+    values, counts = np.unique(inner.ravel()[first_pixels[numbers > 0]], return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def deform(label: np.ndarray, stem: str, repeat: int, seed: int) -> tuple[np.ndarray, int]:
+def is_whole(found: dict[int, int], own: dict[int, int]) -> bool:
+    """Whether each structure of `own` is in `found`, in no more pieces (both as `pieces` counts them)."""
+    return all(1 <= found.get(value, 0) <= count for value, count in own.items())
+
+
+def deform(label: np.ndarray, cone: np.ndarray, stem: str, repeat: int, seed: int) -> tuple[np.ndarray, int]:
     """The `repeat`-th deformation of the label map called `stem`, and how many were rejected before it.
 
-    A deformation that loses a structure or splits one into more pieces than `label` has is drawn again; after MAX_TRIES
-    rejections the undeformed map is returned. What is drawn depends on (seed, stem, repeat, try) alone.
+    `cone` (bool, the shape of `label`) is where the frame shows ultrasound. Both the deformed map and what the cone
+    leaves of it must keep every structure, in no more pieces than the frame's own map has, whole and cut likewise;
+    otherwise another deformation is drawn. After MAX_TRIES rejections the undeformed map is returned. What is drawn
+    depends on (seed, stem, repeat, try) alone.
     """
-    whole = pieces(label)
+    own, own_within = pieces(label), pieces(label * cone)
     for attempt in range(MAX_TRIES):
         rng = np.random.default_rng([seed, zlib.crc32(stem.encode()), repeat, attempt])
-        deformed = warp(label, draw_deformation(rng))
-        found = pieces(deformed)
-        if all(1 <= found.get(value, 0) <= count for value, count in whole.items()):
+        deformed = warp(label, cone, draw_deformation(rng))
+        if is_whole(pieces(deformed), own) and is_whole(pieces(deformed * cone), own_within):
             return deformed, attempt
     return label.copy(), MAX_TRIES

@@ -1,20 +1,23 @@
 """Extract CAMUS (MHD or NIfTI release) into folders of PNGs, one per view, and one of all views together."""
 
+import math
 import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, SPLITS, VIEW_NAMES, Frame, Problem, find_release, read_info
 from command import UserError, YesNo, run_command
-from medical_images import read_medical_image
+from medical_images import read_frame, unknown_spacing
 from outputs import new_folders
 from parallel import default_workers, for_each
-from view_folders import ANNOTATIONS, IMAGES, check_labels, check_same_size, encode_png, write_metadata
+from schema import check_settings as check_ranges
+from view_folders import ANNOTATIONS, IMAGES, check_labels, check_same_size, encode_png, warn, write_metadata
 
 
 @dataclass
@@ -29,9 +32,11 @@ class ExtractSettings:
     """Views to extract."""
     image_interpolation: Literal["nearest", "area"] = "nearest"
     """nearest as published; area averages what a new pixel covers (less noise); its label is the commonest there."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel in the release's files, depth and lateral, in mm (one number: both), instead of what they say."""
     skip_incomplete: YesNo = False
     """Leave out patients with missing or faulty files, and say which; otherwise they are an error."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace the view folders (as a whole) if save_folder_path has them already; otherwise they are an error."""
@@ -62,17 +67,26 @@ def resize_label_area(label: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.argmax(share, axis=2).astype(np.uint8)
 
 
-def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[dict[str, object] | None, list[str]]:
-    """Write one frame's PNGs below `out`; returns its metadata row, or None and what is wrong with it."""
+@dataclass
+class Extracted:
+    """What became of a frame: its row of metadata.csv, or what is wrong with it; and what is merely doubtful."""
+
+    row: dict[str, object] | None = None
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings) -> Extracted:
+    """Write the PNGs of one frame of the release in `root` below `out`."""
     problems, read = [], []
     for path in (frame.image, frame.label):
         try:
-            read.append(read_medical_image(path))
+            read.append(read_frame(path))
         except UserError as error:
             problems.append(str(error))
     if problems:
-        return None, problems
-    image, label = (found.pixels for found in read)
+        return Extracted(problems=problems)
+    image, label = (found.frames[0] for found in read)
     for check in (
         partial(check_same_size, frame.image, image, frame.label, label),
         partial(check_labels, frame.label, label),
@@ -82,7 +96,7 @@ def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[d
         except UserError as error:
             problems.append(str(error))
     if problems:
-        return None, problems
+        return Extracted(problems=problems)
     area = settings.image_interpolation == "area"
     resized = {
         IMAGES: (resize_image_area if area else resize_nearest)(image, *settings.save_img_size),
@@ -92,29 +106,40 @@ def extract_frame(frame: Frame, out: Path, settings: ExtractSettings) -> tuple[d
         data = encode_png(pixels)
         for folder in (frame.view, ALL_VIEWS):
             (out / folder / kind / frame.split / f"{frame.stem}.png").write_bytes(data)
-    return {
+    info, warnings = read_info(frame.info)
+    spacing_mm = settings.spacing_mm or read[0].spacing_mm
+    if spacing_mm is None:
+        warnings.append(f"{unknown_spacing(frame.image, read[0])}; --spacing_mm gives it by hand")
+        spacing_mm = ("", "")
+    row = {
         "stem": frame.stem,
         "patient": frame.patient,
         "view": frame.view,
         "phase": frame.view.split("_")[1],
         "split": frame.split,
-        "source": frame.image.relative_to(settings.camus_data_folder).as_posix(),
+        "source": frame.image.relative_to(root).as_posix(),
         "native_height": image.shape[0],
         "native_width": image.shape[1],
-        "spacing_depth_mm": round(read[0].spacing_mm[0], 6),
-        "spacing_lateral_mm": round(read[0].spacing_mm[1], 6),
+        "spacing_depth_mm": spacing_mm[0] and round(spacing_mm[0], 6),
+        "spacing_lateral_mm": spacing_mm[1] and round(spacing_mm[1], 6),
         "image_interpolation": settings.image_interpolation,
-        **read_info(frame.info),
-    }, []
+        **info,
+    }
+    return Extracted(row, warnings=warnings)
 
 
 def check_settings(settings: ExtractSettings) -> None:
     """Make save_img_size (height, width). Raises UserError for impossible settings."""
+    check_ranges(settings)
     size = tuple(settings.save_img_size)
     size = size * 2 if len(size) == 1 else size
     if len(size) != 2 or not all(16 <= n <= 4096 for n in size):
         raise UserError(f"--save_img_size {' '.join(map(str, size))}: one or two numbers from 16 to 4096")
     settings.save_img_size = size
+    spacing = settings.spacing_mm
+    if spacing and (len(spacing) > 2 or not all(0 < mm < math.inf for mm in spacing)):
+        raise UserError(f"--spacing_mm {' '.join(map(str, spacing))}: one or two numbers above 0")
+    settings.spacing_mm = spacing * 2 if len(spacing) == 1 else spacing
     settings.view_names = tuple(name for name in VIEW_NAMES if name in settings.view_names)
     if not settings.view_names:
         raise UserError("--view_names: name at least one view")
@@ -124,6 +149,8 @@ def extract_camus_data(settings: ExtractSettings) -> None:
     """Extract the release. Raises UserError that lists everything wrong with it, before anything appears on disk."""
     check_settings(settings)
     release = find_release(settings.camus_data_folder)
+    if release.root != settings.camus_data_folder:
+        print(f"{settings.camus_data_folder} is not the release itself: {release.root} is taken", file=sys.stderr)
     frames = [release.frame(*person, view) for person in release.people for view in settings.view_names]
     folders = (*settings.view_names, ALL_VIEWS)
     with new_folders(settings.save_folder_path, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
@@ -132,11 +159,13 @@ def extract_camus_data(settings: ExtractSettings) -> None:
                 for split in SPLITS:
                     (out / folder / kind / split).mkdir(parents=True)
         problems, rows = list(release.problems), []
-        work = partial(extract_frame, out=out, settings=settings)
-        results = for_each(work, frames, settings.num_workers, "frames")
-        for frame, (row, wrong) in zip(frames, results, strict=True):
-            rows.append(row)
-            problems += [Problem(text, (frame.split, frame.patient)) for text in wrong]
+        work = partial(extract_frame, root=release.root, out=out, settings=settings)
+        warnings: list[str] = []
+        for frame, done in zip(frames, for_each(work, frames, settings.num_workers, "frames"), strict=True):
+            rows.append(done.row)
+            problems += [Problem(text, (frame.split, frame.patient)) for text in done.problems]
+            warnings += done.warnings
+        warn(dict.fromkeys(warnings))
         skipped = _refuse_or_skip(problems, settings)
         kept = [
             row

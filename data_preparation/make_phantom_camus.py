@@ -4,17 +4,20 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
 
 from anatomy import PHASES, VIEWS, draw_patient
 from camus import MHD_VALIDATION, SPLITS, Release, patient_folder, write_info, write_subgroups
 from command import UserError, YesNo, run_command
-from medical_images import write_medical_image
+from medical_writing import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
-from phantom import Raster, draw_chest, simulate
+from phantom import draw_chest, simulate
+from raster import Raster
+from schema import check_settings as check_ranges
 
 MARK = "PHANTOMS.txt"  # stands in each folder made here, so that real data is never replaced
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
@@ -30,9 +33,9 @@ class PhantomSettings:
     """Which of the two CAMUS releases the folders and files look like. The frames are the same."""
     size: int = 400
     """Rows of a frame (depth); the columns follow from the cone, pixels are square. CAMUS has about 400 to 600."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """The same seed gives the same files, whatever the number of workers."""
-    num_workers: int = field(default_factory=default_workers)
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace phantoms that save_folder has already; otherwise they are an error. Other data is never replaced."""
@@ -53,24 +56,36 @@ def number_patients(splits: list[str], release: str) -> list[int]:
     return [start[split] + splits[:index].count(split) for index, split in enumerate(splits)]
 
 
+def draw_frames(seed: int, index: int, rows: int):
+    """(patient, chest, {(view, phase): (image, labels, spacing_mm)}) of one phantom at `rows` pixels of depth.
+
+    What is drawn depends on the seed and the patient's index alone.
+    """
+    random = [seed, 1 + index]
+    drawn, chest = draw_patient(np.random.default_rng(random)), draw_chest(np.random.default_rng([*random, 1]))
+    frames = {}
+    for v, view in enumerate(VIEWS):
+        raster = Raster(drawn.cones[view], rows)
+        for p, phase in enumerate(PHASES):
+            rng = np.random.default_rng([*random, 2 + v, 1 + p])
+            image, labels = simulate(drawn.hearts[view, phase], raster, view, chest, rng)
+            frames[view, phase] = image, labels, raster.spacing_mm
+    return drawn, chest, frames
+
+
 def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSettings) -> float:
     """Simulate and write the four frames of one patient; returns the ejection fraction in percent."""
     index, patient, split = entry
-    random = [settings.seed, 1 + index]  # what is drawn depends on the seed and the patient's index alone
-    drawn = draw_patient(np.random.default_rng(random))
+    drawn, chest, frames = draw_frames(settings.seed, index, settings.size)
     release = Release(root, settings.release)
     patient_folder(root, settings.release, split, patient).mkdir(parents=True)
-    for v, view in enumerate(VIEWS):
-        chest = draw_chest(np.random.default_rng([*random, 1 + v]))
-        raster = Raster(drawn.cones[view], settings.size)
-        for p, phase in enumerate(PHASES):
-            rng = np.random.default_rng([*random, 1 + v, 1 + p])
-            image, label = simulate(drawn.hearts[view, phase], raster, view, chest, rng)
-            frame = release.frame(split, patient, f"{view}_{phase}")
-            write_medical_image(frame.image, image, raster.spacing_mm)
-            write_medical_image(frame.label, label, raster.spacing_mm)
+    for (view, phase), (image, labels, spacing_mm) in frames.items():
+        frame = release.frame(split, patient, f"{view}_{phase}")
+        write_medical_image(frame.image, image, spacing_mm)
+        write_medical_image(frame.label, labels, spacing_mm)
+    for view in VIEWS:
         write_info(
-            frame.info,
+            release.frame(split, patient, f"{view}_ED").info,
             {
                 "ED": 1,
                 "ES": 2,
@@ -86,14 +101,13 @@ def make_patient(entry: tuple[int, str, str], root: Path, settings: PhantomSetti
 
 def check_settings(settings: PhantomSettings) -> None:
     """Raises UserError for impossible settings, and for data in the way that is not ours."""
+    check_ranges(settings)
     if not 3 <= settings.n_patients <= 9000:
         raise UserError(f"--n_patients {settings.n_patients}: from 3 (one per subgroup) to 9000")
     if settings.release == "mhd" and settings.n_patients > 10 * MHD_VALIDATION:
         raise UserError(f"--n_patients {settings.n_patients}: an MHD release has room for {10 * MHD_VALIDATION}")
     if not 32 <= settings.size <= 4096:
         raise UserError(f"--size {settings.size}: from 32 to 4096 rows")
-    if settings.seed < 0:
-        raise UserError(f"--seed {settings.seed}: must be 0 or more")
     for name in RELEASE_FOLDERS[settings.release]:
         folder = settings.save_folder / name
         if settings.overwrite and folder.exists() and not (folder / MARK).is_file():

@@ -2,18 +2,23 @@
 
 A command names the folders it is going to make. They are built in a hidden folder beside their places and renamed when
 all is done: an interrupted or failed run leaves what was there before. Folders that exist already are refused, unless
-the user says overwrite: then they are replaced, as a whole, so that no folder ever holds files of two runs.
+the user says overwrite: then they are replaced, as a whole, so that no folder ever holds files of two runs. Each is
+locked meanwhile. What a killed run was building is deleted by the next one.
 """
 
 import contextlib
 import errno
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from command import UMASK, UserError
+from command import DISK_ERRORS, UMASK, UserError
+from folder_lock import LOCK, FolderLock
+
+UNFINISHED, REPLACED = ".unfinished-", "replaced-"
 
 
 @contextlib.contextmanager
@@ -21,33 +26,79 @@ def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator
     """A temporary folder in `parent`; its entries called `names` move into `parent` when the block ends well.
 
     Entries that the block does not make are left out. Raises UserError if one of `names` exists (as anything but an
-    empty folder) and `overwrite` is False.
+    empty folder) and `overwrite` is False, or is being made by another run, or the disk is full.
     """
     parent = Path(parent)
     if parent.exists() and not parent.is_dir():
         raise UserError(f"{parent} is not a folder")
+    _refuse_existing(parent, names, overwrite)
+    parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as locks:
+        for name in names:
+            locks.enter_context(FolderLock(parent, f".{name}.lock"))
+        sweep(parent, names)
+        _refuse_existing(parent, names, overwrite)  # what was put back, or made until the lock was free
+        yield from _build(parent, names, overwrite)
+
+
+def _refuse_existing(parent: Path, names: Sequence[str], overwrite: bool) -> None:
     existing = [name for name in names if _occupied(parent / name)]
     if existing and not overwrite:
         raise UserError(
             f"{parent} already holds {', '.join(existing)}: choose another folder, or --overwrite True to replace them"
         )
-    parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+
+
+def _build(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path]:
+    building = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
     building.chmod(0o777 & ~UMASK)
+    lock = FolderLock(building)
     try:
+        lock.take()
         with _terminated_like_interrupted():
             yield building
             _move(building, parent, names, overwrite)
-    except BaseException:
-        if not any(building.glob("replaced-*/*")):  # what could not be put back is not deleted either
-            shutil.rmtree(building, ignore_errors=True)
+    except BaseException as error:
+        if not any(building.glob(f"{REPLACED}*/*")):  # what could not be put back is not deleted either
+            _remove(building)
+        if isinstance(error, OSError) and error.errno in (*DISK_ERRORS, errno.ENOENT):  # a write does not say of what
+            raise UserError(f"{error.filename or parent} cannot be written: {error.strerror}") from None
         raise
+    finally:
+        lock.release()
+    _remove(building)
+
+
+def sweep(parent: Path, names: Sequence[str]) -> None:
+    """Delete what runs that are dead were building in `parent`, by their locks.
+
+    One that was killed while it replaced folders has moved the old ones aside: those called `names`, which the caller
+    holds, are put back where nothing is in their place; any other is kept, where it is, and told of.
+    """
+    for left in parent.glob(f"{UNFINISHED}*"):
+        if not FolderLock(left).is_left_by_the_dead():
+            continue
+        for old in left.glob(f"{REPLACED}*/*"):
+            if old.name in names and not _occupied(parent / old.name):
+                old.rename(parent / old.name)
+                print(f"put back {parent / old.name}, which a killed run had moved aside", file=sys.stderr)
+            else:
+                print(f"{old} was replaced by a run that was killed: delete it if it is not needed", file=sys.stderr)
+        if not any(left.glob(f"{REPLACED}*/*")):
+            _remove(left)
+
+
+def _remove(building: Path) -> None:
+    """Delete a folder, its lock last: were this killed, the next run could still tell that its maker is dead."""
+    for path in building.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.rmtree(building, ignore_errors=True)
 
 
 def _move(building: Path, parent: Path, names: Sequence[str], overwrite: bool) -> None:
     """First all old folders out of the way, then all new ones in; if one cannot be moved, all go back."""
-    old = Path(tempfile.mkdtemp(prefix="replaced-", dir=building))
+    old = Path(tempfile.mkdtemp(prefix=REPLACED, dir=building))
     moves: list[tuple[Path, Path]] = []
     try:
         for name in names:

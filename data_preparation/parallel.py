@@ -13,6 +13,7 @@ import cv2
 from tqdm import tqdm
 
 from command import UserError
+from orphans import end_with_parent
 
 CHUNKS_PER_WORKER = 16
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -63,6 +64,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """One thread per worker; Ctrl-C is left to the parent."""
+    """One thread per worker, which ends with its parent; Ctrl-C is left to the parent."""
+    end_with_parent()
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,15 +2,19 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, SECTOR_CLASSES, SPLITS, VIEW_NAMES, from_sector_labels
 from command import UserError, YesNo, run_command
 from outputs import new_folders
 from parallel import default_workers, for_each
+from sampling_results import find_results, find_whole_labels, read_whole_label, synthetic_pairs
+from schema import check_settings
 from view_folders import (
     ANNOTATIONS,
     IMAGES,
@@ -21,15 +25,11 @@ from view_folders import (
     find_view_folders,
     list_pairs,
     metadata_row,
-    pair_by_name,
-    read_csv,
+    read_image,
+    read_label,
     read_metadata,
-    read_png,
     write_metadata,
 )
-
-SAMPLES, LABELS, MANIFEST = "samples", "labels", "manifest.csv"
-UNFINISHED = "manifest.part*.csv"  # what the ranks of a sampling job write until it ends
 
 
 @dataclass
@@ -40,7 +40,13 @@ class PrepareSettings:
     """The results_dir of image_sample.py (with samples/ and labels/), or a folder that holds several of them."""
     save_folder: Path
     """Where <view>/{images,annotations}/<split>/ is made for each view in the results, and all_views."""
-    num_workers: int = field(default_factory=default_workers)
+    labels: Literal["whole", "cone"] = "cone"
+    """Labels of synthetic frames. cone, as published: what was sampled for, cut at the ultrasound cone. whole: the same
+    maps before the cut, like the annotations of real frames."""
+    augmented_folder: Path | None = None
+    """Where augment_camus_labels.py made <view>_augmented (or one of these), if whole labels are wanted. By default the
+    place that the manifest.csv of the results names."""
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
     """Replace the view folders (as a whole) if save_folder has them already; otherwise they are an error."""
@@ -52,53 +58,7 @@ class Job:
 
     pair: Pair
     synthetic: bool
-
-
-def find_results(folder: Path) -> list[Path]:
-    """`folder` itself if it holds sampling results, otherwise its folders that do. Raises UserError if none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
-    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
-    found = [path for path in candidates if (path / SAMPLES).is_dir() and (path / LABELS).is_dir()]
-    if not found:
-        raise UserError(
-            f"{folder} holds no sampling results: neither it nor a folder in it has {SAMPLES}/ and {LABELS}/"
-        )
-    return found[:1] if found[0] == folder else found
-
-
-def synthetic_pairs(results: list[Path], problems: list[str]) -> list[Pair]:
-    """All synthetic images with their five-class label maps; names used twice and missing samples are problems."""
-    found: dict[str, Pair] = {}
-    for folder in results:
-        pairs = pair_by_name(folder / SAMPLES, folder / LABELS, problems)
-        if not pairs:
-            problems.append(f"{folder / SAMPLES} holds no images")
-        here = {str(pair.stem): pair for pair in pairs}
-        for stem, pair in here.items():
-            if stem in found:
-                problems.append(f"{pair.image} has the same name as {found[stem].image}: results of two runs?")
-            if pair.stem.split == "testing":
-                problems.append(f"{pair.image} is synthetic and says testing: test frames must be real")
-        problems += check_manifest(folder, here)
-        found.update(here)
-    return list(found.values())
-
-
-def check_manifest(folder: Path, samples: Collection[str]) -> list[str]:
-    """What is wrong with the stems of the `samples` in `folder`: they must be those of its manifest, if it has one."""
-    if any(folder.glob(UNFINISHED)):
-        return [f"{folder}: the sampling is not finished; run image_sample.py again, as before, to complete it"]
-    path = folder / MANIFEST
-    if not path.is_file():
-        return []
-    rows = read_csv(path)
-    if any(not row.get("stem") for row in rows):
-        raise UserError(f"{path} has rows without a stem")
-    stems = {row["stem"] for row in rows}
-    problems = [f"{folder / SAMPLES / stem}.png is missing, but stands in {MANIFEST}" for stem in stems - set(samples)]
-    problems += [f"{folder / SAMPLES / stem}.png does not stand in {MANIFEST}" for stem in set(samples) - stems]
-    return sorted(problems)
+    whole: Path | None = None  # of a synthetic image: its label map before the cut at the cone
 
 
 def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[list[Pair], dict[str, dict[str, str]]]:
@@ -119,12 +79,13 @@ def process_job(job: Job, out: Path) -> tuple[tuple[int, int] | None, str | None
     """Write one image and its label into its view's folder and all_views; returns its size or what is wrong."""
     pair = job.pair
     try:
-        image, label = read_png(pair.image), read_png(pair.label)
+        image, label = read_image(pair.image), read_label(pair.label)
         check_same_size(pair.image, image, pair.label, label)
         check_labels(pair.label, label, SECTOR_CLASSES if job.synthetic else CAMUS_CLASSES)
+        if job.synthetic:
+            label = read_whole_label(job.whole, label, pair.label) if job.whole else from_sector_labels(label)
     except UserError as error:
         return None, str(error)
-    label = from_sector_labels(label) if job.synthetic else label
     for folder in (pair.stem.view, ALL_VIEWS):
         place = {kind: out / folder / kind / pair.stem.split / f"{pair.stem}.png" for kind in (IMAGES, ANNOTATIONS)}
         place[IMAGES].write_bytes(encode_png(image))
@@ -154,13 +115,19 @@ def refuse_to_replace(inputs: list[Path], save_folder: Path) -> None:
 
 def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
+    check_settings(settings)
     problems: list[str] = []
     results = find_results(settings.sdm_results_folder)
     synthetic = synthetic_pairs(results, problems)
     views = [view for view in VIEW_NAMES if any(pair.stem.view == view for pair in synthetic)]
     real, known = real_pairs(settings.testing_data_folder, views, problems)
-    refuse_to_replace([*find_view_folders(settings.testing_data_folder), *results], settings.save_folder)
-    jobs = [Job(pair, True) for pair in synthetic] + [Job(pair, False) for pair in real]
+    whole = {}
+    if settings.labels == "whole":
+        whole = find_whole_labels(synthetic, settings.augmented_folder, problems)
+    folders = {path.parents[2] for path in whole.values()}
+    inputs = [*find_view_folders(settings.testing_data_folder), *results, *folders]
+    refuse_to_replace(inputs, settings.save_folder)
+    jobs = [Job(pair, True, whole.get(pair)) for pair in synthetic] + [Job(pair, False) for pair in real]
     folders = (*views, ALL_VIEWS)
     with new_folders(settings.save_folder, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
         for folder in folders:

@@ -1,36 +1,44 @@
 """View folders: <view>/{images,annotations}/<split>/<stem>.png with metadata.csv, as the commands here hand them on."""
 
 import csv
-from collections.abc import Iterable
+import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 
 from camus import ALL_VIEWS, CAMUS_CLASSES, METADATA_COLUMNS, SPLITS, VIEW_NAMES, Stem, parse_stem
 from command import UserError
+from picture_files import decode_image, decode_labels, is_picture, passed_over, read_bytes
+from schema import Record, checked, parse_csv
 
+Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
+Volume = Annotated[float, Interval(gt=0, le=1e5)]
 IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
 METADATA = "metadata.csv"
+MOST_WARNINGS = 20
 
 
-def read_png(path: Path) -> np.ndarray:
-    """uint8 grey pixels [height, width] of an 8-bit PNG (colour is turned grey). Raises UserError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if not data:
-        raise UserError(f"{path} is empty (0 bytes)")
-    if not data.startswith(b"\x89PNG") or data[-8:-4] != b"IEND":
-        raise UserError(f"{path} is no PNG, or a truncated one")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint8:
-        raise UserError(f"{path} is damaged, or not an 8-bit PNG")
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY)
-    return pixels
+def read_image(path: Path) -> np.ndarray:
+    """Grey values [height, width] uint8 of a picture. Raises UserError."""
+    return decode_image(read_bytes(path), str(path))
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Class values [height, width] uint8 of a label map. Raises UserError."""
+    return decode_labels(read_bytes(path), str(path))
+
+
+def warn(texts: Collection[str]) -> None:
+    """Print warnings, the first of them if they are many."""
+    texts = list(texts)
+    rest = len(texts) - MOST_WARNINGS
+    for text in [*texts[:MOST_WARNINGS], *([f"and {rest} more like these"] if rest > 0 else [])]:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -53,6 +61,19 @@ def check_same_size(image_path: Path, image: np.ndarray, label_path: Path, label
         raise UserError(f"{image_path} is {sizes[0]} pixels, its label {label_path.name} {sizes[1]}")
 
 
+class MetadataRow(Record):
+    """What numbers a row of metadata.csv may hold; empty fields are left out."""
+
+    stem: str
+    native_height: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    native_width: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    spacing_depth_mm: Millimetres | None = None
+    spacing_lateral_mm: Millimetres | None = None
+    ef: Annotated[float, Interval(gt=0, le=100)] | None = None
+    edv_ml: Volume | None = None
+    esv_ml: Volume | None = None
+
+
 @dataclass(frozen=True)
 class Pair:
     """An image and its label map, paired by file name."""
@@ -62,24 +83,32 @@ class Pair:
     label: Path
 
 
-def list_pngs(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Stem -> file of the PNGs in `folder`; hidden files and other types are passed over, bad names are problems."""
-    found = {}
+def list_pictures(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Stem -> file of the pictures in `folder`; bad names, and names that occur twice, are problems.
+
+    Hidden files are passed over; other files that are no pictures are, too, with a warning that counts and names them.
+    """
+    found: dict[str, Path] = {}
     if not folder.is_dir():
         return found
-    for path in sorted(folder.glob("*.png")):
-        if path.name.startswith("."):
-            continue
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    for path in filter(is_picture, files):
         try:
-            found[str(parse_stem(path.stem))] = path
+            stem = str(parse_stem(path.stem))
         except UserError as error:
             problems.append(f"{path}: {error}")
+            continue
+        if stem in found:
+            problems.append(f"{path}: another file has this name: {found[stem]}")
+        found[stem] = path
+    if left := passed_over(folder, [path.name for path in files if not is_picture(path)]):
+        warn([left])
     return found
 
 
 def pair_by_name(images: Path, labels: Path, problems: list[str]) -> list[Pair]:
-    """PNGs of the folder `images` with those of the same name in `labels`; one without the other is a problem."""
-    image_files, label_files = list_pngs(images, problems), list_pngs(labels, problems)
+    """Pictures of the folder `images` with those of the same name in `labels`; one without the other is a problem."""
+    image_files, label_files = list_pictures(images, problems), list_pictures(labels, problems)
     problems += [
         f"{path} has no label map in {labels}" for stem, path in image_files.items() if stem not in label_files
     ]
@@ -118,23 +147,14 @@ def find_view_folders(folder: Path) -> list[Path]:
     return found
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header. Raises UserError for what is no such text."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from None
-
-
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
-    """Stem -> row of the folder's metadata.csv; empty without one."""
+    """Stem -> row of the folder's metadata.csv; empty without one. Raises UserError."""
     path = folder / METADATA
     if not path.is_file():
         return {}
-    rows = read_csv(path)
-    if any("stem" not in row for row in rows):
-        raise UserError(f"{path} has no column stem")
+    rows = parse_csv(path.read_bytes(), str(path), ("stem",))
+    known = [{name: value for name, value in row.items() if value} for row in rows]
+    checked(list[MetadataRow], known, str(path))
     return {row["stem"]: row for row in rows}
 
 

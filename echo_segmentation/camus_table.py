@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command import whole_file
+from output_files import new_file
 from patients import PHASES, QUANTITIES
 from rows import Row, structures_in, write_rows
 from summary import Penalty, summarise_cases
@@ -76,7 +76,7 @@ def write_camus_table(folder: Path, rows: Sequence[Row], statistics: dict[str, A
         return "no phases in the names or metadata.csv: no CAMUS table"
     text = camus_markdown(rows, statistics, penalty)
     write_rows(folder / "camus_table.csv", numbers)
-    with whole_file(folder / "camus_table.md") as path:
+    with new_file(folder / "camus_table.md") as path:
         path.write_text(text, encoding="utf-8")
     return text.rstrip()
 

@@ -4,21 +4,41 @@ Layout, as the data preparation writes it: `<data>/{images,annotations}/{trainin
 an optional `<data>/metadata.csv`.
 """
 
-import csv
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from command import UserError
+from medical_images import FIELD_OF_VIEW_MM
+from picture_files import is_picture, passed_over
+from schema import Record, checked, parse_csv, shown
 
 SPLITS = ("training", "validation", "testing")
 KINDS = ("images", "annotations")
 STEM = re.compile(r"(?P<patient>patient\d+)_(?P<view>[^_]+)_(?P<phase>ED|ES)(_.*)?")
 GEOMETRY = ("native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm")
 CLINICAL = ("ef", "edv_ml", "esv_ml")
-ALIGNMENTS = ("nearest", "area")
+Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
+Volume = Annotated[float, Interval(gt=0, le=1e5)]
+
+
+class MetadataRow(Record):
+    """What is relied on in a row of metadata.csv; empty fields are left out."""
+
+    stem: str
+    native_height: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    native_width: Annotated[int, Interval(ge=1, le=2**16)] | None = None
+    spacing_depth_mm: Millimetres | None = None
+    spacing_lateral_mm: Millimetres | None = None
+    ef: Annotated[float, Interval(gt=0, le=100)] | None = None
+    edv_ml: Volume | None = None
+    esv_ml: Volume | None = None
+    image_interpolation: Literal["nearest", "area"] = "nearest"
 
 
 @dataclass(frozen=True)
@@ -69,8 +89,8 @@ def check_data_dir(data_dir: str) -> None:
 def find_cases(data_dir: str, split: str, optional: bool = False) -> list[Case]:
     """The cases of a split, sorted by name; none if `optional` and the split is not there.
 
-    Files that are hidden or are no PNG, and folders, are passed over. Raises UserError for a split that is not there or
-    empty, for an image without annotation and the other way round (all of them are listed).
+    Hidden files and folders are passed over, and what is no picture by its name, with a warning. Raises UserError for a
+    split that is not there or empty, for an image without annotation and the other way round (all of them are listed).
     """
     folders = [split_folder(data_dir, kind, split) for kind in KINDS]
     if optional and not any(folder.is_dir() for folder in folders):
@@ -78,20 +98,35 @@ def find_cases(data_dir: str, split: str, optional: bool = False) -> list[Case]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--data-dir {data_dir}: the folder {folder} is not there")
-    images, annotations = (_png_files(folder) for folder in folders)
+    images, annotations = (_pictures(folder) for folder in folders)
     problems = [f"{images[stem]}: no annotation of this name" for stem in sorted(set(images) - set(annotations))]
     problems += [f"{annotations[stem]}: no image of this name" for stem in sorted(set(annotations) - set(images))]
     if problems:
         raise UserError(f"{len(problems)} files of {split} have no partner:", problems)
     if not images:
-        raise UserError(f"{folders[0]}: no PNG files")
+        raise UserError(f"{folders[0]}: no pictures")
     table = read_metadata(metadata_file(data_dir))
-    return [_describe(stem, images[stem], annotations[stem], table.get(stem, {})) for stem in sorted(images)]
+    cases = [_describe(stem, images[stem], annotations[stem], table.get(stem, {})) for stem in sorted(images)]
+    doubtful = sum(bool(table.get(case.stem, {}).get(GEOMETRY[2])) and case.extent_mm is None for case in cases)
+    if doubtful:
+        print(
+            f"warning: {metadata_file(data_dir)}: the size of the pixels of {doubtful} frames is not believed "
+            "(1 x 1 mm, or a field of view outside 3 to 40 cm) and taken for unknown",
+            file=sys.stderr,
+        )
+    return cases
 
 
-def _png_files(folder: Path) -> dict[str, Path]:
-    files = (f for f in folder.iterdir() if f.suffix.lower() == ".png" and not f.name.startswith(".") and f.is_file())
-    return {file.stem: file for file in files}
+def _pictures(folder: Path) -> dict[str, Path]:
+    """By name without suffix. Warns of what is passed over; raises UserError for two files of one name."""
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    if left := passed_over(folder, [file.name for file in files if not is_picture(file)]):
+        print(f"warning: {left}", file=sys.stderr)
+    found = {file.stem: file for file in files if is_picture(file)}
+    twice = [str(file) for file in files if is_picture(file) and found[file.stem] != file]
+    if twice:
+        raise UserError(f"{folder}: {len(twice)} names stand there with another suffix, too:", twice)
+    return found
 
 
 def with_quality(cases: list[Case], qualities: Sequence[str]) -> list[Case]:
@@ -115,39 +150,19 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Rows of metadata.csv by stem; empty if there is no such file. Raises UserError if it is not one."""
     if not path.is_file():
         return {}
-    rows = read_csv(path)
-    if rows and not {"stem", *GEOMETRY} <= set(rows[0]):
-        missing = sorted({"stem", *GEOMETRY} - set(rows[0]))
-        raise UserError(f"{path}: the columns {', '.join(missing)} are missing")
+    rows = parse_csv(path.read_bytes(), str(path), ("stem", *GEOMETRY))
     problems = []
     for number, row in enumerate(rows, start=2):
-        for name in (*GEOMETRY, *CLINICAL):
-            if row.get(name) and not _is_positive(row[name]):
-                problems.append(f"line {number}, {row['stem']}: {name} is {row[name]!r}, not a positive number")
-        if (row.get("image_interpolation") or ALIGNMENTS[0]) not in ALIGNMENTS:
-            problems.append(f"line {number}, {row['stem']}: image_interpolation is {row['image_interpolation']!r}")
+        try:
+            checked(MetadataRow, {name: value for name, value in row.items() if value}, "")
+        except UserError as error:
+            problems.append(f"line {number}, {shown(row['stem'])}{error}")
     table = {row["stem"]: row for row in rows}
     if len(table) < len(rows):
         problems.append(f"{len(rows) - len(table)} stems stand in it more than once")
     if problems:
         raise UserError(f"{path} cannot be used:", problems)
     return table
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header. Raises UserError for what is no such text."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from None
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False
 
 
 def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> Case:
@@ -157,16 +172,18 @@ def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> 
     if known["view"].endswith(("_ED", "_ES")):  # a view folder's name
         known["view"] = known["view"][:-3]
     geometry = [float(row.get(name) or 0) for name in GEOMETRY]
-    extent = (geometry[0] * geometry[2], geometry[1] * geometry[3]) if all(geometry) else None
+    extent = (geometry[0] * geometry[2], geometry[1] * geometry[3])
+    low, high = FIELD_OF_VIEW_MM
+    known_extent = extent if geometry[2:] != [1, 1] and all(low <= mm <= high for mm in extent) else None
     return Case(
         stem,
         image,
         annotation,
         **known,
         image_quality=row.get("image_quality") or "",
-        extent_mm=extent,
+        extent_mm=known_extent,
         clinical=tuple(float(row[name]) if row.get(name) else None for name in CLINICAL),
         source=row.get("source") or "",
         native_size=(int(geometry[0]), int(geometry[1])) if all(geometry[:2]) else None,
-        alignment=row.get("image_interpolation") or ALIGNMENTS[0],
+        alignment=row.get("image_interpolation") or "nearest",
     )

@@ -4,12 +4,14 @@ This small file stands in each of the three script folders, which do not import 
 """
 
 import contextlib
+import dataclasses
+import difflib
 import errno
 import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -57,21 +59,27 @@ YesNo = Annotated[
 
 
 def parse_settings(
-    settings_class: type[Settings], args: Sequence[str] | None = None, description: str = ""
+    settings_class: type[Settings],
+    args: Sequence[str] | None = None,
+    description: str = "",
+    groups: Mapping[str, tuple[type, str]] | None = None,
 ) -> Settings:
     """The dataclass `settings_class`, filled from `args` (default: sys.argv[1:]). Raises UserError for a wrong one.
 
-    --img_size and --img-size are the same flag; --help writes the latter if the class has DASHES = True.
+    --img_size and --img-size are the same flag; --help writes the latter if the class has DASHES = True. `groups`, in
+    the order of --help: by title, a dataclass that `settings_class` inherits from, and a sentence on it.
     """
+    args = [with_home(arg) for arg in (sys.argv[1:] if args is None else args)]
+    refuse_unknown_flags(settings_class, args)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                settings_class,
+            parsed = tyro.cli(
+                _grouped(groups) if groups else settings_class,
                 args=args,
                 description=description or None,
                 use_underscores=not getattr(settings_class, "DASHES", False),
-                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes),
             )
     except SystemExit as exit_:
         if not exit_.code:
@@ -79,6 +87,41 @@ def parse_settings(
         lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:]]
         text = " ".join(lines).split("Argument helptext:")[0].split("For full helptext")[0].strip()
         raise UserError(f"{text} (--help lists all settings)") from None
+    if not groups:
+        return parsed
+    return settings_class(**{name: value for group in vars(parsed).values() for name, value in vars(group).items()})
+
+
+def with_home(arg: str) -> str:
+    """`arg` with the ~ after its = expanded, as shells do at the beginning of a word alone."""
+    flag, _, value = arg.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if flag.startswith("--") and value.startswith("~") else arg
+
+
+def _grouped(groups: Mapping[str, tuple[type, str]]) -> type:
+    """A dataclass with one field for each group, which --help shows under its title."""
+    fields = [
+        (
+            f"group_{number}",
+            Annotated[group, tyro.conf.arg(name=title, help=text)],
+            dataclasses.field(default_factory=group),
+        )
+        for number, (title, (group, text)) in enumerate(groups.items())
+    ]
+    return dataclasses.make_dataclass("Groups", fields, frozen=True)
+
+
+def refuse_unknown_flags(settings_class: type, args: Sequence[str]) -> None:
+    """Raise UserError for the first flag of `args` that is no setting, naming the one that is spelt most like it."""
+    known = [field.name for field in dataclasses.fields(settings_class)]
+    for arg in args:
+        name = arg[2:].split("=")[0].replace("-", "_")
+        if not arg.startswith("--") or name in known or name == "help" or name.startswith("tyro_"):
+            continue
+        nearest = difflib.get_close_matches(name, known, n=1)
+        spelt = "_".join(nearest).replace("_", "-" if getattr(settings_class, "DASHES", False) else "_")
+        hint = f": did you mean --{spelt}?" if nearest else ""
+        raise UserError(f"there is no flag {arg.split('=')[0]}{hint} (--help lists all settings)")
 
 
 def one_line(error: BaseException) -> str | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from cases import Case
 from command import UserError
+from picture_files import decode_image, decode_labels, read_bytes
 
 SECTOR_CLASSES = 5
 TIE_WEIGHT = 1e-3  # of the neighbours' shares: too little to overrule a pixel's own
@@ -55,32 +55,13 @@ class CaseSet:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An 8-bit grey image from a grey or RGB PNG. Raises ValueError for what is neither."""
-    image = _open(path)
-    if image.mode not in ("L", "RGB", "RGBA", "LA"):
-        raise ValueError(f"8-bit grey or RGB expected, the file's mode is {image.mode}")
-    return np.asarray(image.convert("L"))
+    """Grey values (height, width) uint8 of a picture. Raises UserError."""
+    return decode_image(read_bytes(path), str(path))
 
 
 def read_annotation(path: Path) -> np.ndarray:
-    """Class values of a label map. Raises ValueError for a file that has none (colours, 16 bit)."""
-    image = _open(path)
-    if image.mode == "RGB":
-        red, green, blue = np.moveaxis(np.asarray(image), -1, 0)
-        if (red == green).all() and (red == blue).all():
-            return red
-    if image.mode not in ("L", "P"):
-        raise ValueError(f"a label map of one 8-bit channel expected, the file's mode is {image.mode}")
-    return np.asarray(image)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"cannot be read as a PNG ({error})") from error
-    return image
+    """Class values (height, width) uint8 of a label map. Raises UserError."""
+    return decode_labels(read_bytes(path), str(path))
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -106,10 +87,11 @@ def resize_annotation(annotation: np.ndarray, size: int) -> np.ndarray:
 
 
 def read_case(case: Case, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label map of a case at size x size, uint8. Raises ValueError if their sizes on disk differ."""
+    """Image and label map of a case at size x size, uint8. Raises UserError, also if their sizes on disk differ."""
     image, annotation = read_image(case.image), read_annotation(case.annotation)
     if image.shape != annotation.shape:
-        raise ValueError(f"the image is {image.shape}, its annotation {annotation.shape} (rows, columns)")
+        shapes = f"the image is {image.shape}, its annotation {annotation.shape} (rows, columns)"
+        raise UserError(f"{case.image}: {shapes}")
     return resize_image(image, size), resize_annotation(annotation, size)
 
 
@@ -127,8 +109,8 @@ def load_cases(cases: Sequence[Case], size: int, num_classes: int, cache_gb: flo
         case = cases[index]
         try:
             image, label = read_case(case, size)
-        except ValueError as error:
-            return None, 0, f"{case.image}: {error}", b""
+        except UserError as error:
+            return None, 0, str(error), b""
         top = int(label.max())
         if in_memory:
             images[index], labels[index] = image, label

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from camus_table import write_camus_table
-from command import whole_file
 from ejection_fraction import measure_long_axis
 from figures import Panel, bland_altman, dice_boxes, overlay_sheet, pick_cases
 from frames import Frames, NativeFrames
-from image_files import write_like
+from label_writing import write_like
 from metrics import evaluate_case, evaluated_structures, ultrasound_cone
+from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
 from rows import Row, structures_in, write_rows
 from summary import Penalty, console_line, summarise, table
@@ -59,7 +59,7 @@ def evaluate(
         write_rows(output_dir / "ejection_fraction.csv", patients)
     else:
         (output_dir / "ejection_fraction.csv").unlink(missing_ok=True)
-    with whole_file(output_dir / "summary.json") as path:
+    with new_file(output_dir / "summary.json") as path:
         path.write_text(json.dumps(without_nan(summary), indent=2) + "\n", encoding="utf-8")
     print(console_line(summary["overall"]))
     print(table(summary))
@@ -109,7 +109,7 @@ def write_label_maps(
     for index, case in enumerate(frames.cases if network_labels is not None else ()):
         pngs.add(f"{case.stem}.png")
         (output_dir / "predictions").mkdir(exist_ok=True)
-        with whole_file(output_dir / "predictions" / f"{case.stem}.png") as path:
+        with new_file(output_dir / "predictions" / f"{case.stem}.png") as path:
             Image.fromarray(network_labels[index]).save(path)
     for index in range(len(frames) if isinstance(frames, NativeFrames) else 0):
         volumes.add(f"{frames.name(index)}.nii.gz")
@@ -149,10 +149,13 @@ def say_about_patients(frames: Frames, statistics: dict[str, Any]) -> None:
             limits = f"limits of agreement {ef['lower']:+.1f} .. {ef['upper']:+.1f}"
             print(f"ejection fraction (%) {text}: {ef['n']} patients, r {ef['correlation']:.2f}, "
                   f"bias {ef['bias']:+.1f}, {limits}")  # fmt: skip
-    unknown = sum(not case.extent_mm for case in frames.cases) if not frames.in_mm else 0
+    unknown = 0 if frames.in_mm else sum(frames.spacing_mm(index) is None for index in range(len(frames)))
     if unknown:
         size = frames.unit.partition("@")[2]
-        print(f"distances in pixels of {size} x {size} images: metadata.csv gives no pixel size for {unknown} cases")
+        grid = f"{size} x {size} images: metadata.csv gives" if size else "the data set's frames: their files give"
+        print(
+            f"distances in pixels of {grid} no pixel size for {unknown} cases (--spacing-mm gives that of the frames)"
+        )
     if not statistics["patients"]:
         print("ejection fraction: no patient with 2CH and 4CH at ED and ES and a known pixel size")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from command import whole_file
 from cycles import Cycle
+from output_files import new_file
 from rows import Row, column, structures_in
 
 matplotlib.use("Agg")  # files only: works without a display
@@ -160,6 +160,6 @@ def cycle_curves(path: Path, cycle: Cycle) -> None:
 
 
 def _save(figure, path: Path) -> None:
-    with whole_file(path) as temporary:
+    with new_file(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
     plt.close(figure)

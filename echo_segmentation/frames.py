@@ -5,7 +5,9 @@ class probabilities, or somebody's label map, on the grid of the reference.
 """
 
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,7 +17,7 @@ from cases import SPLITS, Case
 from command import UserError
 from dataset import CaseSet, resize_annotation
 from geometry import nearest_indices, one_hot, to_native
-from image_files import MedicalImage, is_medical_image, read_frame, without_suffix
+from medical_images import MedicalImage, is_medical_image, read_frame, unknown_spacing, without_suffix
 
 REAL_STEM = re.compile(rf"patient\d+_[^_]+_(ED|ES)(_({'|'.join(SPLITS)}))?")
 
@@ -23,8 +25,9 @@ REAL_STEM = re.compile(rf"patient\d+_[^_]+_(ED|ES)(_({'|'.join(SPLITS)}))?")
 class NetworkFrames:
     """Reference labels at the size at which the network sees the images."""
 
-    def __init__(self, case_set: CaseSet):
-        self.cases, self.case_set = case_set.cases, case_set
+    def __init__(self, case_set: CaseSet, spacing_mm: Sequence[float] = ()):
+        self.case_set = case_set
+        self.cases = [with_spacing(case, spacing_mm) for case in case_set.cases]
         self.in_mm = all(case.extent_mm for case in self.cases)
         self.unit = f"{'mm' if self.in_mm else 'px'}@{case_set.size}"
         """Of distances. The size belongs to it: borders are no finer than the pixels."""
@@ -68,19 +71,24 @@ class NativeFrames:
     sizes disagree, or a case is a deformed copy, whose label the data set does not have.
     """
 
-    unit, in_mm = "mm", True
-
-    def __init__(self, cases: Sequence[Case], native_dir: Path, num_classes: int):
+    def __init__(self, cases: Sequence[Case], native_dir: Path, num_classes: int, spacing_mm: Sequence[float] = ()):
         self.cases = cases
-        self.paths, problems = [], []
+        self.by_hand = (spacing_mm[0], spacing_mm[-1]) if spacing_mm else None
+        self.paths, problems, self.in_mm = [], [], True
         for case in cases:
             try:
                 self.paths.append(source_files(case, native_dir))
-                _check(case, *(read_frame(path) for path in self.paths[-1]), num_classes)
+                image, label = (read_frame(path) for path in self.paths[-1])
+                _check(case, image, label, num_classes)
+                if not (self.by_hand or image.spacing_mm):
+                    self.in_mm = False
+                    print(f"warning: {unknown_spacing(image.path, image)}", file=sys.stderr)
             except UserError as error:
                 problems.append(f"{case.stem}: {error}")
         if problems:
             raise UserError(f"--native-dir {native_dir}: {len(problems)} cases cannot be compared there:", problems)
+        self.unit = "mm" if self.in_mm else "px"
+        """Of distances."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -97,9 +105,9 @@ class NativeFrames:
         """Reference classes, (height, width) uint8."""
         return read_frame(self.paths[index][1]).frames[0]
 
-    def spacing_mm(self, index: int) -> tuple[float, float]:
-        """Depth and lateral distance of pixel centres (rows, columns)."""
-        return self.source(index).spacing_mm
+    def spacing_mm(self, index: int) -> tuple[float, float] | None:
+        """Depth and lateral distance of pixel centres (rows, columns), if it is known."""
+        return self.by_hand or self.source(index).spacing_mm
 
     def name(self, index: int) -> str:
         """<patient>_<view>_<phase>, as the data set calls the frame."""
@@ -156,8 +164,17 @@ def _check(case: Case, image: MedicalImage, label: MedicalImage, num_classes: in
         raise UserError(f"{label.path}: class {top}, beyond 0 .. {num_classes - 1}")
 
 
-def choose_frames(native_dir: Path | None, case_set: CaseSet, num_classes: int) -> Frames:
+def with_spacing(case: Case, spacing_mm: Sequence[float]) -> Case:
+    """The case with the size of a pixel of its frame, (depth, lateral) mm, given by hand, if it is."""
+    if not spacing_mm or case.native_size is None:
+        return case
+    return replace(case, extent_mm=(case.native_size[0] * spacing_mm[0], case.native_size[1] * spacing_mm[-1]))
+
+
+def choose_frames(
+    native_dir: Path | None, case_set: CaseSet, num_classes: int, spacing_mm: Sequence[float] = ()
+) -> Frames:
     """On the frames' own grid if the release is given, otherwise at the network's size."""
     if native_dir is None:
-        return NetworkFrames(case_set)
-    return NativeFrames(case_set.cases, native_dir, num_classes)
+        return NetworkFrames(case_set, spacing_mm)
+    return NativeFrames(case_set.cases, native_dir, num_classes, spacing_mm)

@@ -4,7 +4,7 @@ Also the device that a network runs on.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +114,18 @@ def stray_parts(labels: np.ndarray) -> np.ndarray:
     return stray
 
 
+def batches_of(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of `loader`. Raises UserError if a loader process dies, or /dev/shm is full."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        text = str(error)
+        if "shared memory" in text or ("DataLoader worker" in text and "Traceback" not in text):
+            told = text.splitlines()[0]
+            raise UserError(f"a loader process died, or /dev/shm is full ({told}): take --num-workers 0") from None
+        raise
+
+
 @dataclass
 class Predicted:
     """What a network makes of a set of cases, in the loader's order."""
@@ -136,7 +148,7 @@ def predict(
     probabilities (classes, size, size) float32.
     """
     predictions, references, total = [], [], 0.0
-    for images, labels in loader:
+    for images, labels in batches_of(loader):
         probabilities = predictor(images)
         # The logarithm is a logit: the softmax inside of the loss leaves it as it is.
         logits = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()

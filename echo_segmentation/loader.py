@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from dataset import CaseSet
+from orphans import end_with_parent
 from transforms import augment, training_transform
 
 ORDER_STREAM, AUGMENT_STREAM = 0, 1
+AHEAD = 2  # batches that a loader process prepares
+SHM_SHARE = 0.8  # of what is free in /dev/shm
 
 
 class AddressedCases(Dataset):
@@ -30,7 +33,11 @@ class AddressedCases(Dataset):
 
 def collate(cases: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels, each (batch, size, size) uint8. NumPy stacks them: torch would wake its threads for it."""
-    return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*cases, strict=True))
+    batch = tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*cases, strict=True))
+    if get_worker_info() is not None:  # shared here, where an error is told: the thread that sends them would lose it
+        for tensor in batch:
+            tensor.share_memory_()
+    return batch
 
 
 class EpochBatches:
@@ -63,6 +70,26 @@ def worker_count(asked: int, in_memory: bool, device: torch.device) -> int:
     return min(asked, len(os.sched_getaffinity(0)))
 
 
+def processes_that_fit(asked: int, batch_bytes: int, free_bytes: int) -> int:
+    """As many of the loader processes asked for as `free_bytes` of shared memory suffice for: of the batches in flight
+    each process prepares AHEAD, and two are in use.
+    """
+    return max(0, min(asked, int((SHM_SHARE * free_bytes / batch_bytes - 2) // AHEAD)))
+
+
+def free_shared_memory() -> int:
+    """Bytes that are free in /dev/shm; 0 if there is none."""
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
+
+
+def _start_worker(_: int) -> None:
+    end_with_parent()
+
+
 def make_loader(
     case_set: CaseSet,
     batch_size: int,
@@ -74,12 +101,18 @@ def make_loader(
     augmented: bool = False,
 ) -> DataLoader:
     """Batches of (images, labels), (batch, size, size) uint8. Set `loader.batch_sampler.epoch` before each pass."""
-    workers = worker_count(num_workers, case_set.arrays is not None, device)
+    asked = worker_count(num_workers, case_set.arrays is not None, device)
+    batch_bytes = 2 * min(batch_size, len(case_set)) * case_set.size**2
+    workers = processes_that_fit(asked, batch_bytes, free_shared_memory())
+    if workers < asked:
+        print(f"{workers} loader processes instead of {asked}: /dev/shm has no room for more batches")
     return DataLoader(
         AddressedCases(case_set, seed, augmented),
         batch_sampler=EpochBatches(len(case_set), batch_size, seed, shuffle),
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=_start_worker,
+        prefetch_factor=AHEAD if workers else None,
         persistent_workers=workers > 0,
         pin_memory=pin_memory and device.type == "cuda",
         generator=torch.Generator(),  # its own: it would draw from the global one, once, and resuming would differ

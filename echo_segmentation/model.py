@@ -25,11 +25,6 @@ class Architecture:
         """Plain values, for a checkpoint."""
         return asdict(self) | {"decoder_channels": list(self.decoder_channels)}
 
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Architecture":
-        """The inverse of `as_dict`."""
-        return cls(**plain | {"decoder_channels": tuple(plain["decoder_channels"])})
-
 
 def build_network(architecture: Architecture, encoder_weights: str = "none") -> nn.Module:
     """(batch, 1, height, width) float32 -> logits (batch, num_classes, height, width).

@@ -1,6 +1,8 @@
 """What a network makes of recordings: label maps, overlays, areas, and the ventricle's volume over time."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,13 +12,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from checkpoint import Checkpoint, read_checkpoint
-from command import UserError, whole_file
+from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
 from figures import class_colour, cycle_curves, overlay
+from folder_lock import FolderLock
 from geometry import to_native
-from image_files import MedicalImage, write_like
 from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
+from label_writing import write_like
+from medical_images import MedicalImage, unknown_spacing
+from output_files import new_file
 from recordings import Recording
 from rows import write_rows
 from settings import PredictSettings
@@ -27,15 +32,25 @@ NAN = float("nan")
 def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording]) -> None:
     """Predict each recording and write its results, then what many of them tell of a patient."""
     predictor, size = load_predictor(settings)
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    with FolderLock(settings.output_dir):
+        settings.check_output_dir()  # another run may have been here meanwhile
+        write_predictions(predictor, size, settings, recordings)
+
+
+def write_predictions(
+    predictor: Predictor, size: int, settings: PredictSettings, recordings: Sequence[Recording]
+) -> None:
+    """As `predict_recordings`, with a network that is loaded and a folder that nobody else writes into."""
     for folder in ("labels", "overlays"):
         (settings.output_dir / folder).mkdir(parents=True, exist_ok=True)
     rows, measured = [], []
     for recording in tqdm(recordings, "predicting"):
-        image = recording.read()
+        image = with_spacing(recording, settings.spacing_mm)
         labels = predict_frames(predictor, image.frames, size, settings.batch_size)
         write_labels(settings.output_dir / "labels", recording, image, labels)
         write_overlays(settings.output_dir / "overlays", recording, image, labels)
-        ventricles = [measure_ventricle(one, image.spacing_mm) for one in labels] if recording.is_medical else []
+        ventricles = [measure_ventricle(one, image.spacing_mm) for one in labels] if image.spacing_mm else []
         rows += frame_rows(recording, ventricles)
         if ventricles and recording.view:
             measured.append((recording.patient, recording.view, recording.phase, ventricles))
@@ -44,6 +59,16 @@ def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording
     if cycles:
         write_cycles(settings.output_dir, cycles)
     print(f"{len(rows)} frames of {len(recordings)} files, in {settings.output_dir}")
+
+
+def with_spacing(recording: Recording, spacing_mm: Sequence[float]) -> MedicalImage:
+    """The image, with the size of a pixel given by hand; without one, that of its file, or a warning."""
+    image = recording.read()
+    if spacing_mm:
+        return replace(image, spacing_mm=(spacing_mm[0], spacing_mm[-1]))
+    if image.spacing_mm is None and recording.is_medical:
+        print(f"warning: {unknown_spacing(recording.path, image)}; --spacing-mm gives it by hand", file=sys.stderr)
+    return image
 
 
 def load_predictor(settings: PredictSettings) -> tuple[Predictor, int]:
@@ -82,19 +107,19 @@ def write_labels(folder: Path, recording: Recording, image: MedicalImage, labels
     for index, one in enumerate(labels):
         picture = Image.fromarray(one).convert("L")
         picture.putpalette(palette)
-        with whole_file(folder / f"{recording.frame_name(index)}.png") as path:
+        with new_file(folder / f"{recording.frame_name(index)}.png") as path:
             picture.save(path)
 
 
 def write_overlays(folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray) -> None:
     """For each frame the image with its classes as tints; where the size of a pixel is known, true to scale."""
     height, width = labels.shape[1:]
-    if recording.is_medical:
+    if image.spacing_mm:
         finest = min(image.spacing_mm)
         height, width = (round(n * mm / finest) for n, mm in zip((height, width), image.spacing_mm, strict=True))
     for index, (frame, one) in enumerate(zip(image.frames, labels, strict=True)):
         picture = cv2.resize(overlay(frame, one), (width, height), interpolation=cv2.INTER_LINEAR)
-        with whole_file(folder / f"{recording.frame_name(index)}.png") as path:
+        with new_file(folder / f"{recording.frame_name(index)}.png") as path:
             Image.fromarray(picture).save(path)
 
 

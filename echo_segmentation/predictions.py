@@ -9,7 +9,8 @@ from cases import Case
 from command import UserError
 from dataset import read_annotation
 from frames import Frames
-from image_files import SUFFIXES, is_medical_image, read_frame, without_suffix
+from medical_images import SUFFIXES, is_medical_image, read_frame, without_suffix
+from picture_files import is_picture
 
 
 def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
@@ -21,7 +22,7 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
         raise UserError(f"--predictions {folder}: not a folder")
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and (file.suffix == ".png" or is_medical_image(file)):
+        if file.is_file() and not file.name.startswith(".") and (is_picture(file) or is_medical_image(file)):
             found.setdefault(without_suffix(file), []).append(file)
     problems, files = [], []
     for case in cases:
@@ -47,12 +48,10 @@ def read_predictions(files: Sequence[Path], frames: Frames, num_classes: int) ->
             medical = is_medical_image(file)
             found = read_frame(file).frames[0] if medical else read_annotation(file)
             if (top := int(found.max())) >= num_classes:
-                raise ValueError(f"{file}: class {top}")
+                raise UserError(f"{file}: class {top}")
             labels.append((frames.from_medical if medical else frames.from_png)(index, found))
         except UserError as error:
             problems.append(str(error))
-        except ValueError as error:
-            problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
     if problems:
         told = f"{len(problems)} predictions cannot be evaluated (classes are 0 .. {num_classes - 1}):"
         raise UserError(told, problems)

@@ -1,19 +1,20 @@
 """Images to predict, without labels: found in files and folders, checked, and read."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from command import UserError
-from image_files import MedicalImage, is_medical_image, read_medical_image, without_suffix
+from medical_images import MedicalImage, is_medical_image, read_medical_image, without_suffix
+from picture_files import decode_image, is_picture, passed_over, read_bytes
 
 LABEL_ENDING = "_gt"
+MHD_DATA = (".raw", ".zraw")
 NAME = re.compile(r"(?P<patient>.+?)_(?P<view>2CH|4CH)(_(?P<phase>ED|ES))?(_.*)?")
 
 
@@ -44,7 +45,7 @@ class Recording:
         """The grey values, with their geometry; a PNG file has none. Raises UserError for what cannot be read."""
         if self.is_medical:
             return read_medical_image(self.path)
-        return MedicalImage(self.path, read_grey_png(self.path), (), (), ())
+        return MedicalImage(self.path, decode_image(read_bytes(self.path), str(self.path)), None)
 
 
 def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
@@ -56,8 +57,10 @@ def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
     paths, problems = [], []
     for given in inputs:
         found = images_in(given) if given.is_dir() else [given]
+        if given.is_dir() and (left := passed_over(given, other_files(given))):
+            print(f"warning: {left}", file=sys.stderr)
         if not found:
-            problems.append(f"{given}: no PNG, NIfTI or MHD files in this folder")
+            problems.append(f"{given}: no picture, NIfTI or MHD files in this folder")
         paths += found
     recordings = []
     for path in tqdm(sorted(set(paths), key=lambda path: (path.name, path)), "reading", leave=False):
@@ -83,9 +86,15 @@ def images_in(folder: Path) -> list[Path]:
     ]
 
 
+def other_files(folder: Path) -> list[str]:
+    """Names of the files in a folder and its subfolders that are no images, nor the data that belong to MHD headers."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [path.name for path in files if not is_image(path) and path.suffix.lower() not in MHD_DATA]
+
+
 def is_image(path: Path) -> bool:
-    """Whether the name ends like a PNG, NIfTI or MHD file."""
-    return path.suffix.lower() == ".png" or is_medical_image(path)
+    """Whether the name ends like a picture, NIfTI or MHD file."""
+    return is_picture(path) or is_medical_image(path)
 
 
 def describe(path: Path) -> Recording:
@@ -93,7 +102,7 @@ def describe(path: Path) -> Recording:
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     if not is_image(path):
-        raise UserError(f"{path}: neither PNG, NIfTI nor MHD, by its name")
+        raise UserError(f"{path}: neither picture, NIfTI nor MHD, by its name")
     match = NAME.fullmatch(without_suffix(path))
     known = {name: (match[name] if match else "") or "" for name in ("patient", "view", "phase")}
     frames = len(Recording(path, 1).read().frames)
@@ -115,18 +124,3 @@ def ambiguities(recordings: Sequence[Recording]) -> list[str]:
         if len(found) > 1:
             problems.append(f"{group}: {len(found)} files, {', '.join(str(one.path) for one in found)}")
     return problems
-
-
-def read_grey_png(path: Path) -> np.ndarray:
-    """(height, width) uint8. Raises UserError for what is no PNG file of 8 bits, or shows colours."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise UserError(f"{path}: 8-bit grey expected, the file's mode is {image.mode}")
-    channels = np.asarray(image.convert("RGB"))
-    if (channels != channels[..., :1]).any():
-        raise UserError(f"{path}: a picture in colour; expected is a grey one")
-    return channels[..., 0]

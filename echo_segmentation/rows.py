@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import FiniteFloat
 
-from cases import read_csv
-from command import UserError, whole_file
+from command import UserError
+from output_files import new_file
+from schema import checked, parse_csv
 
 TEXTS = ("stem", "patient", "view", "phase", "image_quality", "unit", "grid")
 METRICS = ("dice", "hd95", "hd", "msd")
@@ -41,7 +43,7 @@ def missed(rows: Sequence[Row], structure: str) -> np.ndarray:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Rows as CSV; NaN becomes an empty field."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with new_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
@@ -52,10 +54,12 @@ def read_rows(path: Path, texts: Sequence[str] = TEXTS) -> list[Row]:
     """What `write_rows` wrote; all columns but `texts` are numbers. Raises UserError for what is no such table."""
     if not path.is_file():
         raise UserError(f"{path.parent}: no {path.name} in it; give the output folder of test_model.py or runner.py")
-    raw = read_csv(path)
+    raw = parse_csv(path.read_bytes(), str(path))
     if not raw or not set(texts) <= set(raw[0]):
         raise UserError(f"{path}: not a table of this program, or empty, or of an earlier version: evaluate again")
-    try:
-        return [{k: v if k in texts else float(v or "nan") for k, v in row.items()} for row in raw]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: {error}") from None
+    numbers = [{k: v or None for k, v in row.items() if k not in texts} for row in raw]
+    known = checked(list[dict[str, FiniteFloat | None]], numbers, str(path))
+    return [
+        row | {name: math.nan if value is None else value for name, value in found.items()}
+        for row, found in zip(raw, known, strict=True)
+    ]

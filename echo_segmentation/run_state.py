@@ -1,19 +1,24 @@
 """What a training is at any moment, and how it is written and read again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval, Len
 from torch import nn
 
 from checkpoint import load_file, save_model
-from command import UserError, whole_file
+from command import UserError
 from dataset import CaseSet
 from metrics import label_names
 from model import Architecture
+from output_files import new_file, save_tensors
 from rows import write_rows
+from schema import Record, checked, shown
 from settings import FREE_TO_CHANGE, TrainSettings
+from state_dicts import checked_weights, is_dense, load_weights
 
 LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 
@@ -25,6 +30,48 @@ class Progress:
     log: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_dice: float = -1.0
+
+
+class LoggedEpoch(Record):
+    """A row of LOG_COLUMNS; the last one of a finished run has the test's too."""
+
+    epoch: Annotated[int, Interval(ge=1)]
+    loss: float
+    dice_mean: float
+    val_loss: float
+    val_dice_mean: float
+    test_loss: float | Literal[""] = ""
+    test_dice_mean: float | Literal[""] = ""
+
+
+class SavedProgress(Record):
+    """As `Progress`."""
+
+    log: Annotated[list[LoggedEpoch], Len(min_length=1)]
+    best_epoch: Annotated[int, Interval(ge=0)]
+    best_dice: float
+
+
+class Moments(Record):
+    """Adam's of one parameter."""
+
+    step: torch.Tensor
+    exp_avg: torch.Tensor
+    exp_avg_sq: torch.Tensor
+
+
+class SavedAdam(Record):
+    state: dict[int, Moments]
+
+
+class SavedState(Record):
+    """What stands in last.pth."""
+
+    network: dict[str, torch.Tensor]
+    optimizer: SavedAdam
+    progress: SavedProgress
+    data: dict[str, str]
+    settings: dict[str, Any]
 
 
 class Run:
@@ -65,33 +112,44 @@ class Run:
             "settings": self.settings.as_dict(),
         }
         write_rows(self.folder / "log.csv", self.progress.log)
-        with whole_file(self.folder / "last.pth") as temporary:
-            torch.save(state, temporary)
+        with new_file(self.folder / "last.pth") as temporary:
+            save_tensors(state, temporary)
 
     def resume(self) -> None:
         """Continue from last.pth, if there is one. Raises UserError if it was made with other settings or data."""
         path = self.folder / "last.pth"
         if not path.exists():
             return
-        state = load_file(path)
-        if not isinstance(state, dict) or not {"network", "optimizer", "progress", "data", "settings"} <= set(state):
-            raise UserError(f"{path}: not the state of a training; give another --output-dir")
+        state = checked(SavedState, load_file(path), f"{path}: not the state of a training; give another --output-dir")
         refuse_changes(path, state, self.settings, self.data)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        load_weights(self.network, checked_weights(state.network, str(path)), str(path))
+        check_moments(state.optimizer.state, [p.shape for p in self.network.parameters()], path)
+        # Of the saved optimiser only what the steps have added: the learning rate is that of the settings.
+        moments = {index: dict(of_one) for index, of_one in state.optimizer.state.items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.progress = Progress(**dict(state.progress) | {"log": [dict(row) for row in state.progress.log]})
         print(f"going on after epoch {len(self.progress.log)} of {path}")
 
 
-def refuse_changes(path: Path, state: dict[str, Any], settings: TrainSettings, data: dict[str, str]) -> None:
+def check_moments(moments: dict[int, Moments], shapes: Sequence[torch.Size], path: Path) -> None:
+    """Raises UserError unless `moments` are those of parameters of these shapes, in their order, and finite."""
+    if not moments.keys() <= set(range(len(shapes))):  # a parameter that takes no part has none
+        raise UserError(f"{path}: the optimiser is of other parameters than the {len(shapes)} of the network")
+    for index, of_one in moments.items():
+        for (name, array), shape in zip(of_one, (torch.Size(), shapes[index], shapes[index]), strict=True):
+            if not is_dense(array) or array.shape != shape or not bool(array.isfinite().all()):
+                raise UserError(f"{path}: {name} {index} of the optimiser is damaged, or of another network")
+
+
+def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data: dict[str, str]) -> None:
     """Raises UserError, naming each setting that differs from the run in the folder.
 
     The number of epochs is one of them: the learning rate falls over the whole run, which would be another run.
     """
-    new, old = settings.as_dict(), state["settings"]
+    new, old = settings.as_dict(), state.settings
     names = [n for n in new if n not in FREE_TO_CHANGE and new[n] != old.get(n)]
-    differ = [f"--{n.replace('_', '-')}: {old.get(n)} there, {new[n]} now" for n in names]
-    others = [split for split in data if data[split] != state["data"].get(split)]
+    differ = [f"--{n.replace('_', '-')}: {shown(old.get(n))} there, {new[n]} now" for n in names]
+    others = [split for split in data if data[split] != state.data.get(split)]
     differ += [f"--data-dir: other images or labels of {split} than there" for split in others]
     if differ:
         raise UserError(

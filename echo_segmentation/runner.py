@@ -10,8 +10,9 @@ import sys
 from cases import SPLITS, check_data_dir, find_cases
 from command import UserError, run_command
 from dataset import load_cases
+from folder_lock import FolderLock
 from frames import choose_frames
-from settings import TrainSettings
+from settings import RESULT_FOLDERS, TrainSettings
 
 
 def main(settings: TrainSettings) -> None:
@@ -29,11 +30,13 @@ def main(settings: TrainSettings) -> None:
     if "testing" in sets:
         if settings.test_shuffle:
             sets["testing"] = sets["testing"].shuffled(settings.seed)
-        frames = choose_frames(settings.native_dir, sets["testing"], classes)
+        frames = choose_frames(settings.native_dir, sets["testing"], classes, settings.spacing_mm)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    from training import train_and_evaluate  # slow: torch, MONAI, segmentation-models-pytorch
+    with FolderLock(settings.output_dir) as lock:
+        lock.sweep(*RESULT_FOLDERS)
+        from training import train_and_evaluate  # slow: torch, MONAI, segmentation-models-pytorch
 
-    train_and_evaluate(settings, sets, frames)
+        train_and_evaluate(settings, sets, frames)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,29 @@
-"""Every setting of the segmentation commands: its name, default and meaning, once."""
+"""Every setting of the segmentation commands: its name, default, range and meaning, once."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from command import UserError, YesNo
+from folder_lock import LOCK
+from schema import check_settings
 
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
 SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
-FREE_TO_CHANGE += ("native_dir", "missed_distance")
+FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
+# Where an evaluation writes, beside its output folder itself.
+RESULT_FOLDERS = ("predictions", "predictions_native", "figures")
+
+
+# The upper ends are beyond all use, and keep a slip from filling the memory.
+Count = Annotated[int, Interval(ge=0, le=10**6)]
+Positive = Annotated[int, Interval(ge=1, le=10**6)]
+Size = Annotated[int, Interval(ge=32, le=2**13)]
+Classes = Annotated[int, Interval(ge=2, le=256)]
+NotNegative = Annotated[float, Interval(ge=0)]
 
 
 class Unasked(str):
@@ -24,25 +38,28 @@ class CommonSettings:
     """Folder for the results; it is made if it is not there."""
     gpu: str = Unasked("cuda:0")
     """cuda:0, cuda:1 ... or cpu. Without this flag: cuda:0 or, saying so, the CPU. A GPU asked for must be there."""
-    batch_size: int = 1
+    batch_size: Positive = 1
     """Images per batch."""
-    num_workers: int = 10
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = 10
     """Loader processes, at most one per core; none with data in memory and the network on the CPU: no gain there."""
     pin_memory: YesNo = True
     """Page-locked batches, for faster copies to a GPU; without a GPU it has nothing to do."""
-    cache_gb: float = 4.0
+    cache_gb: NotNegative = 4.0
     """Keep the decoded images in memory if they take no more than this (2 bytes a pixel); 0: read files each time."""
-    test_viz_num: int = 8
+    test_viz_num: Count = 8
     """How many cases are drawn as overlays (of the test: best, median, worst and between). 0: none."""
     test_shuffle: YesNo = False
     """Evaluate the test cases in random order (rows of metrics.csv follow) instead of by name."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """On a CPU, the same seed gives the same run: weights, order, augmentation, bootstrap."""
-    bootstrap: int = 0
+    bootstrap: Count = 0
     """Resamplings of the patients for 95 % intervals of the means (1000 is usual). 0: none."""
     native_dir: Path | None = None
     """The CAMUS release that the data were extracted from: predictions are brought to each frame's own grid and
     compared with the label there, in mm. Without it: at the network's size, which is then part of the unit (mm@128)."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel of the frames as recorded, depth and lateral, in mm (one number: both), instead of what
+    metadata.csv and the files of --native-dir say."""
     missed_distance: Literal["none", "diagonal"] = "none"
     """Distance of a structure that one of the label maps lacks: none leaves the case out of the means (and counts it),
     diagonal takes that of the frame. No rule of the CAMUS challenge for it is known."""
@@ -57,25 +74,25 @@ class TrainSettings(CommonSettings):
     encoder_name: str = "resnet18"
     """Encoder of unet, by its name in segmentation-models-pytorch (tu-NAME takes one of timm). The default learned most
     in a given time: benchmarks/README.md."""
-    decoder_channels: tuple[int, ...] = (64, 48, 32, 16, 8)
+    decoder_channels: tuple[Annotated[int, Interval(ge=1, le=2**13)], ...] = (64, 48, 32, 16, 8)
     """Channels of unet's decoder, from the coarsest level up to full size; as many as the encoder goes down."""
     encoder_weights: str = "none"
     """Pre-trained weights of the encoder, downloaded unless cached: imagenet and so on. none: no download."""
     model_path: Path | None = None
     """Start from the weights of this checkpoint (of the same architecture) instead of random ones."""
-    num_classes: int = 4
+    num_classes: Classes = 4
     """Classes of the labels: values 0 .. num_classes - 1."""
-    img_size: int = 256
+    img_size: Size = 256
     """Height and width in pixels that images and labels are brought to."""
     compile_model: YesNo = True
     """Compile the network for a GPU. A network on the CPU is not compiled."""
     mixed_precision: YesNo = True
     """bfloat16 arithmetic where it is safe, on a GPU. A network on the CPU computes in float32."""
-    epochs: int = 300
+    epochs: Positive = 300
     """Passes over the training images."""
-    lr: float = 1e-3
+    lr: NotNegative = 1e-3
     """Learning rate of Adam at the start; it falls along a half cosine, per step, over the whole run."""
-    min_lr: float = 1e-4
+    min_lr: NotNegative = 1e-4
     """Learning rate at the end."""
     loss: Literal["ce", "dice_ce"] = "ce"
     """Cross-entropy, or the sum of cross-entropy and soft Dice loss."""
@@ -83,16 +100,12 @@ class TrainSettings(CommonSettings):
     """Augment training images: gamma, flip, rotation, shift, scale."""
     train_shuffle: YesNo = True
     """A new random order of the training images in each epoch; False: by name."""
-    patience: int = 0
+    patience: Count = 0
     """Stop after this many epochs without a better validation Dice. 0: never."""
 
     def check(self) -> None:
         """Raises UserError if a number makes no sense."""
-        check_common(self)
-        for name in ("num_classes", "epochs"):
-            check_at_least(self, name, 2 if name == "num_classes" else 1)
-        check_at_least(self, "patience", 0)
-        check_at_least(self, "img_size", 32)
+        check_settings(self)
         if not 0 <= self.min_lr <= self.lr:
             raise UserError(f"--lr {self.lr} and --min-lr {self.min_lr}: needed is 0 <= min-lr <= lr")
 
@@ -131,23 +144,23 @@ class TestSettings(CommonSettings, InferenceSettings):
     """Split that is evaluated."""
     image_quality: tuple[str, ...] = ()
     """Only frames of these image qualities, as metadata.csv names them (Good Medium). Default: all."""
-    num_classes: int | None = None
+    num_classes: Classes | None = None
     """Classes of the network: known from the checkpoint; another number given here is an error. Of --predictions: 4."""
-    img_size: int | None = None
+    img_size: Size | None = None
     """Height and width in pixels. Default: the size of the training; 256 for a published checkpoint; that of the images
     with --predictions."""
     compile_model: YesNo = False
     """Compile the network for a GPU. A network on the CPU is not compiled."""
     mean: float | None = None
     """Mean grey value (0 to 1) for a checkpoint that does not carry it. Default: of --data-dir's training split."""
-    std: float | None = None
+    std: Annotated[float, Interval(gt=0)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
     compare: tuple[Path, Path] | None = None
     """Two output folders: print their results side by side, with paired differences, and do nothing else."""
 
     def check(self) -> None:
         """Raises UserError if something is missing or makes no sense."""
-        check_common(self)
+        check_settings(self)
         if self.compare is not None:
             return
         if not self.data_dir or (self.model_path is None) == (self.predictions is None):
@@ -169,46 +182,44 @@ class PredictSettings(InferenceSettings):
     """Folder for the results: a new or an empty one."""
     gpu: str = Unasked("cuda:0")
     """cuda:0, cuda:1 ... or cpu. Without this flag: cuda:0 or, saying so, the CPU. A GPU asked for must be there."""
-    batch_size: int = 8
+    batch_size: Positive = 8
     """Frames per batch."""
-    img_size: int | None = None
+    img_size: Size | None = None
     """Height and width in pixels that the network sees. Default: the size of the training; 256 for a published
     checkpoint."""
     mean: float | None = None
     """Mean grey value (0 to 1), for a checkpoint that does not carry it."""
-    std: float | None = None
+    std: Annotated[float, Interval(gt=0)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
+    spacing_mm: tuple[float, ...] = ()
+    """Size of a pixel, depth and lateral, in mm (one number: both), instead of what the files say."""
 
     def check(self) -> None:
         """Raises UserError if something is missing or makes no sense."""
-        check_at_least(self, "batch_size", 1)
+        check_settings(self)
+        check_spacing(self.spacing_mm)
         check_normalisation(self)
         if not self.input:
             raise UserError("--input: name at least one file or folder")
         if not self.model_path.is_file():
             raise UserError(f"--model-path {self.model_path}: no such file")
-        if self.output_dir.exists() and (not self.output_dir.is_dir() or any(self.output_dir.iterdir())):
+        self.check_output_dir()
+
+    def check_output_dir(self) -> None:
+        """Raises UserError if there is anything in it, but for the lock of a run."""
+        if not self.output_dir.exists():
+            return
+        if not self.output_dir.is_dir() or any(path.name != LOCK for path in self.output_dir.iterdir()):
             raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
 
 
-def check_at_least(settings: Any, name: str, least: int) -> None:
-    """Raises UserError if the setting `name` is below `least`."""
-    if getattr(settings, name) < least:
-        raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}")
-
-
-def check_common(settings: CommonSettings) -> None:
-    """Raises UserError if a number that both commands share makes no sense."""
-    check_at_least(settings, "batch_size", 1)
-    for name in ("num_workers", "test_viz_num", "bootstrap", "cache_gb", "seed"):
-        check_at_least(settings, name, 0)
+def check_spacing(spacing_mm: tuple[float, ...]) -> None:
+    """Raises UserError for what is no size of a pixel."""
+    if len(spacing_mm) > 2 or not all(0 < mm < float("inf") for mm in spacing_mm):
+        raise UserError(f"--spacing-mm {' '.join(map(str, spacing_mm))}: one or two numbers above 0")
 
 
 def check_normalisation(settings: TestSettings | PredictSettings) -> None:
-    """Raises UserError if what is said about size and grey values beside the checkpoint makes no sense."""
+    """Raises UserError if one of mean and std is given alone."""
     if (settings.mean is None) != (settings.std is None):
         raise UserError("--mean and --std go together: give both or neither")
-    if settings.std is not None and settings.std <= 0:
-        raise UserError(f"--std {settings.std}: must be greater than 0")
-    if settings.img_size is not None:
-        check_at_least(settings, "img_size", 32)

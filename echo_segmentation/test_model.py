@@ -8,7 +8,8 @@ import sys
 
 from cases import check_data_dir, find_cases, with_quality
 from command import UserError, run_command
-from settings import TestSettings
+from folder_lock import FolderLock
+from settings import RESULT_FOLDERS, TestSettings
 
 TRAINED = ("last.pth", "log.csv")
 
@@ -31,9 +32,11 @@ def main(settings: TestSettings) -> None:
         )
     cases = with_quality(find_cases(settings.data_dir, settings.split), settings.image_quality)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    from testing import evaluate_checkpoint, evaluate_predictions  # slow: torch, MONAI, segmentation-models-pytorch
+    with FolderLock(settings.output_dir) as lock:
+        lock.sweep(*RESULT_FOLDERS)
+        from testing import evaluate_checkpoint, evaluate_predictions  # slow: torch, MONAI, segmentation-models-pytorch
 
-    (evaluate_predictions if settings.predictions else evaluate_checkpoint)(settings, cases)
+        (evaluate_predictions if settings.predictions else evaluate_checkpoint)(settings, cases)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     network = load_network(settings.model_path, checkpoint, size, device)
     mean, std = normalisation(settings, checkpoint, size, classes)
     case_set = load_in_order(cases, size, classes, settings)
-    frames = choose_frames(settings.native_dir, case_set, classes)
+    frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
     origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
@@ -68,7 +68,7 @@ def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
         raise UserError(f"{cases[0].image}: {error}") from None
     case_set = load_in_order(cases, size, classes, settings)
     files = find_predictions(settings.predictions, case_set.cases)
-    frames = choose_frames(settings.native_dir, case_set, classes)
+    frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     labels = read_predictions(files, frames, classes)
     origin = {"predictions": str(settings.predictions), "split": settings.split}
     evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings))

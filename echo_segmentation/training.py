@@ -10,18 +10,18 @@ import math
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from checkpoint import load_weights, read_checkpoint
-from command import UserError, whole_file
+from command import UserError
 from dataset import CaseSet
 from figures import overlay
 from frames import Frames
-from inference import Loss, Predicted, Predictor, autocast, choose_device, load_network, normalise, predict
+from inference import Loss, Predicted, Predictor, autocast, batches_of, choose_device, load_network, normalise, predict
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
+from output_files import EventFile, new_file
 from run_state import LOG_COLUMNS, Run
 from settings import TrainSettings
 from testing import evaluate_network
@@ -33,7 +33,7 @@ def train_and_evaluate(settings: TrainSettings, sets: dict[str, CaseSet], frames
     """
     device = choose_device(settings.gpu)
     run = start(settings, sets, device)
-    with whole_file(settings.output_dir / "settings.json") as path:
+    with new_file(settings.output_dir / "settings.json") as path:
         path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
     train(run, sets["training"], sets["validation"], device)
     if "testing" in sets:
@@ -86,7 +86,7 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
     batches = make_loader(training, *common, shuffle=settings.train_shuffle, augmented=settings.augment)
     held_out = make_loader(validation, *common)
     compiled = torch.compile(run.network) if settings.compile_model and device.type == "cuda" else run.network
-    writers = {s: SummaryWriter(run.folder / "logs" / s, purge_step=len(progress.log) + 1) for s in ("train", "val")}
+    writers = {s: EventFile(run.folder / "logs" / s, len(progress.log) + 1) for s in ("train", "val")}
     for epoch in range(len(progress.log) + 1, settings.epochs + 1):
         if settings.patience and epoch - 1 - progress.best_epoch >= settings.patience and progress.log:
             print(f"no better validation Dice since epoch {progress.best_epoch}: stopped")
@@ -113,7 +113,8 @@ def train_epoch(
     network.train()
     batches.batch_sampler.epoch = epoch
     totals, cases = torch.zeros(3, device=device), 0
-    for i, (images, labels) in enumerate(tqdm(batches, f"epoch {epoch}/{settings.epochs}", leave=False, mininterval=1)):
+    bar = tqdm(batches_of(batches), f"epoch {epoch}/{settings.epochs}", steps, leave=False, mininterval=1)
+    for i, (images, labels) in enumerate(bar):
         step = (epoch - 1) * steps + i
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.epochs * steps, settings.lr, settings.min_lr)
@@ -141,17 +142,16 @@ def set_dice(predicted: Predicted, num_classes: int) -> float:
     return float(dice.nanmean().nan_to_num(0))
 
 
-def log_epoch(writers: dict[str, SummaryWriter], row: dict, validation: CaseSet, predictions, overlays: int) -> None:
+def log_epoch(writers: dict[str, EventFile], row: dict, validation: CaseSet, predictions, overlays: int) -> None:
     """One line on the console, scalars of both splits, and the first few validation cases as overlays."""
     epoch = row["epoch"]
     for split, prefix in (("train", ""), ("val", "val_")):
         writers[split].add_scalar("loss", row[f"{prefix}loss"], epoch)
         writers[split].add_scalar("dice_mean", row[f"{prefix}dice_mean"], epoch)
-        writers[split].flush()
     for index in range(min(overlays, len(validation))):
         image, reference = validation[index]
         picture = overlay(image, predictions[index], reference)
-        writers["val"].add_image(validation.cases[index].stem, picture, epoch, dataformats="HWC")
+        writers["val"].add_image(validation.cases[index].stem, picture, epoch)
     values = "  ".join(f"{name} {row[name]:.4f}" for name in LOG_COLUMNS[1:5])
     print(f"epoch {epoch}: {values}", flush=True)
 
@@ -169,6 +169,6 @@ def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.devi
     predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes)}
     run.save_last()
-    with SummaryWriter(run.folder / "logs" / "test") as writer:
+    with EventFile(run.folder / "logs" / "test") as writer:
         for name in ("loss", "dice_mean"):
             writer.add_scalar(name, last[f"test_{name}"], last["epoch"])

@@ -66,8 +66,7 @@ step 5 "Deform the label maps, to sample from" \
     --n_repeat $REPEAT --overwrite True
 step 6 "Sample a synthetic frame for each of them" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_sample.py --datadir "$OUT/augmented/all_views_augmented" \
-    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --sampler ddpm --num_steps 25 \
-    --deterministic_test False
+    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 10 --deterministic_test False
 step 7 "Prepare them for the segmentation" \
     python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
     --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True

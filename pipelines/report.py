@@ -1,7 +1,7 @@
 """What the demo needs beside the commands: epochs that make two trainings comparable, and the closing table.
 
 python pipelines/report.py epochs DATA OTHER_DATA EPOCHS   epochs on OTHER_DATA with as many updates as EPOCHS on DATA
-python pipelines/report.py table RUN OTHER_RUN             Dice per structure of two judged segmentation runs
+python pipelines/report.py table RUN OTHER_RUN             Dice per structure of two evaluated segmentation runs
 """
 
 import json

@@ -1,17 +1,26 @@
-"""Every setting of training and sampling: its name, default and meaning, once.
+"""All settings as one, and what is worked out from them; each stands, with its meaning, in `setting_groups`.
 
-`image_train.py` and `image_sample.py` take the same flags; each uses those of its concern. The settings that decide
-what the network is and what its output means (`MODEL_SETTINGS`) travel inside the checkpoint.
+The settings that decide what the network is and what its output means (`MODEL_SETTINGS`) travel inside the checkpoint.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from tyro.constructors import PrimitiveConstructorSpec
-
-from command import UserError, YesNo, parse_yes_no
+from command import UserError
+from schema import shown
+from setting_groups import (
+    DataSettings,
+    DiffusionSettings,
+    LossSettings,
+    NetworkSettings,
+    RunSettings,
+    SamplingSettings,
+    TrainingDataSettings,
+    TrainingSettings,
+)
 
 CHANNEL_MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
@@ -20,192 +29,21 @@ CHANNEL_MULTIPLIERS = {
     64: (1, 2, 3, 4),
 }
 NORM_GROUPS = 32
-
-
-def parse_yes_no_auto(words: Sequence[str]) -> bool | str:
-    """As `parse_yes_no`, or the word auto."""
-    if words and words[0].lower() == "auto":
-        return "auto"
-    try:
-        return parse_yes_no(words)
-    except ValueError as error:
-        raise ValueError(f"{error}, nor auto") from None
-
-
-YesNoAuto = Annotated[
-    bool | Literal["auto"],
-    PrimitiveConstructorSpec(
-        nargs=(0, 1),
-        metavar="[True|False|auto]",
-        instance_from_str=parse_yes_no_auto,
-        is_instance=lambda value: isinstance(value, bool) or value == "auto",
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
+MOST_CHANNELS = 2**13
+MOST_NUMBERS = 100  # in a comma list
 
 
 @dataclass
-class DataSettings:
-    datadir: str = ""
-    """Folder with images/ and sector_annotations/, each with training/ and validation/ (local, gs:// or az://)."""
-    savedir: str = "./output"
-    """Folder that training writes checkpoints, logs and previews into."""
-    dataset_mode: Literal["camus", "cityscapes", "ade20k", "celeba", "coco", "folder"] = "camus"
-    """Layout of datadir; `folder` takes any images/ beside labels/, with or without split folders."""
-    img_size: int = 256
-    """Height and width of the images, in pixels."""
-    num_classes: int = 5
-    """Classes of the label maps: values 0 .. num_classes - 1."""
-    no_instance: YesNo = True
-    """False adds the edges between instances as one more channel of the condition."""
-    random_crop: YesNo = False
-    """Train on random squares of 0.8 to 1 times the image."""
-    random_flip: YesNo = False
-    """Train on images flipped left to right half of the time."""
-    num_workers: int = 10
-    """Loader processes per rank; capped at the cores there are for each rank. 0: load in the main process."""
-    is_train: YesNo = False
-    """Said by the published commands: True for image_train.py (implied there), False for image_sample.py."""
-    inference_on_train: YesNo = True
-    """Sample for the label maps of training, then validation; False: validation alone."""
-
-
-@dataclass
-class DiffusionSettings:
-    diffusion_steps: int = 1000
-    """Length T of the diffusion process."""
-    noise_schedule: Literal["cosine", "linear"] = "cosine"
-    """How the noise grows over the T steps."""
-    learn_sigma: YesNo = True
-    """The network also predicts the variance of a step; False: the fixed, larger variance beta."""
-    timestep_respacing: str = ""
-    """Published spacing of fewer steps: a count, counts per section (10,10,20), or ddimN. Empty: all T."""
-    use_kl: YesNo = False
-    """Train on the variational bound alone."""
-    predict_xstart: YesNo = False
-    """The network predicts the clean image instead of the noise."""
-    rescale_timesteps: YesNo = False
-    """Hand the network timesteps scaled to 0 .. 1000, whatever T."""
-    rescale_learned_sigmas: YesNo = False
-    """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
-    schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
-    """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
-    vb_weight: float = 1e-3
-    """Weight of the variational bound beside the mean squared error (published code 0.001; SDM and ADM papers 1)."""
-
-
-@dataclass
-class NetworkSettings:
-    num_channels: int = 256
-    """Channels of the first level."""
-    channel_mult: str | None = None
-    """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size."""
-    num_res_blocks: int = 2
-    """Residual blocks per level."""
-    attention_resolutions: str = "32,16,8"
-    """Sizes of the feature maps, in pixels, that get self-attention: a comma list."""
-    num_heads: int = 1
-    """Attention heads, where num_head_channels is -1."""
-    num_heads_upsample: int = -1
-    """Attention heads of the decoder; -1: as num_heads."""
-    num_head_channels: int = 64
-    """Channels of an attention head; overrules num_heads unless -1."""
-    resblock_updown: YesNo = True
-    """Residual blocks change the resolution; False: a convolution does."""
-    use_scale_shift_norm: YesNo = True
-    """The timestep scales and shifts the normalised features; False: it is added to them."""
-    use_new_attention_order: YesNo = True
-    """Split queries, keys and values first and heads second; False: the older order."""
-    dropout: float = 0.0
-    """Probability of dropping a feature in training."""
-    use_checkpoint: YesNoAuto = "auto"
-    """Recompute activations in the backward pass: less memory, a third more time, the same result. auto: if needed."""
-    class_cond: YesNo = True
-    """Condition on the label maps; False: an unconditional model."""
-
-
-@dataclass
-class TrainingSettings:
-    lr: float = 1e-4
-    """Learning rate at the start; it falls linearly to 0 over lr_anneal_steps."""
-    weight_decay: float = 0.0
-    """Weight decay of AdamW."""
-    lr_anneal_steps: int = 1000
-    """Steps to train; 0: without end, at a constant learning rate."""
-    batch_size_train: int = 1
-    """Images per step and rank."""
-    microbatch: int = -1
-    """Images per forward pass: gradients of the parts are averaged. -1: the whole batch, or what fits into memory."""
-    ema_rate: str = "0.9999"
-    """Decay rates of the averaged weights: a comma list."""
-    ema_warmup: YesNo = True
-    """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too."""
-    drop_rate: float = 0.0
-    """Share of the samples that are trained without their label, which guidance (--s) needs; 0.2 is usual."""
-    use_fp16: YesNo = True
-    """Half precision where the device has it; weights and averages stay float32."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16, else fp16, on GPUs that have them if use_fp16; fp32 on CPUs."""
-    fp16_scale_growth: float = 1e-3
-    """Growth per step of the fp16 loss scale, in powers of two."""
-    max_grad_norm: float = 0.0
-    """Clip the norm of the gradient to this; 0: no clipping."""
-    log_interval: int = 10
-    """Steps between lines of the log."""
-    save_interval: int = 2000
-    """Steps between checkpoints, validations and previews; counted from step 0 of the run, not of the process."""
-    keep_checkpoints: int = 0
-    """Keep the newest K checkpoints; 0: all."""
-    resume_checkpoint: str = ""
-    """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
-    distributed_data_parallel: YesNo = True
-    """Average gradients by DistributedDataParallel; False: by one plain all-reduce after the backward pass."""
-    deterministic_train: YesNo = False
-    """Take the training images in order instead of shuffled."""
-    preview_steps: int = 20
-    """Sampling steps of the preview images; 0: no previews."""
-
-
-@dataclass
-class SamplingSettings:
-    s: float = 1.0
-    """Guidance scale: 1 none; larger follows the label more closely (needs a model trained with drop_rate > 0)."""
-    use_ddim: YesNo = False
-    """Sample with DDIM; the same as --sampler ddim."""
-    sampler: Literal["auto", "ddpm", "ddim", "dpmpp_2m"] = "auto"
-    """auto: ddim with --use_ddim; else dpmpp_2m with --num_steps below 100; else ddpm, as published."""
-    num_steps: int = 0
-    """Sampling steps, evenly spaced and including the last timestep; 0: as timestep_respacing says."""
-    eta: float = 0.0
-    """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
-    deterministic_test: YesNo = True
-    """Take the label maps in order; False: in an order shuffled by the seed."""
-    batch_size_test: int = 0
-    """Images per batch and rank; 0: as many as memory allows on a GPU, a modest number on a CPU."""
-    clip_denoised: YesNo = True
-    """Clip the predicted clean image to [-1, 1] at each step."""
-    num_samples: int = 1000
-    """Images to make: each label map once, then further rounds. 0: one for each label map."""
-    all: YesNo = False
-    """One image for each label map; num_samples is then ignored."""
-    results_dir: str = "./results"
-    """Folder that sampling writes into."""
-    overwrite: YesNo = False
-    """Replace results that were made with other settings; False: refuse to mix them."""
-
-
-@dataclass
-class RunSettings:
-    seed: int = 0
-    """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU per rank where there are GPUs, else the CPU."""
-    modulation: Literal["auto", "table", "dense"] = "auto"
-    """How SPADE computes scale and shift: once per distinct label neighbourhood, or at each pixel. Same values."""
-
-
-@dataclass
-class Settings(RunSettings, SamplingSettings, TrainingSettings, NetworkSettings, DiffusionSettings, DataSettings):
+class Settings(
+    RunSettings,
+    SamplingSettings,
+    TrainingSettings,
+    TrainingDataSettings,
+    LossSettings,
+    NetworkSettings,
+    DiffusionSettings,
+    DataSettings,
+):
     """All settings. Methods give those that need reading in the form the code works with."""
 
     def multipliers(self) -> tuple[float, ...]:
@@ -216,11 +54,29 @@ class Settings(RunSettings, SamplingSettings, TrainingSettings, NetworkSettings,
 
     def attention_factors(self) -> tuple[int, ...]:
         """Down-sampling factors that get attention: img_size over each size in pixels. Raises UserError."""
-        sizes = [int(size) for size in parse_numbers("attention_resolutions", self.attention_resolutions)]
+        sizes = attention_sizes(self.attention_resolutions)
         wrong = [size for size in sizes if size <= 0 or self.img_size % size]
         if wrong:
             raise UserError(f"attention_resolutions: img_size {self.img_size} cannot be divided by {wrong[0]}")
         return tuple(self.img_size // size for size in sizes)
+
+    def attended_sizes(self) -> list[int]:
+        """Sizes in pixels of the levels that have attention (the middle block has it always)."""
+        named = set(attention_sizes(self.attention_resolutions))
+        return [size for size in self.level_sizes() if size in named]
+
+    def level_sizes(self) -> list[int]:
+        """Sizes in pixels of the feature maps, finest first."""
+        return [self.img_size >> level for level in range(len(self.multipliers()))]
+
+    def check_attention(self) -> None:
+        """Raise UserError if attention_resolutions names sizes, but none of a level: the published code ignores it."""
+        if attention_sizes(self.attention_resolutions) and not self.attended_sizes():
+            levels = ", ".join(map(str, self.level_sizes()))
+            raise UserError(
+                f"attention_resolutions {self.attention_resolutions}: at img_size {self.img_size} no level has one of "
+                f"these sizes; name some of {levels}, or say none"
+            )
 
     def ema_rates(self) -> tuple[float, ...]:
         rates = parse_numbers("ema_rate", self.ema_rate)
@@ -236,6 +92,8 @@ class Settings(RunSettings, SamplingSettings, TrainingSettings, NetworkSettings,
         """Raise UserError if no network can be built from these settings."""
         multipliers = self.multipliers()
         halvings = len(multipliers) - 1
+        if not all(0 < multiplier * self.num_channels <= MOST_CHANNELS for multiplier in multipliers):
+            raise UserError(f"channel_mult {self.channel_mult} x num_channels: must be from 1 to {MOST_CHANNELS}")
         if self.img_size % 2**halvings:
             raise UserError(
                 f"img_size {self.img_size} cannot be halved {halvings} times, as the {len(multipliers)} levels of "
@@ -249,18 +107,19 @@ class Settings(RunSettings, SamplingSettings, TrainingSettings, NetworkSettings,
                     f"the {NORM_GROUPS} groups of the normalisation do not divide"
                 )
         for factor in self.attention_factors():
-            self._check_heads(factor, multipliers)
+            self._check_heads(factor, multipliers, (self.num_heads, self.num_heads_upsample))
+        self._check_heads(2**halvings, multipliers, (self.num_heads,))  # the middle block
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout {self.dropout} must be at least 0 and below 1")
 
-    def _check_heads(self, factor: int, multipliers: tuple[float, ...]) -> None:
+    def _check_heads(self, factor: int, multipliers: tuple[float, ...], counts: tuple[int, ...]) -> None:
         level = factor.bit_length() - 1
         if 2**level != factor or level >= len(multipliers):
             return  # no level has this size: the published code ignores it too
         channels = int(multipliers[level] * self.num_channels)
         per_head = self.num_head_channels
         if per_head == -1:
-            for heads in (self.num_heads, self.num_heads_upsample):
+            for heads in counts:
                 if heads != -1 and (heads < 1 or channels % heads):
                     raise UserError(f"num_heads {heads} does not divide the {channels} channels at factor {factor}")
         elif per_head < 1 or channels % per_head:
@@ -284,8 +143,29 @@ MODEL_SETTINGS = (
     "noise_schedule",
     "learn_sigma",
     "predict_xstart",
+    "prediction_type",
     "rescale_timesteps",
 )
+
+
+def with_prediction_type(known: Mapping[str, Any]) -> dict[str, Any]:
+    """`known` settings, to which older ones that say predict_xstart alone add what it means."""
+    if "predict_xstart" not in known:
+        return dict(known)
+    return {"prediction_type": "sample" if known["predict_xstart"] else "epsilon", **known}
+
+
+def settle_prediction(settings: Settings, given: Collection[str] = ()) -> Settings:
+    """`settings` in which predict_xstart and prediction_type say the same, whichever was set.
+
+    Raises UserError where they contradict each other; `given` names the flags of the command line.
+    """
+    kind, clean = settings.prediction_type, settings.predict_xstart
+    if clean and kind == "epsilon" and "prediction_type" not in given:
+        kind = "sample"
+    if clean != (kind == "sample") and (clean or "predict_xstart" in given):
+        raise UserError(f"predict_xstart {clean} and prediction_type {kind} contradict each other: give one of them")
+    return dataclasses.replace(settings, prediction_type=kind, predict_xstart=kind == "sample")
 
 
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:
@@ -294,9 +174,16 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
         numbers = [float(part) for part in str(text).strip("()[] ").split(",") if part.strip()]
     except ValueError:
         numbers = []
-    if not numbers:
-        raise UserError(f"{name}: {text!r} is not a comma list of numbers")
+    if not numbers or len(numbers) > MOST_NUMBERS or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{name}: {shown(text)} is not a comma list of numbers")
     return tuple(int(number) if number == int(number) else number for number in numbers)
+
+
+def attention_sizes(text: str) -> tuple[int, ...]:
+    """The sizes that attention_resolutions names; none for the word none. Raises UserError."""
+    if text.strip().lower() == "none":
+        return ()
+    return tuple(int(size) for size in parse_numbers("attention_resolutions", text))
 
 
 def derive_multipliers(img_size: int) -> tuple[float, ...]:

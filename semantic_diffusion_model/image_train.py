@@ -1,4 +1,4 @@
-"""Train a semantic diffusion model on images with label maps.
+r"""Train a semantic diffusion model on images with label maps.
 
 Example:
     mpiexec -np 8 python3 ./image_train.py --datadir ./data/2CH_ED_sector --savedir ./output \
@@ -10,15 +10,17 @@ import sys
 
 from command import UserError
 from config import Settings
-from guided_diffusion.runs import distributed
-from guided_diffusion.training.training import train
+from guided_diffusion.runs import launch
+from help_groups import TRAINING_GROUPS
 
 
 def main(settings: Settings, given: set[str]) -> None:
     if "is_train" in given and not settings.is_train:
         raise UserError("is_train False: image_train.py trains; image_sample.py samples")
+    from guided_diffusion.training.loop import train  # after the command line is known to be right
+
     train(dataclasses.replace(settings, is_train=True), given)
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.run(main, Settings, __doc__))
+    sys.exit(launch.run(main, Settings, __doc__, TRAINING_GROUPS))

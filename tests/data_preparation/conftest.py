@@ -13,6 +13,7 @@ COMMANDS = {
     "extract_camus_data": "ExtractSettings",
     "augment_camus_labels": "AugmentSettings",
     "prepare_inference4segmentation": "PrepareSettings",
+    "export_nnunet": "ExportSettings",
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from camus import ALL_VIEWS, METADATA_COLUMNS, SECTOR_OF_CAMUS, VIEW_NAMES, parse_stem
-from view_folders import encode_png, read_metadata, read_png
+from view_folders import encode_png, read_image, read_metadata
 
 KINDS = ("images", "annotations", "sector_annotations")
 
@@ -34,9 +34,9 @@ def test_training_folder_has_each_frames_own_labels(run, extracted, tmp_path):
     for split in ("training", "validation", "testing"):
         source, made = extracted / "4CH_ES", tmp_path / "4CH_ES_sector"
         for name in names(source / "images" / split):
-            image, label, sector = (read_png(made / kind / split / name) for kind in KINDS)
-            assert np.array_equal(image, read_png(source / "images" / split / name))
-            assert np.array_equal(label, read_png(source / "annotations" / split / name))
+            image, label, sector = (read_image(made / kind / split / name) for kind in KINDS)
+            assert np.array_equal(image, read_image(source / "images" / split / name))
+            assert np.array_equal(label, read_image(source / "annotations" / split / name))
             assert np.array_equal(sector, np.where(image > 0, SECTOR_OF_CAMUS[label], 0))
         assert all(names(made / kind / split) == names(source / "images" / split) for kind in KINDS)
     assert (tmp_path / "2CH_ED_sector/metadata.csv").read_bytes() == (extracted / "2CH_ED/metadata.csv").read_bytes()
@@ -59,11 +59,11 @@ def test_deformed_maps_are_cut_at_the_frames_own_cone(extracted, augmented):
     made = augmented / "2CH_ED_augmented"
     changed = 0
     for name in names(made / "images/training"):
-        image, label, sector = (read_png(made / kind / "training" / name) for kind in KINDS)
+        image, label, sector = (read_image(made / kind / "training" / name) for kind in KINDS)
         own = parse_stem(Path(name).stem).source + ".png"
-        assert np.array_equal(image, read_png(extracted / "2CH_ED/images/training" / own))
+        assert np.array_equal(image, read_image(extracted / "2CH_ED/images/training" / own))
         assert np.array_equal(sector, np.where(image > 0, SECTOR_OF_CAMUS[label], 0))
-        changed += not np.array_equal(label, read_png(extracted / "2CH_ED/annotations/training" / own))
+        changed += not np.array_equal(label, read_image(extracted / "2CH_ED/annotations/training" / own))
         assert set(np.unique(label)) == {0, 1, 2, 3}
     assert changed == 16
 
@@ -98,7 +98,7 @@ def test_more_repeats_keep_the_first_ones(run, extracted, augmented, tmp_path, t
 
 
 def test_rejections_are_counted(run, extracted, tmp_path, monkeypatch):
-    monkeypatch.setattr("deformation.warp", lambda label, drawn: np.zeros_like(label))
+    monkeypatch.setattr("deformation.warp", lambda label, cone, drawn: np.zeros_like(label))
     outcome = augment(run, extracted / "2CH_ED", tmp_path, "--n_repeat", 2)
     assert "18 deformed label maps (180 deformations drawn again, 18 maps left undeformed)" in outcome.out
 
@@ -131,7 +131,7 @@ def test_every_unusable_file_is_listed(run, view, tmp_path):
     labels[4].unlink()
     files[5].unlink()
     files[6].write_bytes(encode_png(np.zeros((64, 64), np.uint8)))
-    labels[7].write_bytes(cv2.imencode(".png", np.zeros((64, 64), np.uint16))[1].tobytes())
+    labels[7].write_bytes(cv2.imencode(".png", np.full((64, 64), 300, np.uint16))[1].tobytes())
     odd = view / "images/validation/frame7.png"
     shutil.copy(next((view / "images/validation").iterdir()), odd)
     stray = view / "images/validation" / labels[6].name
@@ -146,11 +146,11 @@ def test_every_unusable_file_is_listed(run, view, tmp_path):
         f"{files[0]} is empty (0 bytes)",
         f"{labels[1]} has label values outside 0-3: 7",
         f"{files[2]} is 64 x 64 pixels, its label {labels[2].name} 64 x 32",
-        f"{files[3]} is no PNG, or a truncated one",
+        f"{files[3]} is truncated",
         f"{files[4]} has no label map in {labels[4].parent}",
         f"{labels[5]} has no image in {files[5].parent}",
         f"{files[6]} is 0 everywhere",
-        f"{labels[7]} is damaged, or not an 8-bit PNG",
+        f"{labels[7]} has values from 300 to 300: no label map of 8 bits",
         f"{odd}: 'frame7' is not <patient>_<view>_<split>",
         f"{stray} lies in the folder of validation",
         f"{files[6].with_name(copy.name)} is no real frame",
@@ -177,3 +177,21 @@ def test_no_view_folder(run, tmp_path):
 def test_impossible_settings(run, extracted, tmp_path, flags, message):
     outcome = augment(run, extracted / "2CH_ED", tmp_path / "out", *flags)
     assert outcome.code == 2 and message in outcome.err and not (tmp_path / "out").exists()
+
+
+def test_frames_whose_outside_is_not_0_are_told_by_name_and_fitted_if_asked(run, view, tmp_path):
+    """A level shifted by one makes the cone the whole picture by the plain rule: class 0 would be empty."""
+    flags = ("--add_augmentation", "False")
+    assert augment(run, view, tmp_path / "exact", *flags).err.count("--cone fit") == 0
+    files = sorted((view / "images/training").iterdir())
+    for path in files:
+        path.write_bytes(encode_png(np.minimum(read_image(path), 254) + 1))
+    plain, fit = (augment(run, view, tmp_path / cone, "--cone", cone, *flags) for cone in ("plain", "fit"))
+    assert plain.code == fit.code == 0 and "--cone fit" not in fit.err
+    assert all(f"{path} is 0 nowhere" in plain.err for path in files)
+    for path in files:
+        exact, by_plain, by_fit = (
+            read_image(tmp_path / cone / f"{view.name}_sector/sector_annotations/training/{path.name}") != 0
+            for cone in ("exact", "plain", "fit")
+        )
+        assert by_plain.all() and (exact & by_fit).sum() > 0.93 * (exact | by_fit).sum()

@@ -95,4 +95,4 @@ def test_info_of_both_releases(tmp_path, text, expected):
     path = tmp_path / "Info_2CH.cfg"
     if text is not None:
         path.write_text(text)
-    assert camus.read_info(path) == expected
+    assert camus.read_info(path) == (expected, [])

@@ -12,8 +12,9 @@ import SimpleITK as sitk
 
 from camus import ALL_VIEWS, METADATA_COLUMNS, SPLITS, VIEW_NAMES, find_release
 from extract_camus_data import nearest_indices, resize_image_area, resize_label_area
-from medical_images import read_medical_image, write_medical_image
-from view_folders import read_metadata, read_png
+from medical_images import read_medical_image
+from medical_writing import write_medical_image
+from view_folders import read_image, read_metadata
 
 
 def extract(run, source, out, *flags):
@@ -73,7 +74,7 @@ def test_pixels_are_the_nearest_ones(releases, extracted):
     source = releases["nifti"] / row["source"]
     for kind, path in (("images", source), ("annotations", source.with_name(source.name.replace(".nii", "_gt.nii")))):
         native = read_medical_image(path).pixels
-        small = read_png(extracted / "2CH_ED" / kind / row["split"] / f"{row['stem']}.png")
+        small = read_image(extracted / "2CH_ED" / kind / row["split"] / f"{row['stem']}.png")
         height, width = native.shape
         for k in (0, 17, 40, 63):
             for m in (0, 5, 33, 63):
@@ -111,7 +112,7 @@ def test_some_views_and_a_rectangular_size(run, releases, tmp_path):
     flags = ("--view_names", "4CH_ES", "2CH_ED", "--save_img_size", 48, 80)
     assert extract(run, releases["nifti"], tmp_path / "out", *flags).code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2CH_ED", "4CH_ES", ALL_VIEWS]
-    assert read_png(one(tmp_path / "out", "*.png")).shape == (48, 80)
+    assert read_image(one(tmp_path / "out", "*.png")).shape == (48, 80)
 
 
 def test_area_interpolation_averages(run, release, tmp_path):
@@ -122,10 +123,10 @@ def test_area_interpolation_averages(run, release, tmp_path):
     write_medical_image(path, stripes, (0.4, 0.4))
     flags = ("--image_interpolation", "area", "--view_names", "2CH_ED", "--save_img_size", 48, 64)
     assert extract(run, source, tmp_path / "out", *flags).code == 0
-    image = read_png(one(tmp_path / "out/2CH_ED/images", "patient0001*.png"))
+    image = read_image(one(tmp_path / "out/2CH_ED/images", "patient0001*.png"))
     assert (image == 100).all(), "96 rows to 48: every pixel is the mean of a bright and a dark row"
     native = read_medical_image(path.with_name("patient0001_2CH_ED_gt.nii.gz")).pixels
-    label = read_png(one(tmp_path / "out/2CH_ED/annotations", "patient0001*.png"))
+    label = read_image(one(tmp_path / "out/2CH_ED/annotations", "patient0001*.png"))
     assert np.array_equal(label, resize_label_area(native, 48, 64)), "the commonest class, as in the tests below"
     rows = read_metadata(tmp_path / "out/2CH_ED")
     assert {row["image_interpolation"] for row in rows.values()} == {"area"}
@@ -153,7 +154,7 @@ def test_area_labels_lie_where_area_images_do(size, new):
 def test_an_area_label_is_the_commonest_class(extracted):
     """Against counting in whole numbers: 64 x 64 to 48 x 40 on a grid that both divide, 192 x 320."""
     for path in (extracted / ALL_VIEWS / "annotations/training").iterdir():
-        label = read_png(path)
+        label = read_image(path)
         blocks = label.repeat(3, axis=0).repeat(5, axis=1).reshape(48, 4, 40, 8)
         counts = np.stack([(blocks == value).sum(axis=(1, 3)) for value in range(4)])
         chosen = np.take_along_axis(counts, resize_label_area(label, 48, 40)[None].astype(int), axis=0)[0]
@@ -222,7 +223,12 @@ def test_missing_and_truncated_raw(run, release, tmp_path):
     short.write_bytes(short.read_bytes()[:1000])
     header = one(source, "patient0053_2CH_ED.mhd")
     header.write_text(header.read_text().replace("DimSize = ", "DimSize = forty "))
-    told = f"{gone} is missing", f"{short} is truncated: 1000 bytes of", f"{header} is no MHD header", "has 3 problems"
+    told = (
+        f"{gone} is missing",
+        f"{short} cannot be read: truncated, 1000 bytes of",
+        f"{header} is no MHD header",
+        "has 3 problems",
+    )
     refused(run, source, tmp_path, *told)
 
 
@@ -256,11 +262,11 @@ def test_all_problems_are_listed_at_once(run, release, tmp_path):
         source,
         tmp_path,
         "has 11 problems",
-        f"{body} is truncated: ",
+        f"{body} cannot be read: truncated, ",
         "e' is no patientNNNN",
         f"{frame} is 90 x",
         f"{label} has label values outside 0-3: 4, 255",
-        f"{cut} is truncated or damaged",
+        f"{cut} cannot be read: Compressed file ended",
         f"{empty} is empty",
         f"{text} cannot be read",
         f"{fraction} has values that are no whole numbers from 0 to 255",
@@ -299,7 +305,7 @@ def test_existing_output_is_refused_or_replaced_but_never_mixed(run, releases, t
     after = tree(out)
     assert {path.name for path in out.iterdir()} == {"2CH_ED", ALL_VIEWS, "notes.txt"}
     assert after["notes.txt"] == b"mine"
-    assert {read_png(path).shape for path in (out / ALL_VIEWS).rglob("*.png")} == {(32, 32)}
+    assert {read_image(path).shape for path in (out / ALL_VIEWS).rglob("*.png")} == {(32, 32)}
     assert {path.stem[:11] for path in (out / ALL_VIEWS / "images/training").iterdir()} == {
         *(f"patient{number:04d}" for number in range(51, 59))
     }
@@ -342,3 +348,50 @@ def test_interrupted(run, releases, tmp_path, monkeypatch):
 )
 def test_impossible_settings(run, releases, tmp_path, flags, message):
     refused(run, releases["nifti"], tmp_path, message, flags=flags)
+
+
+def test_a_size_of_pixels_that_is_not_believed_is_left_out_told_and_can_be_given(run, release, tmp_path):
+    source = release("nifti")
+    frame = one(source, "patient0001_2CH_ED.nii.gz")
+    write_medical_image(frame, read_medical_image(frame).pixels, (1.0, 1.0))
+    flags = ("--view_names", "2CH_ED", "--save_img_size", 32)
+    outcome = extract(run, source, tmp_path / "out", *flags)
+    assert outcome.code == 0 and f"{frame}: pixels of 1 x 1 mm" in outcome.err and "--spacing_mm" in outcome.err
+    rows = read_metadata(tmp_path / "out/2CH_ED").values()
+    assert [row["patient"] for row in rows if not row["spacing_depth_mm"]] == ["patient0001"]
+    outcome = extract(run, source, tmp_path / "by hand", *flags, "--spacing_mm", 0.5, 0.4)
+    assert outcome.code == 0 and "not believed" not in outcome.err
+    rows = read_metadata(tmp_path / "by hand/2CH_ED").values()
+    assert {(row["spacing_depth_mm"], row["spacing_lateral_mm"]) for row in rows} == {("0.5", "0.4")}
+    assert extract(run, source, tmp_path / "none", "--spacing_mm", 0).code == 2
+
+
+def test_numbers_of_info_files_are_read_or_left_empty_at_extraction(run, release, tmp_path):
+    source = release("nifti")
+    for number, text in ((1, "EF: 53,3 %"), (2, "EF: N/A")):
+        (source / f"database_nifti/patient{number:04d}/Info_2CH.cfg").write_text(f"ImageQuality: Good\n{text}\n")
+    outcome = extract(run, source, tmp_path / "out", "--view_names", "2CH_ED", "2CH_ES", "--save_img_size", 32)
+    assert outcome.code == 0 and outcome.err.count("ef is 'N/A', no number above 0: left empty") == 1
+    known = {row["patient"]: row["ef"] for row in read_metadata(tmp_path / "out/2CH_ED").values()}
+    assert (known["patient0001"], known["patient0002"]) == ("53.3", "")
+
+
+def test_releases_as_other_tools_save_them(run, releases, extracted, tmp_path, tree):
+    """Plain .nii, plain files named .nii.gz, suffixes in capitals, lists from a spreadsheet, the folder above."""
+    source = shutil.copytree(releases["nifti"], tmp_path / "above" / "camus")
+    for number, path in enumerate(sorted(source.rglob("*.nii.gz"))):
+        content = path.read_bytes()
+        path.unlink()
+        name = path.name.removesuffix(".nii.gz")
+        if number % 3 == 0:
+            (path.parent / f"{name}.nii").write_bytes(gzip.decompress(content))
+        elif number % 3 == 1:
+            (path.parent / f"{name}.nii.gz").write_bytes(gzip.decompress(content))
+        else:
+            (path.parent / f"{name}.NII.GZ").write_bytes(content)
+    for path in (source / "database_split").iterdir():
+        path.write_bytes(path.read_text().replace("\n", ";\r\n").encode("utf-16"))
+    outcome = extract(run, source.parent, tmp_path / "out", "--save_img_size", 64)
+    assert outcome.code == 0 and f"{source} is taken" in outcome.err
+    made, expected = tree(tmp_path / "out"), tree(extracted)
+    assert {k: v for k, v in made.items() if k.endswith(".png")} == {k: v for k, v in expected.items() if ".png" in k}

@@ -15,6 +15,7 @@ REQUIRED = {
     "extract_camus_data": ["camus_data_folder", "save_folder_path"],
     "augment_camus_labels": ["data_folder", "save_folder"],
     "prepare_inference4segmentation": ["testing_data_folder", "sdm_results_folder", "save_folder"],
+    "export_nnunet": ["data_folder", "save_folder"],
 }
 
 

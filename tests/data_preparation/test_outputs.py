@@ -3,10 +3,13 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import outputs
 from command import UserError
 from outputs import new_folders
 from parallel import for_each
@@ -120,9 +123,76 @@ def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
         return rename(source, target)
 
     monkeypatch.setattr(Path, "rename", once)
-    with pytest.raises(PermissionError), new_folders(tmp_path, ["a"], overwrite=True) as building:
+    with (
+        pytest.raises(UserError, match="cannot be written: Permission denied"),
+        new_folders(tmp_path, ["a"], overwrite=True) as building,
+    ):
         write(building, "a", "new")
     assert [path.name for path in tmp_path.glob(".unfinished-*/replaced-*/a/*")] == ["old"]
+
+
+def test_a_folder_that_another_run_makes_is_refused(tmp_path):
+    with new_folders(tmp_path, ["a", "b"], overwrite=False) as building:
+        write(building, "a", "mine")
+        with (
+            pytest.raises(UserError, match=f"in use by another run .process {os.getpid()} "),
+            new_folders(tmp_path, ["b", "c"], overwrite=True),
+        ):
+            pytest.fail("work began")
+        with new_folders(tmp_path, ["c"], overwrite=False) as other:  # another folder is nobody's business
+            write(other, "c", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from outputs import new_folders
+
+parent, renames = Path(sys.argv[1]), int(sys.argv[2])
+rename, done = Path.rename, []
+
+def killed(source, target):
+    if len(done) == renames:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(rename(source, target))
+
+Path.rename = killed
+with new_folders(parent, ["a", "b"], overwrite=True) as building:
+    for name in ("a", "b"):
+        (building / name).mkdir()
+        (building / name / "new").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_run_killed_while_it_replaces_folders_loses_nothing(tmp_path, renames, capsys):
+    """Killed before each of its four renames: old a and old b out of the way, new a and new b in."""
+    for name in ("a", "b"):
+        write(tmp_path, name, "old")
+    words = [sys.executable, "-c", KILLED, str(tmp_path), str(renames)]
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": os.path.dirname(outputs.__file__)})
+    assert done.returncode == -signal.SIGKILL
+    with new_folders(tmp_path, ["a", "b", "c"], overwrite=True) as building:
+        write(building, "c", "new")
+        there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    visible = {path for path in there if not path.startswith(".")}
+    kept = {path.split("/", 2)[2] for path in there if "replaced-" in path}
+    first = "a/new" if renames == 3 else "a/old"
+    assert visible == {first, "b/old"}
+    assert kept == ({"a/old"} if renames == 3 else set())
+    said = capsys.readouterr().err
+    assert said.count("put back") == (0, 1, 2, 1)[renames]
+    assert ("was replaced by a run that was killed" in said) == (renames == 3)
+    assert len(list(tmp_path.glob(".unfinished-*"))) == (renames == 3)
+
+
+def test_what_a_living_run_is_building_is_left_alone(tmp_path):
+    with new_folders(tmp_path, ["a"], overwrite=False) as building:
+        write(building, "a", "mine")
+        with new_folders(tmp_path, ["b"], overwrite=False) as other:
+            write(other, "b", "theirs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

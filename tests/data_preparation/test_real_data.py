@@ -4,13 +4,14 @@ import runpy
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from camus import VIEW_NAMES, parse_stem
-from deformation import deform, pieces
+from deformation import deform, draw_deformation, pieces, sampling_map, warp
 from medical_images import read_medical_image
-from view_folders import read_metadata, read_png
+from view_folders import read_image, read_metadata
 
 
 def call(run, source, out, *flags):
@@ -30,7 +31,7 @@ def by_frame(folder: Path, kind: str) -> dict[tuple[str, str], np.ndarray]:
     found = {}
     for path in (folder / "all_views" / kind).rglob("*.png"):
         stem = parse_stem(path.stem)
-        found[stem.patient, stem.view] = read_png(path)
+        found[stem.patient, stem.view] = read_image(path)
     return found
 
 
@@ -42,7 +43,7 @@ def test_golden_frames_and_sector_labels(run, from_mhd, reference, tmp_path):
     assert len(golden.files) == 12
     for name in golden.files:
         stem, kind = name.split("/")
-        made = read_png(tmp_path / "all_views_sector" / folders[kind] / "validation" / f"{stem}.png")
+        made = read_image(tmp_path / "all_views_sector" / folders[kind] / "validation" / f"{stem}.png")
         assert made.dtype == golden[name].dtype and np.array_equal(made, golden[name]), name
 
 
@@ -102,7 +103,7 @@ def test_area_labels_stay_on_the_native_ones(run, camus, tmp_path):
             source = camus / "native_4CH" / row["source"].replace(".nii.gz", "_gt.nii.gz")
             native, small = (
                 read_medical_image(source).pixels,
-                read_png(views / f"annotations/{row['split']}/{stem}.png"),
+                read_image(views / f"annotations/{row['split']}/{stem}.png"),
             )
             for value in (1, 2, 3):
                 pixels = [np.argwhere(label == value) + 0.5 for label in (small, native)]
@@ -113,13 +114,45 @@ def test_area_labels_stay_on_the_native_ones(run, camus, tmp_path):
     assert abs(np.mean(areas) - 1) < 0.002
 
 
-def test_deformations_of_real_label_maps(from_mhd):
-    """Structures stay whole; few draws are rejected."""
+@pytest.fixture
+def deformed(from_mhd) -> list[tuple]:
+    """(label, cone, repeat, name) of three deformations of each real frame."""
+    images, labels = (by_frame(from_mhd, kind) for kind in ("images", "annotations"))
+    return [
+        (label, images[frame] != 0, repeat, f"{'_'.join(frame)}_validation")
+        for frame, label in labels.items()
+        for repeat in range(3)
+    ]
+
+
+def test_deformations_of_real_label_maps(deformed):
+    """Structures stay whole, before and after the cut at the cone; few draws are rejected."""
     rejected = []
-    for (patient, view), label in by_frame(from_mhd, "annotations").items():
-        before = pieces(label)
-        for repeat in range(3):
-            deformed, count = deform(label, f"{patient}_{view}_validation", repeat, seed=0)
-            assert all(1 <= pieces(deformed)[value] <= number for value, number in before.items())
-            rejected.append(count)
+    for label, cone, repeat, stem in deformed:
+        made, count = deform(label, cone, stem, repeat, seed=0)
+        for shown in (np.ones_like(cone), cone):
+            before, after = pieces(np.where(shown, label, 0)), pieces(np.where(shown, made, 0))
+            assert set(after) == set(before) and all(after[value] <= before[value] for value in before)
+        rejected.append(count)
     assert len(rejected) == 3 * 5 * len(VIEW_NAMES) and np.mean(rejected) < 0.3
+
+
+def floor_length(written: np.ndarray, cone: np.ndarray, source_row: np.ndarray) -> int:
+    """Pixels of `written` within the cone that end a structure just where the frame's image ended."""
+    height = len(written)
+    beyond = (source_row[1:] > height - 0.5) & (source_row[:-1] <= height - 0.5) & cone[1:] & cone[:-1]
+    return int(np.sum(beyond & (written[:-1] > 0) & (written[1:] == 0)))
+
+
+def test_real_atria_have_no_false_floor(deformed):
+    """With zeros beyond the image, one deformed map in five has a straight wall across the cone. A few pixels are what
+    a structure that closes there leaves."""
+    floors = {"ours": [], "zeros": []}
+    for number, (label, cone, _, _) in enumerate(deformed):
+        drawn = draw_deformation(np.random.default_rng(number))
+        columns, rows = sampling_map(drawn, label.shape)
+        zeros = cv2.remap(label, columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+        for kind, written in (("ours", warp(label, cone, drawn)), ("zeros", zeros)):
+            floors[kind].append(floor_length(written, cone, rows))
+    assert np.mean(np.array(floors["zeros"]) > 8) > 0.15
+    assert max(floors["ours"]) <= 8 and np.sum(floors["ours"]) < 0.2 * np.sum(floors["zeros"])

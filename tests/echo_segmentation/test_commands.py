@@ -94,7 +94,7 @@ def test_a_missing_or_empty_split(train, make_folder, tmp_path, capsys):
     assert "validation is not there" in fails(train, capsys, "--data-dir", data)
     for kind in ("images", "annotations"):
         (data / kind / "validation").mkdir()
-    assert "no PNG files" in fails(train, capsys, "--data-dir", data)
+    assert "no pictures" in fails(train, capsys, "--data-dir", data)
 
 
 def test_sector_labels_are_sent_to_be_converted(train, make_folder, tmp_path, capsys):
@@ -121,9 +121,9 @@ def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, me
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size 0: input should be greater than or equal to 1"),
         (["--lr", "0.1", "--min-lr", "0.2"], "0 <= min-lr <= lr"),
-        (["--num-classes", "1"], "must be at least 2"),
+        (["--num-classes", "1"], "greater than or equal to 2"),
         (["--epochs", "many"], "many"),
         (["--no-such-flag", "1"], "no-such-flag"),
         (["--img-size", "100", "--gpu", "cpu"], "takes multiples of 32 from 64 up"),
@@ -200,8 +200,8 @@ def test_metadata_that_cannot_be_used(judge, make_folder, trained, tmp_path, cap
     file = data / "metadata.csv"
     file.write_text(file.read_text().replace("400", "-400", 1))
     flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", tmp_path / "o")
-    assert "native_height is '-400'" in fails(judge, capsys, *flags)
-    file.write_bytes("stem,größe\n".encode("latin-1"))
-    assert "not a CSV file" in fails(judge, capsys, *flags)
+    assert "native_height -400: input should be" in fails(judge, capsys, *flags)
+    file.write_bytes(b"\x89PNG\r\n\x1a\n\1\2")
+    assert "is no text" in fails(judge, capsys, *flags)
     file.write_text("stem,patient\na,b\n")
     assert "columns native_height, native_width" in fails(judge, capsys, *flags)

@@ -67,7 +67,7 @@ def test_class_values_of_every_kind_of_png(tmp_path):
     Image.fromarray(labels).convert("RGB").save(tmp_path / "rgb.png")
     assert np.array_equal(read_annotation(tmp_path / "rgb.png"), labels)
     palette.convert("RGB").save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match="one 8-bit channel"):
+    with pytest.raises(UserError, match="is a colour image"):
         read_annotation(tmp_path / "colours.png")
 
 

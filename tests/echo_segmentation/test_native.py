@@ -14,7 +14,9 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
 import inference
+from cases import find_cases
 from checkpoint import load_weights, read_checkpoint
+from frames import NativeFrames, with_spacing
 from geometry import nearest_indices, one_hot, to_native
 from model import build_network
 
@@ -235,7 +237,7 @@ def test_predictions_that_cannot_be_evaluated_are_all_named(judge, release, tmp_
     [
         (("database_nifti/patient0001/patient0001_2CH_ED.nii.gz", ""), "metadata.csv names no source"),
         (("database_nifti/patient0001/patient0001_2CH_ED.nii.gz", "../secret.nii.gz"), "within the release"),
-        (("database_nifti/patient0001/patient0001_2CH_ED.nii.gz", "other.nii.gz"), "other.nii.gz: no such file"),
+        (("database_nifti/patient0001/patient0001_2CH_ED.nii.gz", "other.nii.gz"), "other.nii.gz is missing"),
         (("200,150", "400,150"), "in metadata.csv \\(400, 150\\): another release?"),
         (("area", "cubic"), "image_interpolation is 'cubic'"),
     ],
@@ -276,3 +278,28 @@ def test_only_frames_of_a_quality(judge, trained, release, tmp_path, capsys):
     assert {row["patient"] for row in read_metrics(tmp_path / "o").values()} == {"patient0001"}
     assert judge(*flags, "--image-quality", "Medium") == 2
     assert "image qualities there: Good, Poor" in capsys.readouterr().err
+
+
+def test_frames_of_unknown_pixel_size_are_compared_in_pixels_until_it_is_given(release, tmp_path, capsys):
+    """Nothing is measured in mm that nobody measured: 1 x 1 mm is what is written where the size was not known."""
+    shutil.copytree(release / "camus", tmp_path / "camus")
+    shutil.copytree(release / "area", tmp_path / "area")
+    cases = find_cases(str(tmp_path / "area"), "testing")
+    known = NativeFrames(cases, tmp_path / "camus", 4)
+    assert known.in_mm and known.unit == "mm" and known.spacing_mm(0) == pytest.approx(SPACING)
+    path = tmp_path / "camus" / cases[0].source
+    image = sitk.ReadImage(str(path))
+    image.SetSpacing((1.0, 1.0))
+    sitk.WriteImage(image, str(path))
+    unknown, given = (NativeFrames(cases, tmp_path / "camus", 4, spacing) for spacing in ((), (0.5,)))
+    assert not unknown.in_mm and unknown.unit == "px" and unknown.spacing_mm(0) is None
+    assert f"{path}: pixels of 1 x 1 mm" in capsys.readouterr().err
+    assert given.in_mm and given.spacing_mm(0) == (0.5, 0.5)
+
+    table = tmp_path / "area" / "metadata.csv"
+    size = ",".join(map(str, SPACING))
+    table.write_text(table.read_text().replace(size, "1.0,1.0", 1).replace(size, "0.01,0.01", 1))
+    cases = find_cases(str(tmp_path / "area"), "testing")
+    assert [case.extent_mm is None for case in cases] == [True, True, *[False] * 6]
+    assert "the size of the pixels of 2 frames is not believed" in capsys.readouterr().err
+    assert with_spacing(cases[0], (0.5, 0.4)).extent_mm == (NATIVE[0] * 0.5, NATIVE[1] * 0.4)

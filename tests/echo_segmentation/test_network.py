@@ -41,7 +41,7 @@ def test_our_checkpoint_describes_itself_and_stays_a_state_dict(tmp_path):
     ("content", "message"),
     [
         (b"no checkpoint", "not a checkpoint"),
-        ({"a": 1}, "holds no state dict"),
+        ({"a": 1}, "holds no weights: a is no plain tensor"),
         ({"network": {}, "settings": {}}, "take model.pth"),
         ({"layer.weight": torch.zeros(2)}, "neither written by runner.py nor a published checkpoint"),
     ],
@@ -62,7 +62,7 @@ def test_a_pickled_module_is_refused(tmp_path):
 def test_weights_of_another_shape_are_refused(tmp_path):
     save_model(tmp_path / "model.pth", build_network(UNET), UNET, {"mean": 0})
     other = build_network(Architecture("unet", 4, "resnet18", (32, 8, 8)))
-    with pytest.raises(UserError, match="does not fit unet"):
+    with pytest.raises(UserError, match=r"unet, does not fit the network: \d+ tensors differ"):
         load_weights(other, read_checkpoint(tmp_path / "model.pth"), tmp_path / "model.pth")
 
 

@@ -15,11 +15,12 @@ import predict
 from command import run_command
 from dataset import read_annotation, resize_annotation, resize_image
 from ejection_fraction import ejection_fraction, volume_ml
+from folder_lock import FolderLock
 from model import build_camus_unet
 from settings import PredictSettings
 
 FOLDER = Path(__file__).resolve().parents[2] / "echo_segmentation"
-SPACING = (0.4, 0.3)  # mm of SimpleITK: lateral, depth
+SPACING = (0.8, 0.6)  # mm of SimpleITK: lateral, depth
 ORIGIN, DIRECTION = (-12.5, 3.0), (0.0, 1.0, -1.0, 0.0)
 SIZES = {"2CH": 90, "4CH": 100}
 
@@ -121,7 +122,7 @@ def test_areas_volumes_and_ejection_fraction_are_those_of_the_written_label_maps
         labels[view] = sitk.GetArrayFromImage(image)
     rows = {(row["name"], row["frame"]): row for row in read_csv(output / "frames.csv")}
     assert len(rows) == 7
-    area = (labels["2CH"][1] == 1).sum() * 0.12 / 100
+    area = (labels["2CH"][1] == 1).sum() * spacing[0] * spacing[1] / 100
     assert float(rows["patient0001_2CH_half_sequence", "1"]["cavity_area_cm2"]) == pytest.approx(area, rel=0.1)
     assert rows["anything", "0"]["cavity_area_cm2"] == ""
     (row,) = read_csv(output / "ejection_fraction.csv")
@@ -221,8 +222,9 @@ def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path
     lines = said.strip().splitlines()
     assert lines[0] == "--input: 8 problems:"
     assert len(lines) == 9
-    for text in ("empty: no PNG", "none.png: no such file", "text.txt: neither PNG", "broken.png: cannot be read",
-                 "colour.png: a picture in colour", "cut.nii.gz: cannot be read", "same: 2 files of this name",
+    for text in ("empty: no picture", "none.png: no such file", "text.txt: neither picture",
+                 "broken.png cannot be read", "colour.png is a picture in colour", "cut.nii.gz cannot be read",
+                 "same: 2 files of this name",
                  "patient0003, 2CH, sequence: 2 files"):  # fmt: skip
         assert sum(text in line for line in lines) == 1, text
     assert not out.exists()
@@ -235,7 +237,7 @@ def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path
         (["--model-path", "{input}/anything.png"], "anything.png: not a checkpoint"),
         (["--model-path", "{tmp}/camus.pth"], "carries no mean and std of grey values: give --mean and --std"),
         (["--model-path", "{model}", "--mean", "0.1"], "go together"),
-        (["--model-path", "{model}", "--batch-size", "0"], "must be at least 1"),
+        (["--model-path", "{model}", "--batch-size", "0"], "greater than or equal to 1"),
         (["--model-path", "{model}", "--output-dir", "{input}"], "is there already and not empty"),
         (["--model-path", "{model}", "--gpu", "cuda:77"], "is not there"),
         (["--model-path", "{model}", "--input"], "--input: name at least one file or folder"),
@@ -268,3 +270,26 @@ except SystemExit as exit_:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "exit 2 False False" in done.stdout
     assert "/no/such: no such file or folder" in done.stderr
+
+
+def test_without_a_believable_size_of_pixels_there_are_no_areas_until_it_is_given(truth, trained, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = sitk.ReadImage(str(truth["folder"][0] / "patient0001_2CH_half_sequence.nii.gz"))
+    image.SetSpacing((1.0, 1.0, 1.0))
+    sitk.WriteImage(image, str(folder / "patient0001_2CH_half_sequence.nii.gz"))
+    areas = {}
+    for name, flags in {"unknown": (), "given": ("--spacing-mm", 0.6, 0.8)}.items():
+        command = ("--model-path", trained / "model.pth", "--input", folder, "--output-dir", tmp_path / name, *flags)
+        assert run(*command) == 0
+        assert ("pixels of 1 x 1 mm" in capsys.readouterr().err) == (name == "unknown")
+        areas[name] = [row["cavity_area_cm2"] for row in read_csv(tmp_path / name / "frames.csv")]
+    assert set(areas["unknown"]) == {""} and min(map(float, areas["given"])) > 0
+
+
+def test_a_folder_that_another_run_is_filling_is_refused(truth, trained, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    flags = ["--model-path", trained / "model.pth", "--input", truth["folder"][0] / "anything.png"]
+    with FolderLock(tmp_path / "out"):
+        assert run(*flags, "--output-dir", tmp_path / "out") == 2
+    assert "in use by another run" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())

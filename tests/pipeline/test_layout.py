@@ -1,4 +1,4 @@
-"""The three script folders stand alone, and share nothing but one small file."""
+"""The three script folders stand alone, and share nothing but some small files."""
 
 import ast
 import re
@@ -42,8 +42,19 @@ def test_no_folder_imports_another(folder):
         assert not imported(path) & others, path
 
 
-def test_the_shared_file_is_the_same_everywhere():
-    assert len({(ROOT / folder / "command.py").read_bytes() for folder in FOLDERS}) == 1
+NAMES = [path.name for folder in FOLDERS for path in (ROOT / folder).glob("*.py")]
+SHARED = sorted({name for name in NAMES if NAMES.count(name) > 1})
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_files_of_one_name_are_the_same_in_every_folder(name):
+    files = [ROOT / folder / name for folder in FOLDERS if (ROOT / folder / name).exists()]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_the_readers_stand_in_every_folder_that_needs_them():
+    assert all(NAMES.count(name) == len(FOLDERS) for name in ("command.py", "picture_files.py", "text_files.py"))
+    assert all(NAMES.count(name) == 2 for name in ("medical_images.py", "unwrapping.py"))
 
 
 def test_torchvision_is_not_imported_by_our_own_code():

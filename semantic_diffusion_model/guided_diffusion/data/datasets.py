@@ -2,30 +2,31 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from command import UserError
 from config import Settings
-from guided_diffusion.data.label_maps import as_class_values, instance_edges, remap
+from guided_diffusion.data.label_maps import instance_edges, remap
 from guided_diffusion.runs import storage
+from picture_files import check_size, decode_image, decode_labels, decode_numbers, is_picture, passed_over, read_bytes
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MOST_PROBLEMS_TOLD = 20
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A label map, its image and its instance map (paths; None where there is none), and the name they share."""
+    """Files of one name: a label map, its image and its instance map (None where there is none)."""
 
     stem: str
     split: str
-    image: str | None
-    label: str
-    instance: str | None = None
+    image_path: str | None
+    label_path: str
+    instance_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,17 @@ def has_split(settings: Settings, split: str) -> bool:
     return bool(path) and storage.is_folder(path) and bool(storage.list_names(path))
 
 
-def find_pairs(settings: Settings, splits: Sequence[str], with_images: bool = True) -> list[Pair]:
+def find_pairs(
+    settings: Settings,
+    splits: Sequence[str],
+    with_images: bool = True,
+    warn: Callable[[str], object] = lambda _: None,
+) -> list[Pair]:
     """The label maps of `splits` ("training", "validation", in this order), each naturally sorted, with partners.
 
     `with_images` True: each label map has an image and each image a label map. False: label maps are enough; where an
     image of the same name exists, the pair has it. Raises UserError with all problems found: missing folders, names
-    without a partner, names that occur twice.
+    without a partner, names that occur twice. `warn` is told of files that are passed over, as no pictures by name.
     """
     if not settings.datadir:
         raise UserError("--datadir is needed: the folder that holds the images and label maps")
@@ -124,13 +130,22 @@ def find_pairs(settings: Settings, splits: Sequence[str], with_images: bool = Tr
     pairs: list[Pair] = []
     for split in splits:
         pairs += _pairs_of_split(settings, layout, split, with_images, problems)
+        if not layout.label_ending:  # such layouts keep other files beside them
+            folders = dict.fromkeys(folder[split] for folder in (layout.images, layout.labels) if split in folder)
+            for line in filter(None, (_left_over(storage.join(settings.datadir, folder)) for folder in folders)):
+                warn(f"warning: {line}")
     seen: dict[str, Pair] = {}
     for pair in pairs:
         if pair.stem in seen:
-            problems.append(f"{pair.label}: another file has this name: {seen[pair.stem].label}")
+            problems.append(f"{pair.label_path}: another file has this name: {seen[pair.stem].label_path}")
         seen[pair.stem] = pair
     raise_problems(f"datadir {settings.datadir} is not as dataset_mode {settings.dataset_mode} has it:", problems)
     return pairs
+
+
+def _left_over(root: str) -> str | None:
+    names = storage.walk_files(root) if storage.is_folder(root) else []
+    return passed_over(root, [name for name in names if not is_picture(name)])
 
 
 def raise_problems(message: str, problems: Sequence[str]) -> None:
@@ -169,8 +184,8 @@ def _files(settings: Settings, folder: str, ending: str, problems: list[str], re
     root = storage.join(settings.datadir, folder)
     found: dict[str, str] = {}
     for relative in storage.walk_files(root) if storage.is_folder(root) else ():
-        name, suffix = os.path.splitext(relative)
-        if suffix.lower() in SUFFIXES and name.endswith(ending):
+        name = os.path.splitext(relative)[0]
+        if is_picture(relative) and name.endswith(ending):
             name = name.removesuffix(ending)
             if name in found:
                 problems.append(f"{storage.join(root, relative)}: the same name as {found[name]}")
@@ -196,47 +211,50 @@ Box = tuple[float, float, float, float]
 
 
 def target_size(width: int, height: int, settings: Settings) -> tuple[int, int]:
-    """(width, height) that a picture of this size is brought to: square, but for cityscapes, which keeps the aspect."""
+    """(width, height) that a picture of this size is brought to: square, but for cityscapes, which keeps the aspect, as
+    far as sides that the network can halve at each level allow.
+    """
     if settings.dataset_mode != "cityscapes":
         return settings.img_size, settings.img_size
     while min(width, height) >= 2 * settings.img_size:
         width, height = width // 2, height // 2
     scale = settings.img_size / min(width, height)
-    return round(width * scale), round(height * scale)
+    step = 2 ** (len(settings.multipliers()) - 1)
+    return tuple(max(1, round(side * scale / step)) * step for side in (width, height))
 
 
 def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """The image [3, H, W] uint8: halved by a box filter while twice too large, then resized bicubically (Pillow's)."""
-    assert pair.image is not None
-    return resize_image(read_picture(pair.image).convert("RGB"), settings, box)
+    assert pair.image_path is not None
+    pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=True)
+    return resize_image(Image.fromarray(pixels).convert("RGB"), settings, box)
 
 
 def load_label(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """The classes [H, W] uint8, resized to the nearest pixel. Raises UserError if the file is no label map."""
-    try:
-        labels = remap(as_class_values(np.asarray(read_picture(pair.label))), settings.dataset_mode)
-    except UserError as error:
-        raise UserError(f"{pair.label} {error}") from None
-    return resize_nearest(labels, settings, box)
+    return resize_nearest(read_label(pair, settings), settings, box)
+
+
+def read_label(pair: Pair, settings: Settings) -> np.ndarray:
+    """The classes [height, width] uint8 at the size of the file. Raises UserError if the file is no label map."""
+    return remap(decode_labels(read_file(pair.label_path), pair.label_path), settings.dataset_mode)
 
 
 def load_edges(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """Edges between instances, bool [H, W]; where the data set has no instance map, between labels."""
-    if pair.instance is None:
+    if pair.instance_path is None:
         return instance_edges(load_label(pair, settings, box))
-    return instance_edges(resize_nearest(np.asarray(read_picture(pair.instance)).astype(np.int32), settings, box))
+    instances = decode_numbers(read_file(pair.instance_path), pair.instance_path)
+    return instance_edges(resize_nearest(instances.astype(np.int32), settings, box))
 
 
-def read_picture(path: str) -> Image.Image:
-    """A decoded picture. Raises UserError for a file that is broken or of another kind."""
-    try:
-        with storage.open_for_reading(path) as file, Image.open(file) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error})") from None
+def read_file(path: str) -> bytes:
+    """The content of a picture's file, local or not. Raises UserError for one that is empty or too large."""
+    if not storage.is_remote(path):
+        return read_bytes(Path(path))
+    check_size(path, storage.size(path))
+    with storage.open_for_reading(path) as file:
+        return file.read()
 
 
 def resize_image(picture: Image.Image, settings: Settings, box: Box | None = None) -> np.ndarray:

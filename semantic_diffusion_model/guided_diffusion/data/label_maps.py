@@ -31,21 +31,6 @@ def instance_edges(instances: np.ndarray) -> np.ndarray:
     return edges
 
 
-def as_class_values(array: np.ndarray) -> np.ndarray:
-    """The pixels of an image file as class values [H, W] uint8. Raises UserError if it is no label map.
-
-    A palette image gives its indices; three equal channels count as one.
-    """
-    if array.ndim == 3:
-        colour = array[..., :3] if array.shape[2] > 2 else array[..., :1]
-        if (colour != colour[..., :1]).any():
-            raise UserError("is a colour image, not a label map of class values")
-        array = array[..., 0]
-    if array.dtype != np.uint8 and array.dtype != bool and (array.min() < 0 or array.max() > 255):
-        raise UserError(f"has values from {array.min()} to {array.max()}: more than 8 bits")
-    return array.astype(np.uint8)
-
-
 def check_classes(labels: np.ndarray, num_classes: int) -> None:
     """Raise UserError if a value of `labels` is no class: not within 0 .. num_classes - 1."""
     wrong = np.unique(labels[labels >= num_classes])

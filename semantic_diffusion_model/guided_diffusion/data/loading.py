@@ -1,31 +1,30 @@
-"""Training data on its way to the network: which sample is when, what is done to it, worker processes, memory.
+"""Training data on its way to the network: which sample is when, what is done to it, what is held in memory.
 
 Sample g of a run (counted over all steps and ranks) is picture `order(seed, g)`, flipped, cropped and stripped of its
 label as a stream addressed by (seed, g) says. So the data of a step do not depend on ranks, workers or interruptions.
 """
 
 import os
-import resource
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from command import UserError, one_line
 from config import Settings
 from guided_diffusion.data.datasets import Box, Pair, load_edges, load_image, load_label, raise_problems
 from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.data.shared_memory import tensors_of
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.process.random_streams import stream
-from guided_diffusion.runs.world import World
 
 SMALLEST_CROP = 0.8
-ENOUGH_OPEN_FILES = 1 << 16
+DECODED_AT_ONCE = 64
+LESS = "--num_workers 0 works without loader processes, fewer of them need less memory"
 
 
 @dataclass
@@ -83,8 +82,8 @@ class Examples:
 
     def condition(self, indices: Sequence[int]) -> Condition | None:
         """The condition of these examples, as they are on disk."""
-        parts = [self.get(index) for index in indices]
-        return make_condition([part[1] for part in parts], [part[2] for part in parts], self.settings, training=False)
+        _, labels, edges = zip(*(self.get(index) for index in indices), strict=True)
+        return make_condition(list(labels), list(edges), self.settings, training=False)
 
     def microbatch(self, indices: Sequence[int]) -> Microbatch:
         """These examples as they are on disk, for evaluation."""
@@ -93,23 +92,38 @@ class Examples:
 
     def check(self) -> None:
         """Decode every file once; raise UserError with all that are broken or hold values that are no class."""
-        self._decode(keep=False)
+        self._decode_all(lambda *_: None)
 
     def hold(self, shared: bool) -> None:
         """Decode every file once, check it, and keep it. `shared`: in memory that worker processes can map.
 
         Raises UserError.
         """
-        decoded = self._decode(keep=True)
-        images = [image for image, _, _ in decoded]
-        grey = all((image == image[:1]).all() for image in images)
-        self.images = torch.from_numpy(np.stack([image[:1] if grey else image for image in images]))
-        self.labels = torch.from_numpy(np.stack([label for _, label, _ in decoded]))
-        if not self.settings.no_instance:
-            self.edges = torch.from_numpy(np.stack([edges for _, _, edges in decoded]))
-        if shared:
-            for tensor in self.held():
-                tensor.share_memory_()
+        held: dict[str, torch.Tensor] = {}
+
+        def room(name: str, like: np.ndarray, channels: tuple[int, ...] = ()) -> torch.Tensor:
+            dtype = torch.from_numpy(like).dtype
+            held[name] = torch.empty(len(self), *channels, *like.shape[-2:], dtype=dtype)
+            return held[name].share_memory_() if shared else held[name]
+
+        def take(index: int, image: np.ndarray, label: np.ndarray, edges: np.ndarray | None) -> None:
+            if not held:  # grey pictures are held once, until one is not grey
+                room("images", image, (1,))
+                room("labels", label)
+                if edges is not None:
+                    room("edges", edges)
+            if label.shape != held["labels"].shape[1:]:
+                return  # told when all have been seen
+            grey = held["images"]
+            if grey.shape[1] == 1 and (image != image[:1]).any():
+                room("images", image, (3,)).copy_(grey)
+            held["images"][index] = torch.from_numpy(image[: held["images"].shape[1]])
+            held["labels"][index] = torch.from_numpy(label)
+            if edges is not None:
+                held["edges"][index] = torch.from_numpy(edges)
+
+        self._decode_all(take)
+        self.images, self.labels, self.edges = held["images"], held["labels"], held.get("edges")
 
     def held(self) -> list[torch.Tensor]:
         return [tensor for tensor in (self.images, self.labels, self.edges) if tensor is not None]
@@ -119,32 +133,39 @@ class Examples:
         height, width = self.get(0)[1].shape
         return len(self) * height * width * (3 + 1 + (not self.settings.no_instance))
 
-    def _decode(self, keep: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        def decode(pair: Pair):
-            try:
-                image, label = load_image(pair, self.settings), load_label(pair, self.settings)
-                edges = None if self.settings.no_instance else load_edges(pair, self.settings)
-            except Exception as error:
-                text = one_line(error)
-                if text is None:
-                    raise
-                return text
-            if image.shape[1:] != label.shape:
-                return f"{pair.label}: another aspect than its image"
-            try:
-                check_classes(label, self.settings.num_classes)
-            except UserError as error:
-                return f"{pair.label} {error}"
-            return (image, label, edges) if keep else label.shape
-
+    def _decode_all(self, take: Callable[[int, np.ndarray, np.ndarray, np.ndarray | None], None]) -> None:
+        """Decode and check each example, and hand (index, image, label, edges) to `take`; raises UserError."""
+        problems, shapes = [], set()
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-            results = list(pool.map(decode, self.pairs))
-        problems = [result for result in results if isinstance(result, str)]
-        raise_problems(f"{len(problems)} of {len(results)} label maps or images cannot be trained on:", problems)
-        shapes = {result[1].shape if keep else result for result in results}
+            for start in range(0, len(self), DECODED_AT_ONCE):
+                pairs = self.pairs[start : start + DECODED_AT_ONCE]
+                for index, result in enumerate(pool.map(self._decode, pairs), start):
+                    if isinstance(result, str):
+                        problems.append(result)
+                    else:
+                        shapes.add(result[1].shape)
+                        take(index, *result)
+        raise_problems(f"{len(problems)} of {len(self)} label maps or images cannot be trained on:", problems)
         if len(shapes) > 1:
             raise UserError(f"the pictures come out at different sizes (height, width): {sorted(shapes)}")
-        return results
+
+    def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | str:
+        """Image, label and edges of a pair, or what is wrong with its files."""
+        try:
+            image, label = load_image(pair, self.settings), load_label(pair, self.settings)
+            edges = None if self.settings.no_instance else load_edges(pair, self.settings)
+        except Exception as error:
+            text = one_line(error)
+            if text is None:
+                raise
+            return text
+        if image.shape[1:] != label.shape:
+            return f"{pair.label_path}: another aspect than its image"
+        try:
+            check_classes(label, self.settings.num_classes)
+        except UserError as error:
+            return f"{pair.label_path} {error}"
+        return image, label, edges
 
 
 def make_condition(
@@ -179,16 +200,34 @@ class TrainingStream(Dataset):
         self.settings = settings
         self.for_gpu = for_gpu
 
-    def __getitem__(self, request: tuple[int, int]) -> Microbatch:
-        first, count = request
+    def __getitem__(self, request: tuple[int, int]) -> Microbatch | str:
+        """The samples asked for; from a loader process in shared memory or, where they cannot be had, why in a line."""
+        if get_worker_info() is None:
+            return self.microbatch(*request)
+        try:
+            microbatch = self.microbatch(*request)
+            # Shared here, where an error can be told: the thread that sends them would lose them without a word.
+            for tensor in tensors_of(microbatch):
+                tensor.share_memory_()
+        except Exception as error:
+            if "shared memory" in str(error):
+                return f"the shared memory in /dev/shm is full: {LESS}"
+            text = one_line(error)
+            if text is None:
+                raise
+            return text
+        return microbatch
+
+    def microbatch(self, first: int, count: int) -> Microbatch:
         images, labels, edges, dropped = [], [], [], []
         for g in range(first, first + count):
             flip, drop, box = self.augmentation(g)
             image, label, edge = self.examples.get(self.order(g), box)
-            parts = [part if part is None or not flip else part.flip(-1) for part in (image, label, edge)]
-            images.append(parts[0])
-            labels.append(parts[1])
-            edges.append(parts[2])
+            if flip:
+                image, label, edge = (None if array is None else array.flip(-1) for array in (image, label, edge))
+            images.append(image)
+            labels.append(label)
+            edges.append(edge)
             dropped.append(drop)
         without_label = torch.tensor(dropped) if any(dropped) else None
         condition = make_condition(labels, edges, self.settings, without_label, training=self.for_gpu)
@@ -218,73 +257,3 @@ class TrainingStream(Dataset):
 def permutation(seed: int, epoch: int, n: int) -> torch.Tensor:
     """The order of `n` examples in an epoch."""
     return torch.randperm(n, generator=stream("cpu", seed, "epoch", epoch))
-
-
-@dataclass
-class Requests:
-    """What a rank asks of the stream: its microbatches of one step after the other, without end."""
-
-    first_sample: int
-    global_batch: int
-    rank_offset: int
-    batch: int
-    microbatch: int
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        start = self.first_sample + self.rank_offset
-        while True:
-            for offset in range(0, self.batch, self.microbatch):
-                yield start + offset, min(self.microbatch, self.batch - offset)
-            start += self.global_batch
-
-
-class BatchSource:
-    """The microbatches of this rank, a step at a time, and the seconds spent waiting for them."""
-
-    def __init__(self, examples: Examples, settings: Settings, world: World, first_sample: int, microbatch: int):
-        batch = settings.batch_size_train
-        self.per_step = -(-batch // microbatch)
-        self.device = world.device
-        self.seconds_waited = 0.0
-        workers = worker_count(settings, world)
-        if workers:
-            _allow_open_files()
-        requests = Requests(first_sample, batch * world.size, batch * world.rank, batch, microbatch)
-        loader = DataLoader(
-            TrainingStream(examples, settings, for_gpu=world.device.type == "cuda"),
-            batch_size=None,
-            sampler=requests,
-            num_workers=workers,
-            # A fork would copy the locks of a started MPI, CUDA and thread pools in whatever state they are.
-            multiprocessing_context="forkserver" if workers else None,
-            prefetch_factor=max(2, 2 * self.per_step // workers) if workers else None,
-            pin_memory=world.device.type == "cuda",
-            worker_init_fn=_start_worker if workers else None,
-            generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
-        )
-        self._microbatches = iter(loader)
-
-    def next_step(self) -> list[Microbatch]:
-        """This rank's microbatches of the next step, on the device."""
-        start = time.perf_counter()
-        microbatches = [next(self._microbatches) for _ in range(self.per_step)]
-        self.seconds_waited += time.perf_counter() - start
-        return [microbatch.to(self.device) for microbatch in microbatches]
-
-
-def _allow_open_files() -> None:
-    """Each tensor that comes from a worker is an open file until it is copied: a thousand, the usual limit, is few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH_OPEN_FILES if hard == resource.RLIM_INFINITY else min(ENOUGH_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)
-
-
-def worker_count(settings: Settings, world: World) -> int:
-    """num_workers, capped at the cores there are for each rank; a CPU that trains keeps one core for that."""
-    cores = len(os.sched_getaffinity(0)) // world.local_size
-    return max(0, min(settings.num_workers, cores if world.device.type == "cuda" else cores - 1))

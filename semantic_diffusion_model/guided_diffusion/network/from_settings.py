@@ -1,6 +1,6 @@
 """The network and the process that a set of settings describes."""
 
-from config import Settings
+from config import Settings, settle_prediction
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.process.diffusion import GaussianDiffusion, make_betas
 from guided_diffusion.process.timesteps import space_timesteps
@@ -38,9 +38,12 @@ def build_diffusion(settings: Settings, timestep_respacing: str | None = None) -
         make_betas(settings.noise_schedule, settings.diffusion_steps),
         timesteps=space_timesteps(settings.diffusion_steps, spacing),
         learn_sigma=settings.learn_sigma,
-        predict_xstart=settings.predict_xstart,
+        prediction_type=settle_prediction(settings).prediction_type,
         use_kl=settings.use_kl,
         rescale_timesteps=settings.rescale_timesteps,
         rescale_learned_sigmas=settings.rescale_learned_sigmas,
         vb_weight=settings.vb_weight,
+        loss_weighting=settings.loss_weighting,
+        snr_gamma=settings.snr_gamma,
+        snr_floor=settings.snr_floor,
     )

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from guided_diffusion.network.modulation import NORM_EPS, NORM_GROUPS, modulate
+from guided_diffusion.network.modulation import modulate
+from guided_diffusion.network.modulation_plain import NORM_EPS, NORM_GROUPS
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -37,6 +38,14 @@ class Conv2d(nn.Conv2d):
         if x.device.type == "cpu" and weight.requires_grad and not torch.is_autocast_enabled("cpu"):
             return _Convolution.apply(x, weight, bias, self.stride, self.padding)
         return super()._conv_forward(x, weight, bias)
+
+
+class Float32Conv2d(Conv2d):
+    """A convolution that stays in float32 under autocast: what follows it is the image itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
 
 
 class _Convolution(torch.autograd.Function):

@@ -18,8 +18,9 @@ import torch
 import triton
 
 from guided_diffusion.network import modulation_kernels as kernels
+from guided_diffusion.network import modulation_plain as plain
 from guided_diffusion.network.condition import Condition, Level
-from guided_diffusion.network.modulation import NORM_EPS, NORM_GROUPS, Plain
+from guided_diffusion.network.modulation_plain import NORM_EPS, NORM_GROUPS
 
 TILE = 4096  # values of each tensor that a program of four warps holds at once
 PART_TILE = 512  # the same of one warp that sums over a part: most parts are a few pixels
@@ -45,7 +46,7 @@ def _on_its_device(function: Callable) -> Callable:
 
 @_on_its_device
 def forward(x, table, level: Level | None, scale, shift, silu: bool):
-    """As `Plain.forward`, for x [N, C, h, w] channels last."""
+    """As `modulation_plain.forward`, for x [N, C, h, w] channels last."""
     count, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
     width = _width(channels)
     tile = TILE // width
@@ -70,7 +71,10 @@ def forward(x, table, level: Level | None, scale, shift, silu: bool):
 
 @_on_its_device
 def backward(grad, x, table, level: Level | None, scale, shift, mean, rstd, silu: bool):
-    """As `Plain.backward`, for x and grad [N, C, h, w] channels last. Raises RuntimeError if `level` has no plan."""
+    """As `modulation_plain.backward`, for x and grad [N, C, h, w] channels last.
+
+    Raises RuntimeError if `level` has no plan.
+    """
     if level is not None and level.plan is None:
         raise RuntimeError("this condition was made with training=False: it has no plan for the backward pass")
     count, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
@@ -132,9 +136,9 @@ def check(device: torch.device, dtype: torch.dtype, channels: int = 256) -> None
         table = normal(len(level.patch_of_row), 2 * channels) if with_table else normal(1, 2 * channels).float()
         timestep = normal(2, 2, channels) if with_timestep else (None, None)
         arguments = table, level if with_table else None, *timestep
-        expected = Plain.forward(x, *arguments, silu)
+        expected = plain.forward(x, *arguments, silu)
         found = forward(x, *arguments, silu)
-        gradients = (form(grad, x, *arguments, *expected[1:], silu) for form in (backward, Plain.backward))
+        gradients = (form(grad, x, *arguments, *expected[1:], silu) for form in (backward, plain.backward))
         for ours, theirs in zip((*found, *next(gradients)), (*expected, *next(gradients)), strict=True):
             if theirs is not None and not (ours - theirs).float().norm() <= tolerance * theirs.float().norm():
                 raise RuntimeError(f"they differ from the plain form on this GPU ({device}, {dtype})")

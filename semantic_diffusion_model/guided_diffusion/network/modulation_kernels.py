@@ -31,9 +31,9 @@ def moments(x, means, squares, pixels, channels, block, TILE: tl.constexpr, WIDT
         total_squared += deviation * deviation
     amount = (last - first).to(tl.float32)
     offset = tl.sum(total, 0) / amount
-    at = (n * tl.num_programs(0) + b) * channels + c
-    tl.store(means + at, pivot + offset)
-    tl.store(squares + at, tl.maximum(tl.sum(total_squared, 0) - offset * offset * amount, 0.0))
+    index = (n * tl.num_programs(0) + b) * channels + c
+    tl.store(means + index, pivot + offset)
+    tl.store(squares + index, tl.maximum(tl.sum(total_squared, 0) - offset * offset * amount, 0.0))
 
 
 @triton.jit
@@ -59,19 +59,19 @@ def merge_moments(
         block_of = (start + tl.arange(0, AT_ONCE))[:, None]
         here = inside & (block_of < blocks)
         weight = tl.minimum(block, pixels - block_of * block).to(tl.float32)
-        at = (n * blocks + block_of) * channels + c
-        offset = tl.load(means + at, here, other=0.0) - centre
-        total += tl.where(here, tl.load(squares + at, here, other=0.0) + weight * offset * offset, 0.0)
-    at = n * tl.num_programs(0) + g
-    tl.store(mean + at, centre)
-    tl.store(rstd + at, 1 / tl.sqrt(tl.sum(total) / amount + EPS))
+        index = (n * blocks + block_of) * channels + c
+        offset = tl.load(means + index, here, other=0.0) - centre
+        total += tl.where(here, tl.load(squares + index, here, other=0.0) + weight * offset * offset, 0.0)
+    index = n * tl.num_programs(0) + g
+    tl.store(mean + index, centre)
+    tl.store(rstd + index, 1 / tl.sqrt(tl.sum(total) / amount + EPS))
 
 
 @triton.jit
 def _row_values(table, row, c, channels):
     """gamma1 and beta of `row` in channels c."""
-    at = table + row.to(tl.int64) * 2 * channels + c
-    return tl.load(at).to(tl.float32), tl.load(at + channels).to(tl.float32)
+    index = table + row.to(tl.int64) * 2 * channels + c
+    return tl.load(index).to(tl.float32), tl.load(index + channels).to(tl.float32)
 
 
 @triton.jit
@@ -110,12 +110,12 @@ def step(
     if rows is not None:
         row = tl.load(rows + pixel, inside, other=0)
     gamma1, beta = _row_values(table, row, c[None], channels)
-    at = pixel * channels + c[None]
-    value = tl.load(x + at, inside, other=0.0).to(tl.float32)
+    index = pixel * channels + c[None]
+    value = tl.load(x + index, inside, other=0.0).to(tl.float32)
     y = ((value - centre[None]) * inverse[None] * gamma1 + beta) * factor[None] + offset[None]
     if SILU:
         y *= tl.sigmoid(y)
-    tl.store(out + at, y.to(out.dtype.element_ty), inside)
+    tl.store(out + index, y.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -145,15 +145,15 @@ def part_sums(
         inside = pixel < last
         if order is not None:
             pixel = tl.load(order + pixel, inside, other=0)
-        at = pixel.to(tl.int64) * channels + c[None]
-        normalised = (tl.load(x + at, inside, other=0.0).to(tl.float32) - centre[None]) * inverse[None]
+        index = pixel.to(tl.int64) * channels + c[None]
+        normalised = (tl.load(x + index, inside, other=0.0).to(tl.float32) - centre[None]) * inverse[None]
         y = (normalised * gamma1[None] + beta[None]) * factor[None] + offset[None]
-        to_y = _before_silu(tl.load(grad + at, inside, other=0.0).to(tl.float32), y, SILU)
+        to_y = _before_silu(tl.load(grad + index, inside, other=0.0).to(tl.float32), y, SILU)
         a += to_y
         b += to_y * normalised
-    at = part.to(tl.int64) * channels + c
-    tl.store(sums_a + at, tl.sum(a, 0))
-    tl.store(sums_b + at, tl.sum(b, 0))
+    index = part.to(tl.int64) * channels + c
+    tl.store(sums_a + index, tl.sum(a, 0))
+    tl.store(sums_b + index, tl.sum(b, 0))
 
 
 @triton.jit
@@ -179,21 +179,21 @@ def image_sums(
         if part_rows is not None:
             row = tl.load(part_rows + part, inside, other=0)
         gamma1, beta = _row_values(table, row, c[None], channels)
-        at = part.to(tl.int64) * channels + c[None]
-        a = tl.load(sums_a + at, inside, other=0.0)
-        b = tl.load(sums_b + at, inside, other=0.0)
+        index = part.to(tl.int64) * channels + c[None]
+        a = tl.load(sums_a + index, inside, other=0.0)
+        b = tl.load(sums_b + index, inside, other=0.0)
         total_a += a
         total_b += b
         total_gamma_a += gamma1 * a
         total_gamma_b += gamma1 * b
         total_beta_a += beta * a
-    at = by_image + n * channels + c
+    index = by_image + n * channels + c
     one = tl.num_programs(0) * channels
-    tl.store(at, tl.sum(total_a, 0))
-    tl.store(at + one, tl.sum(total_b, 0))
-    tl.store(at + 2 * one, tl.sum(total_gamma_a, 0))
-    tl.store(at + 3 * one, tl.sum(total_gamma_b, 0))
-    tl.store(at + 4 * one, tl.sum(total_beta_a, 0))
+    tl.store(index, tl.sum(total_a, 0))
+    tl.store(index + one, tl.sum(total_b, 0))
+    tl.store(index + 2 * one, tl.sum(total_gamma_a, 0))
+    tl.store(index + 3 * one, tl.sum(total_gamma_b, 0))
+    tl.store(index + 4 * one, tl.sum(total_beta_a, 0))
 
 
 @triton.jit
@@ -211,9 +211,9 @@ def row_sums(
         position = (start + tl.arange(0, PARTS))[:, None]
         inside = position < last
         part = tl.load(parts_by_row + position, inside, other=0)
-        at = part.to(tl.int64) * channels + c
-        a = tl.load(sums_a + at, inside, other=0.0)
-        b = tl.load(sums_b + at, inside, other=0.0)
+        index = part.to(tl.int64) * channels + c
+        a = tl.load(sums_a + index, inside, other=0.0)
+        b = tl.load(sums_b + index, inside, other=0.0)
         if scale is not None:
             n = tl.load(part_images + part, inside, other=0)
             factor = 1 + tl.load(scale + n * channels + c, inside, other=0.0).to(tl.float32)
@@ -221,9 +221,9 @@ def row_sums(
             b *= factor
         total_a += a
         total_b += b
-    at = grad_table + row.to(tl.int64) * 2 * channels + tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    tl.store(at, tl.sum(total_b, 0))
-    tl.store(at + channels, tl.sum(total_a, 0))
+    index = grad_table + row.to(tl.int64) * 2 * channels + tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    tl.store(index, tl.sum(total_b, 0))
+    tl.store(index + channels, tl.sum(total_a, 0))
 
 
 @triton.jit
@@ -244,10 +244,10 @@ def input_gradient(
     if rows is not None:
         row = tl.load(rows + pixel, inside, other=0)
     gamma1, beta = _row_values(table, row, c[None], channels)
-    at = pixel * channels + c[None]
-    normalised = (tl.load(x + at, inside, other=0.0).to(tl.float32) - centre[None]) * inverse[None]
+    index = pixel * channels + c[None]
+    normalised = (tl.load(x + index, inside, other=0.0).to(tl.float32) - centre[None]) * inverse[None]
     y = (normalised * gamma1 + beta) * factor[None] + offset[None]
-    to_y = _before_silu(tl.load(grad + at, inside, other=0.0).to(tl.float32), y, SILU)
+    to_y = _before_silu(tl.load(grad + index, inside, other=0.0).to(tl.float32), y, SILU)
     to_normalised = to_y * factor[None] * gamma1
     to_x = inverse[None] * (to_normalised - of_a[None] - normalised * of_b[None])
-    tl.store(grad_x + at, to_x.to(grad_x.dtype.element_ty), inside)
+    tl.store(grad_x + index, to_x.to(grad_x.dtype.element_ty), inside)

@@ -43,24 +43,24 @@ def find_neighbourhoods(ids: np.ndarray, outside: int) -> Neighbourhoods:
 
     image, rest = np.divmod(first_pixel, height * width)
     top, left = np.divmod(rest, width)
-    at = np.arange(5)
-    blocks = padded[image[:, None, None], top[:, None, None] + at[:, None], left[:, None, None] + at]  # [U, 5, 5]
+    rows, columns = np.ogrid[:5, :5]
+    blocks = padded[image[:, None, None], top[:, None, None] + rows, left[:, None, None] + columns]  # [U, 5, 5]
     windows = np.lib.stride_tricks.sliding_window_view(blocks, (3, 3), axis=(1, 2)).reshape(-1, 9)
     keys, _ = _number_windows(list(windows.T), outside + 1, dense=False)
     _, first, patch_of_window = np.unique(keys, return_index=True, return_inverse=True)
     return Neighbourhoods(row_of_pixel, windows[first], patch_of_window.reshape(-1, 9))
 
 
-def _number_windows(parts: list[np.ndarray], base: int, dense: bool = True) -> tuple[np.ndarray, int]:
-    """A number for each distinct combination of `parts` (values below `base`), and a bound that no number reaches.
+def _number_windows(values: list[np.ndarray], base: int, dense: bool = True) -> tuple[np.ndarray, int]:
+    """A number for each distinct combination of `values` (values below `base`), and a bound that no number reaches.
 
     With `dense` the numbers are consecutive, so that the bound is small enough to combine them again.
     """
-    code, bound = parts[0].astype(np.int64), base
-    for part in parts[1:]:
+    code, bound = values[0].astype(np.int64), base
+    for further in values[1:]:
         if bound > np.iinfo(np.int64).max // base:
             code, bound = _renumber(code, bound)
-        code = code * base + part
+        code = code * base + further
         bound *= base
     return _renumber(code, bound) if dense else (code, bound)
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from guided_diffusion.network.condition import Condition, Level
-from guided_diffusion.network.modulation import NORM_EPS, NORM_GROUPS, modulate
+from guided_diffusion.network.modulation import modulate
+from guided_diffusion.network.modulation_plain import NORM_EPS, NORM_GROUPS
 
 HIDDEN_CHANNELS = 128
 

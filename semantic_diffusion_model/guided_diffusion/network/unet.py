@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.network.condition import Condition
-from guided_diffusion.network.layers import Conv2d, GroupNorm32, zero_parameters
+from guided_diffusion.network.layers import Conv2d, Float32Conv2d, GroupNorm32, zero_parameters
 from guided_diffusion.network.spade import SPADE
 
 
@@ -248,7 +248,7 @@ class UNetModel(nn.Module):
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
 
         self.out = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), zero_parameters(Conv2d(channels, out_channels, 3, padding=1))
+            GroupNorm32(channels), nn.SiLU(), zero_parameters(Float32Conv2d(channels, out_channels, 3, padding=1))
         )
         self.recompute(use_checkpoint)
 
@@ -263,7 +263,8 @@ class UNetModel(nn.Module):
     ) -> torch.Tensor:
         """x: [N, in_channels, H, W]; timesteps: [N]; y: a Condition, or its maps [N, num_classes, H, W] (one-hot).
 
-        Returns [N, out_channels, H, W]. Raises ValueError if y is missing, or given to an unconditional network.
+        Returns [N, out_channels, H, W], float32 under autocast too. Raises ValueError if y is missing, or given to an
+        unconditional network.
         """
         return self.decode(self.encode(x, timesteps), y)
 
@@ -287,7 +288,7 @@ class UNetModel(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, features.pop()], dim=1), emb, condition)
         norm, _, conv = self.out
-        return conv(norm(h, silu=True))
+        return conv(norm(h.float(), silu=True))
 
     def _condition(self, y: Condition | torch.Tensor | None) -> Condition | None:
         if (y is None) != (self.num_classes is None):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from command import UserError
+from guided_diffusion.process.predictions import loss_weights, target_of, x_start_of
 
 
 def make_betas(noise_schedule: str, steps: int) -> np.ndarray:
@@ -58,11 +59,14 @@ class GaussianDiffusion:
         betas: np.ndarray,
         timesteps: Sequence[int] | None = None,
         learn_sigma: bool = True,
-        predict_xstart: bool = False,
+        prediction_type: str = "epsilon",
         use_kl: bool = False,
         rescale_timesteps: bool = False,
         rescale_learned_sigmas: bool = False,
         vb_weight: float = 1e-3,
+        loss_weighting: str = "none",
+        snr_gamma: float = 5.0,
+        snr_floor: float = 0.0,
     ):
         self.full_betas = np.asarray(betas, np.float64)
         full = np.cumprod(1 - self.full_betas)
@@ -70,11 +74,12 @@ class GaussianDiffusion:
         self.timesteps = np.arange(len(full)) if timesteps is None else np.asarray(timesteps)
         self.num_timesteps = len(self.timesteps)
         self.learn_sigma = learn_sigma
-        self.predict_xstart = predict_xstart
+        self.prediction_type = prediction_type
         self.use_kl = use_kl
         self.rescale_timesteps = rescale_timesteps
         self.rescale_learned_sigmas = rescale_learned_sigmas
         self.vb_weight = vb_weight
+        self.weighting = loss_weighting, snr_gamma, snr_floor
 
         every_step = self.num_timesteps == len(full)
         self.alphas_cumprod = full[self.timesteps]
@@ -89,6 +94,7 @@ class GaussianDiffusion:
         self.posterior_mean_coef2 = (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
         # The fixed variance: beta ("larger"), whose first value would leave no noise to predict.
         self.fixed_variance = np.append(first, self.betas[1:])
+        self.loss_weights = loss_weights(prediction_type, *self.weighting, self.alphas_cumprod)
         self._cache: dict = {}
 
     def respaced(self, timesteps: Sequence[int]) -> "GaussianDiffusion":
@@ -97,11 +103,12 @@ class GaussianDiffusion:
             self.full_betas,
             timesteps,
             self.learn_sigma,
-            self.predict_xstart,
+            self.prediction_type,
             self.use_kl,
             self.rescale_timesteps,
             self.rescale_learned_sigmas,
             self.vb_weight,
+            *self.weighting,
         )
 
     def model_timesteps(self, t: torch.Tensor) -> torch.Tensor:
@@ -111,29 +118,26 @@ class GaussianDiffusion:
 
     def q_sample(self, x_start: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_t of x_0 and standard noise, all [N, 3, H, W] (equation 8)."""
-        alpha_bar = self.at("alphas_cumprod", t)
+        alpha_bar = self.coefficient("alphas_cumprod", t)
         return (alpha_bar.sqrt() * x_start + (1 - alpha_bar).sqrt() * noise).float()
 
     def q_posterior_mean(self, x_start: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Mean of q(x_{t-1} | x_t, x_0) (equation 11)."""
-        return (self.at("posterior_mean_coef1", t) * x_start + self.at("posterior_mean_coef2", t) * x_t).float()
-
-    def x_start_from_eps(self, x_t: torch.Tensor, t: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-        """The x_0 for which x_t holds noise `eps`."""
-        alpha_bar = self.at("alphas_cumprod", t)
-        return ((1 / alpha_bar).sqrt() * x_t - (1 / alpha_bar - 1).sqrt() * eps).float()
+        return (
+            self.coefficient("posterior_mean_coef1", t) * x_start + self.coefficient("posterior_mean_coef2", t) * x_t
+        ).float()
 
     def interpret(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, clip: bool) -> Prediction:
         """Read the network's output [N, 3 or 6, H, W] (float32 inside). `clip` keeps x_0 within [-1, 1]."""
         output = output.float()
         first, values = output.chunk(2, dim=1) if self.learn_sigma else (output, None)
-        x_start = first if self.predict_xstart else self.x_start_from_eps(x_t, t, first)
+        x_start = x_start_of(self.prediction_type, first, x_t, self.coefficient("alphas_cumprod", t))
         if clip:
             x_start = x_start.clamp(-1, 1)
         if values is None:
-            log_variance = self.at("fixed_variance", t).log().float().expand_as(x_t)
+            log_variance = self.coefficient("fixed_variance", t).log().float().expand_as(x_t)
         else:  # between the smallest and largest sensible variance, on a log scale (equation 15)
-            low, high = self.at("posterior_log_variance_clipped", t), self.at("betas", t).log()
+            low, high = self.coefficient("posterior_log_variance_clipped", t), self.coefficient("betas", t).log()
             share = (values + 1) / 2
             log_variance = (share * high + (1 - share) * low).float()
         mean = self.q_posterior_mean(x_start, x_t, t)
@@ -148,23 +152,28 @@ class GaussianDiffusion:
     ) -> dict[str, torch.Tensor]:
         """Loss of each sample [N]: `loss`, and the parts it is made of, `mse` and `vb` (bits per dimension).
 
-        predict(x_t, model_timesteps) runs the network. The bound trains the variance alone: the mean is detached in it
-        (L_hybrid, equation 16, with `vb_weight` for lambda).
+        predict(x_t, model_timesteps) runs the network. loss = weight * mse + vb_weight * vb, where mse is the mean
+        squared error of what the network predicts, and the weight that of `loss_weights`. The bound trains the variance
+        alone: the mean is detached in it (L_hybrid, equation 16, with `vb_weight` for lambda). `x_start_mse` is told
+        beside: the squared error of x_0, clipped to [-1, 1], the same measure whatever is predicted and weighed.
         """
         x_t = self.q_sample(x_start, t, noise)
         output = predict(x_t, self.model_timesteps(t)).float()
-        if self.use_kl:
-            return {"loss": self.num_timesteps * self.variational_bound(output, x_start, x_t, t)}
         first = output.chunk(2, dim=1)[0] if self.learn_sigma else output
-        target = x_start if self.predict_xstart else noise
-        losses = {"mse": _mean_of_sample((target - first) ** 2)}
-        losses["loss"] = losses["mse"]
+        alpha_bar = self.coefficient("alphas_cumprod", t)
+        predicted = x_start_of(self.prediction_type, first.detach(), x_t, alpha_bar).clamp(-1, 1)
+        losses = {"x_start_mse": _mean_of_sample((x_start - predicted) ** 2)}
+        if self.use_kl:
+            return losses | {"loss": self.num_timesteps * self.variational_bound(output, x_start, x_t, t)}
+        target = target_of(self.prediction_type, x_start, noise, alpha_bar)
+        losses["mse"] = _mean_of_sample((target - first) ** 2)
+        losses["loss"] = losses["mse"] * self._lookup("loss_weights", torch.float32, t)
         if self.learn_sigma:
             detached = torch.cat([first.detach(), output.chunk(2, dim=1)[1]], dim=1)
             losses["vb"] = self.variational_bound(detached, x_start, x_t, t)
             if self.rescale_learned_sigmas:
                 losses["vb"] = losses["vb"] * (self.num_timesteps / 1000)
-            losses["loss"] = losses["mse"] + self.vb_weight * losses["vb"]
+            losses["loss"] = losses["loss"] + self.vb_weight * losses["vb"]
         return losses
 
     def variational_bound(
@@ -173,12 +182,12 @@ class GaussianDiffusion:
         """L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p), and -log p(x_0 | x_1) at t = 0: [N] bits per dimension."""
         predicted = self.interpret(output, x_t, t, clip=False)
         true_mean = self.q_posterior_mean(x_start, x_t, t)
-        true_log_variance = self.at("posterior_log_variance_clipped", t).float()
+        true_log_variance = self.coefficient("posterior_log_variance_clipped", t).float()
         kl = gaussian_kl(true_mean, true_log_variance, predicted.mean, predicted.log_variance)
         nll = -discretised_log_likelihood(x_start, predicted.mean, 0.5 * predicted.log_variance)
         return torch.where(t == 0, _mean_of_sample(nll), _mean_of_sample(kl)) / math.log(2)
 
-    def at(self, name: str, t: torch.Tensor) -> torch.Tensor:
+    def coefficient(self, name: str, t: torch.Tensor) -> torch.Tensor:
         """The schedule `name` at indices t [N], as float64 [N, 1, 1, 1] on t's device."""
         return self._lookup(name, torch.float64, t)[:, None, None, None]
 

@@ -1,15 +1,20 @@
 """Which timesteps are visited: respacings for sampling, draws for training.
 
-`space_timesteps` gives the spacings of Nichol & Dhariwal 2021 (arXiv 2102.09672), `even_timesteps` ours. The classes
+`space_timesteps` gives the spacings of Nichol & Dhariwal 2021 (arXiv 2102.09672), `few_timesteps` ours. The classes
 draw timesteps for training: from uniform numbers, so that the caller decides which random numbers a sample gets.
 """
 
 import math
+import re
+from collections.abc import Sequence
 from itertools import accumulate, repeat
 
+import numpy as np
 import torch
 
 from command import UserError
+
+COUNT = re.compile(r"[0-9]{1,6}")
 
 
 def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
@@ -43,8 +48,8 @@ def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
 
 
 def _count(spec: str, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UserError(f"timestep_respacing {spec!r} must be a count, a comma list of counts, or ddimN")
+    if not COUNT.fullmatch(text.strip()) or int(text) < 1:
+        raise UserError(f"timestep_respacing {spec[:60]!r} must be a count, a comma list of counts, or ddimN")
     return int(text)
 
 
@@ -55,17 +60,50 @@ def _whole_stride(num_timesteps: int, count: int) -> list[int]:
     raise UserError(f"timestep_respacing ddim{count}: no whole-number stride gives {count} of {num_timesteps} steps")
 
 
-def even_timesteps(num_timesteps: int, n: int) -> list[int]:
-    """`n` evenly spaced timesteps, ascending, with both ends: 0 and num_timesteps - 1 (n = 1: the last one).
+# Ends of the spacings by noise level, chosen by measurement (benchmarks/results/few_steps.txt): alpha / sigma of the
+# second timestep visited, times the number of steps (the first step, out of pure noise, must err less where more steps
+# follow), and the last timestep.
+FIRST_SIGNAL, LAST_TIMESTEP = 1.2, 0
+KARRAS_RHO = 7.0
 
-    Sampling must start at the last timestep, the only one where the image is nothing but noise. Raises UserError
-    unless 1 <= n <= num_timesteps.
+
+def few_timesteps(
+    alphas_cumprod: np.ndarray, n: int, spacing: str, signal: float = FIRST_SIGNAL, end: int = LAST_TIMESTEP
+) -> list[int]:
+    """`n` timesteps, ascending, from 0 to T - 1 (n = 1: T - 1 alone). alphas_cumprod: [T] float64, falling, 0 allowed.
+
+    Sampling must start at T - 1, the only timestep where the image is nothing but noise. `spacing` places the others:
+    even, in equal steps of t; logsnr, in equal steps of lambda = log(alpha / sigma), from log(`signal` / n) to that of
+    timestep `end` (after Lu et al. 2022, arXiv 2206.00927); karras, in equal steps of (sigma / alpha)^(1/7) between the
+    same ends (Karras et al. 2022, arXiv 2206.00364, equation 5). Levels are rounded to timesteps of the process, no two
+    to the same: the network was trained at no others, and levels in between would not help (a test). Raises UserError
+    unless 1 <= n <= T.
     """
-    if not 1 <= n <= num_timesteps:
-        raise UserError(f"{n} sampling steps: must be from 1 to the {num_timesteps} steps of the process")
-    if n == 1:
-        return [num_timesteps - 1]
-    return [round(i * (num_timesteps - 1) / (n - 1)) for i in range(n)]
+    last = len(alphas_cumprod) - 1
+    if not 1 <= n <= last + 1:
+        raise UserError(f"{n} sampling steps: must be from 1 to the {last + 1} steps of the process")
+    if n <= 2:
+        return [0, last][-n:]
+    if spacing == "even":
+        return [round(i * last / (n - 1)) for i in range(n)]
+    # The last timestep has next to no signal, or none: it is visited, but its lambda sets no scale.
+    levels = 0.5 * (np.log(alphas_cumprod[:-1]) - np.log1p(-alphas_cumprod[:-1]))
+    ends = levels[end], max(math.log(signal / n), levels[-1])
+    if spacing == "karras":
+        wanted = -KARRAS_RHO * np.log(np.linspace(*(math.exp(-level / KARRAS_RHO) for level in ends), n - 1))
+    else:
+        wanted = np.linspace(*ends, n - 1)
+    nearest = np.interp(-wanted, -levels, np.arange(last)).round().astype(int).tolist()
+    return _distinct([*nearest, last])
+
+
+def _distinct(timesteps: Sequence[int]) -> list[int]:
+    """Ascending `timesteps` of which those that coincide are moved up, as few as possible; the last one stays."""
+    moved = [timesteps[0]]
+    for t in timesteps[1:]:
+        moved.append(max(t, moved[-1] + 1))
+    last = timesteps[-1]
+    return [min(t, last - places) for places, t in zip(range(len(moved) - 1, -1, -1), moved, strict=True)]
 
 
 class UniformSampler:

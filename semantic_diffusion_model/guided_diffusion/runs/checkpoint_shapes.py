@@ -24,7 +24,7 @@ def settings_from_shapes(
     """
     try:
         return _read(state_dict, img_size, no_instance)
-    except (KeyError, ValueError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
         raise UserError("the checkpoint's tensors do not form a semantic diffusion model") from None
 
 
@@ -43,8 +43,7 @@ def _read(state_dict: Mapping[str, torch.Tensor], img_size: int, no_instance: bo
         "num_channels": num_channels,
         "channel_mult": ",".join(f"{count / num_channels:g}" for count in channels),
         "num_res_blocks": per_level - 1,
-        # A size that no level has stands for "nowhere".
-        "attention_resolutions": ",".join(str(img_size // 2**level) for level in attended) or "1",
+        "attention_resolutions": ",".join(str(img_size // 2**level) for level in attended) or "none",
         "learn_sigma": state_dict["out.2.weight"].shape[0] == 6,
         "use_scale_shift_norm": state_dict["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * channels[0],
         "class_cond": bool(conditions),

@@ -8,6 +8,7 @@ along in the state dict's `_metadata`, which PyTorch keeps and ignores.
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,15 +17,20 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 
 from command import UserError
-from config import MODEL_SETTINGS, Settings, parse_numbers
+from config import MODEL_SETTINGS, Settings, attention_sizes, parse_numbers, settle_prediction, with_prediction_type
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.settings_file import from_published_json, to_published_json
+from output_files import save_tensors
+from schema import Record, checked, known_settings, parse_json
+from state_dicts import checked_weights, refuse_flipped_bits
+from unwrapping import unwrapped
 
 SETTINGS_FILE = "train_test_config.json"
 WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")
@@ -51,6 +57,13 @@ class Checkpoint:
     drop_rate: float | None = None
 
 
+class About(Record):
+    """What a checkpoint of ours says of itself, beside its tensors."""
+
+    settings: dict[str, Any]
+    drop_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
+
+
 def model_name(step: int) -> str:
     return f"model{step:06d}.pt"
 
@@ -72,21 +85,23 @@ def plain_state_dict(state_dict: Mapping[str, torch.Tensor], settings: Settings)
 
 def model_settings(settings: Settings) -> dict[str, Any]:
     """The MODEL_SETTINGS, with the channel multipliers spelled out."""
+    settings = settle_prediction(settings)
     values = {name: getattr(settings, name) for name in MODEL_SETTINGS}
     values["channel_mult"] = ",".join(f"{multiplier:g}" for multiplier in settings.multipliers())
     return values
 
 
-def write_torch(folder: str, name: str, content: Any) -> int:
-    """Save `content` as folder/name, atomically; return its size in bytes."""
-    path = storage.join(folder, name)
+def write_torch(folder: str, name: str, content: Any) -> str:
+    """Save `content` as folder/name, atomically; return the file's SHA-256. Raises UserError where it cannot."""
+    digest = ""
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # given a path, torch.save would put the temporary name into the file
-            torch.save(content, file)
+        nonlocal digest
+        save_tensors(content, temporary)
+        digest = sha256_of(str(temporary))
 
-    storage.write_whole(path, write)
-    return storage.size(path)
+    storage.write_whole(storage.join(folder, name), write)
+    return digest
 
 
 def write_settings(folder: str, settings: Settings) -> None:
@@ -101,24 +116,24 @@ def write_settings(folder: str, settings: Settings) -> None:
 def read_checkpoint(path: str) -> Checkpoint:
     """The weights in the file `path`, or the newest of the folder `path` (averaged weights before plain ones).
 
-    Nothing in the file is executed. Raises UserError for a file that is missing, truncated, an optimizer's state,
-    something else, or that would run code.
+    Nothing in the file is executed. Raises UserError for a file that is missing, truncated, damaged, an optimizer's
+    state, something else, that would run code, or whose numbers are not finite or settings out of their range.
     """
     path, note = _choose_file(path)
-    content = read_torch(path)
+    content = unwrapped(read_torch(path))
     name = os.path.basename(path)
     if _is_optimizer_state(content):
         raise UserError(f"{path} is the state of an optimizer; the weights are in the ema_* and model* files beside it")
-    if not isinstance(content, dict) or "input_blocks.0.0.weight" not in content:
+    tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
+    if not tensors or "input_blocks.0.0.weight" not in content:
         raise UserError(f"{path} holds no weights of a semantic diffusion model")
     found, source = _find_settings(path, content)
     match = WEIGHTS_NAME.fullmatch(name)
-    state_dict = {key: value.float() for key, value in content.items()}
     return Checkpoint(
         path=path,
-        state_dict=state_dict,
+        state_dict=checked_weights(content, path),
         settings={name: value for name, value in found.items() if name in MODEL_SETTINGS},
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         kind="ema" if name.startswith("ema") else "model",
         step=int(match["step"]) if match else None,
         source=source,
@@ -131,7 +146,12 @@ def read_torch(path: str) -> Any:
     """What torch.save wrote to `path`: tensors and plain values only. Raises UserError."""
     try:
         with storage.open_for_reading(path) as file:
+            if storage.is_remote(path):  # read twice below, fetched once
+                file = io.BytesIO(file.read())
+            refuse_flipped_bits(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:
@@ -140,7 +160,7 @@ def read_torch(path: str) -> Any:
                 f"{path} is a pickle that holds more than tensors and could run code: it is not opened"
             ) from None
         raise UserError(f"{path} is truncated, or no checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except Exception as error:  # broken files fail in many ways: zip, pickle, tensor storage
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which the reader of zip files raises
             raise
         raise UserError(f"{path} is truncated, or no checkpoint") from None
@@ -167,20 +187,28 @@ def _is_optimizer_state(content: Any) -> bool:
 
 
 def _find_settings(path: str, content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    about = getattr(content, "_metadata", {}).get("", {})
-    if "settings" in about:
-        return {"drop_rate": about.get("drop_rate"), **about["settings"]}, "file"
+    metadata = getattr(content, "_metadata", None)
+    about = metadata.get("") if isinstance(metadata, dict) else None
+    if isinstance(about, dict) and "settings" in about:
+        about = checked(About, about, f"{path}, what it says of itself")
+        return {"drop_rate": about.drop_rate, **_of_the_network(about.settings, path)}, "file"
     beside = storage.join(os.path.dirname(path) or ".", SETTINGS_FILE)
     if not storage.exists(beside):
         return {}, "shapes"
-    try:
-        with storage.open_for_reading(beside) as file:
-            return from_published_json(json.load(file)), "json"
-    except (ValueError, AttributeError):
-        raise UserError(f"{beside} is not the JSON of a training's settings") from None
+    with storage.open_for_reading(beside) as file:
+        tree = parse_json(file.read(), beside)
+    if not isinstance(tree, dict):
+        raise UserError(f"{beside} is not the JSON of a training's settings")
+    return _of_the_network(from_published_json(tree), beside), "json"
 
 
-def _sha256(path: str) -> str:
+def _of_the_network(found: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those of the settings `found` that are of use here, in their types. Raises UserError for a value of no sense."""
+    wanted = {name: found[name] for name in (*MODEL_SETTINGS, "drop_rate") if found.get(name) is not None}
+    return known_settings(Settings, wanted, where)
+
+
+def sha256_of(path: str) -> str:
     with storage.open_for_reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -195,23 +223,37 @@ def merge_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) 
     the flag and both values. What neither the file nor a JSON beside it says comes from the shapes of the tensors, and
     those are right where a JSON says otherwise.
     """
+    return adopt_settings(settings, given, settings_known_of(settings, given, checkpoint), checkpoint.path)
+
+
+def settings_known_of(settings: Settings, given: set[str], checkpoint: Checkpoint) -> dict[str, Any]:
+    """What is known of the checkpoint's network. Raises UserError if its shapes can be read in two ways."""
     known = dict(checkpoint.settings)
-    if checkpoint.source != "file":
-        img_size = settings.img_size if "img_size" in given else known.get("img_size", settings.img_size)
-        no_instance = settings.no_instance if "no_instance" in given else known.get("no_instance", True)
-        known |= settings_from_shapes(checkpoint.state_dict, img_size, no_instance)
-    return adopt_settings(settings, given, known, checkpoint.path)
+    if checkpoint.source == "file":
+        return known
+    img_size = settings.img_size if "img_size" in given else known.get("img_size", settings.img_size)
+    told = "no_instance" in given or "no_instance" in known
+    no_instance = settings.no_instance if "no_instance" in given else known.get("no_instance", True)
+    shown = settings_from_shapes(checkpoint.state_dict, img_size, no_instance)
+    if not told and shown.get("num_classes") == settings.num_classes + 1:
+        channels = shown["num_classes"]
+        raise UserError(
+            f"{checkpoint.path}: its condition has {channels} channels: either {channels} classes (--num_classes "
+            f"{channels}), or {channels - 1} and the edges between instances (--no_instance False); say which"
+        )
+    return known | shown
 
 
 def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
     """`settings` with those that are `known` of the checkpoint at `where`. Raises UserError as `merge_settings`."""
+    known = with_prediction_type(known)
     for name in sorted(given & known.keys()):
         if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings):
             raise UserError(
                 f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
                 "choose another checkpoint"
             )
-    merged = dataclasses.replace(settings, **known)
+    merged = settle_prediction(dataclasses.replace(settings, **known), given)
     merged.check_network()
     return merged
 
@@ -221,5 +263,5 @@ def comparable(name: str, value: Any, settings: Settings) -> Any:
     if name == "channel_mult":
         return parse_numbers(name, value) if value else settings.multipliers()
     if name == "attention_resolutions":
-        return set(parse_numbers(name, value))
+        return set(attention_sizes(value))
     return value

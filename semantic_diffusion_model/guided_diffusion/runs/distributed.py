@@ -1,11 +1,10 @@
 """Who am I among how many: started by mpiexec, by torchrun, or alone.
 
 mpi4py finds the other ranks under mpiexec and exchanges the address at which torch.distributed meets; the tensors go
-through torch.distributed (NCCL on GPUs, gloo on CPUs). Alone, neither is started. `run` wraps a whole command, so
-that an error is told once and ends all ranks.
+through torch.distributed (NCCL on GPUs, gloo on CPUs). Alone, neither is started. `run_on_all_ranks` wraps a whole
+command, so that an error is told once and ends all ranks.
 """
 
-import contextlib
 import gc
 import os
 import signal
@@ -13,37 +12,20 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from command import USER_ERROR_EXIT_CODE, UserError, one_line, parse_settings
+from command import USER_ERROR_EXIT_CODE, UserError, one_line
+from guided_diffusion.runs.environment import environment_rank
 from guided_diffusion.runs.world import PATIENCE, AgreedError, World
 
 # On a private mistake (one rank's disk, say) the other ranks hold back, so that one rank's text is printed, not N.
 HOLD_BACK_SECONDS = 2.0
 LOST_PEER_SECONDS = 5.0
 FORWARDING_SECONDS = 0.5  # for the launcher to pass on what was printed: an abort drops the rest
-# Set by the launchers: MPICH and Intel MPI, Open MPI, MVAPICH, and srun where the MPI speaks PMIx.
-MPI_ENVIRONMENT = (
-    ("PMI_SIZE", "PMI_RANK"),
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-)
-TORCHRUN_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def environment_rank() -> tuple[int, int, str]:
-    """(rank, size, launcher) as the launcher's environment variables say, without starting anything."""
-    if all(name in os.environ for name in TORCHRUN_ENVIRONMENT):
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "torchrun"
-    for size, rank in MPI_ENVIRONMENT:
-        if size in os.environ:
-            return int(os.environ.get(rank, 0)), int(os.environ[size]), "mpi"
-    return 0, 1, "alone"
 
 
 def start(device_setting: str = "auto") -> World:
@@ -57,12 +39,11 @@ def start(device_setting: str = "auto") -> World:
         world.device = _choose_device(device_setting, world)
         return world
     if launcher == "torchrun":
-        local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        world = World(rank, size, *local, launcher=launcher)
-        store = None
+        store = next(dist.rendezvous("env://", rank, size, timeout=PATIENCE))[0]
+        world = World(rank, size, *_local_rank(store, rank, size), launcher=launcher, store=store)
     else:
         world, communicator = _mpi_world(size)
-        store = _meet(world, communicator)
+        world.store = _meet(world, communicator)
     world.device = _choose_device(device_setting, world)
     if world.device.type == "cpu":
         cores = len(os.sched_getaffinity(0))
@@ -72,13 +53,22 @@ def start(device_setting: str = "auto") -> World:
     on_gpu = world.device.type == "cuda"
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=store,
+        store=world.store,
         rank=world.rank,
         world_size=world.size,
         timeout=PATIENCE,
         device_id=world.device if on_gpu else None,
     )
     return world
+
+
+def _local_rank(store: dist.Store, rank: int, size: int) -> tuple[int, int]:
+    """This rank's place among those of its node, and their number: as torchrun says, or by the names of the hosts."""
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    store.set(f"host of rank {rank}", socket.gethostname())
+    hosts = [store.get(f"host of rank {other}") for other in range(size)]
+    return hosts[:rank].count(hosts[rank]), hosts.count(hosts[rank])
 
 
 def _mpi_world(expected: int) -> tuple[World, Any]:
@@ -148,32 +138,15 @@ def _choose_device(setting: str, world: World) -> torch.device:
 # --- The wrapper of a command -----------------------------------------------------------------------------------------
 
 
-def given_flags(args: Sequence[str]) -> set[str]:
-    """The names of the settings that stand on the command line, with underscores."""
-    return {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--") and len(arg) > 2}
-
-
-def run(
-    main: Callable[[Any, set[str]], Any],
-    settings_class: type,
-    description: str = "",
-    args: Sequence[str] | None = None,
-) -> int:
-    """Read the settings, call `main(settings, given)` and return the exit code, the same on all ranks.
+def run_on_all_ranks(main: Callable[[Any, set[str]], Any], settings: Any, given: set[str]) -> int:
+    """Call `main(settings, given)` and return the exit code, the same on all ranks.
 
     A mistake of the user is one line from one rank and code 2. A bug of ours is one traceback, and the other ranks are
     ended with it.
     """
-    args = sys.argv[1:] if args is None else args
     rank, size, launcher = environment_rank()
-    with _silent_unless(rank == 0):
-        try:
-            settings = parse_settings(settings_class, args, description)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return USER_ERROR_EXIT_CODE
     try:
-        main(settings, given_flags(args))
+        main(settings, given)
     except KeyboardInterrupt:
         if rank == 0:
             print("interrupted", file=sys.stderr)
@@ -239,12 +212,3 @@ def _end_all(code: int, size: int, launcher: str) -> None:
         sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(code)
     # torchrun ends the others when one is gone; a normal exit could hang in the clean-up of a collective.
     os._exit(code)
-
-
-@contextlib.contextmanager
-def _silent_unless(speaking: bool) -> Iterator[None]:
-    if speaking:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        yield

@@ -3,31 +3,33 @@
 import dataclasses
 from typing import Any
 
-from config import (
+from config import Settings, names
+from setting_groups import (
     DataSettings,
     DiffusionSettings,
+    LossSettings,
     NetworkSettings,
     RunSettings,
     SamplingSettings,
-    Settings,
+    TrainingDataSettings,
     TrainingSettings,
-    names,
 )
 
 _SECTIONS = {
-    "DATASETS": DataSettings,
+    "DATASETS": (DataSettings, TrainingDataSettings),
     "TRAIN": (NetworkSettings, TrainingSettings, RunSettings),
-    "TEST": SamplingSettings,
+    "TEST": (SamplingSettings,),
 }
 
 
 def to_published_json(settings: Settings) -> dict[str, Any]:
     """The settings in the nested, upper-case form of the published `train_test_config.json`."""
-    sections = {}
-    for section, groups in _SECTIONS.items():
-        groups = groups if isinstance(groups, tuple) else (groups,)
-        sections[section] = {name.upper(): getattr(settings, name) for name in names(*groups)}
-    sections["TRAIN"]["DIFFUSION"] = {name.upper(): getattr(settings, name) for name in names(DiffusionSettings)}
+
+    def section(*groups: type) -> dict[str, Any]:
+        return {name.upper(): getattr(settings, name) for name in names(*groups)}
+
+    sections = {title: section(*groups) for title, groups in _SECTIONS.items()}
+    sections["TRAIN"]["DIFFUSION"] = section(DiffusionSettings, LossSettings)
     return sections
 
 

@@ -6,13 +6,15 @@ because an object appears when its upload ends.
 
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from command import whole_file
+from command import UserError
+from output_files import new_file, telling
 
 
 def is_remote(path: str) -> bool:
@@ -42,6 +44,11 @@ def size(path: str) -> int:
     return _blobfile().stat(path).size if is_remote(path) else os.path.getsize(path)
 
 
+def modified(path: str) -> float:
+    """When a file was last written, in seconds since the epoch, by the clock of whoever keeps it."""
+    return _blobfile().stat(path).mtime if is_remote(path) else os.path.getmtime(path)
+
+
 def make_folder(path: str) -> None:
     if is_remote(path):
         _blobfile().makedirs(path)
@@ -56,8 +63,8 @@ def list_names(folder: str) -> list[str]:
 
 
 def walk_files(folder: str) -> list[str]:
-    """Paths below `folder`, relative to it, with "/" between names; nothing hidden."""
-    walk = _blobfile().walk(folder) if is_remote(folder) else os.walk(folder, followlinks=True)
+    """Paths below `folder`, relative to it, with "/" between names; nothing hidden, and no folder entered twice."""
+    walk = _blobfile().walk(folder) if is_remote(folder) else walk_once(folder)
     found = []
     for parent, _, names in walk:
         below = parent[len(folder) :].strip("/")
@@ -65,8 +72,26 @@ def walk_files(folder: str) -> list[str]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
 
 
+def walk_once(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk through links too, but each folder once: links may lead in circles."""
+    entered = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders.sort()
+        yield parent, folders, names
+
+
 def open_for_reading(path: str) -> AbstractContextManager[BinaryIO]:
-    return _blobfile().BlobFile(path, "rb") if is_remote(path) else open(path, "rb")
+    """Raises UserError for a pipe or device, which might never end, and FileNotFoundError where there is nothing."""
+    if is_remote(path):
+        return _blobfile().BlobFile(path, "rb")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise UserError(f"{path} is no regular file")
+    return open(path, "rb")
 
 
 def remove(path: str) -> None:
@@ -79,12 +104,12 @@ def remove(path: str) -> None:
 
 
 def write_whole(path: str, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary local path; then the file is at `path`, whole."""
+    """Call `write` with a temporary local path; then the file is at `path`, whole. Raises UserError."""
     if not is_remote(path):
-        with whole_file(path) as temporary:
+        with new_file(path) as temporary:
             write(temporary)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with telling(path), tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / os.path.basename(path)
         write(temporary)
         upload(temporary, path)
@@ -95,5 +120,5 @@ def upload(source: Path, path: str) -> None:
     if is_remote(path):
         _blobfile().copy(str(source), path, overwrite=True)
     else:
-        with whole_file(path) as temporary:
+        with new_file(path) as temporary:
             shutil.copyfile(source, temporary)

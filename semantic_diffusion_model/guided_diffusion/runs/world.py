@@ -1,6 +1,7 @@
 """This process among all processes of the run, and what they do together."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from command import UserError, one_line
 
 # Ranks wait this long for one another. A rank that dies ends the others at once; this is for one that is only slow.
 PATIENCE = timedelta(hours=2)
+WAITING_SECONDS = 0.5
 
 
 class AgreedError(UserError):
@@ -28,7 +30,10 @@ class World:
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     launcher: str = "alone"
+    store: dist.Store | None = None
     _gloo: Any = None
+    _jobs: int = 0
+    _waits: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -74,7 +79,30 @@ class World:
         """This rank's part of `items`, cut by stride: the parts differ by one item at most."""
         return items[self.rank :: self.size]
 
-    def together(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def hand_out(self, items: Sequence, piece: int) -> Iterator[Sequence]:
+        """Pieces of `items`, of `piece` each, as this rank becomes free for them: over all ranks each piece once.
+
+        Which rank gets a piece depends on the time, what is in it does not. `items` and `piece` must be the same on all
+        ranks.
+        """
+        if self.store is None:
+            yield items
+            return
+        self._jobs += 1
+        while (number := self.store.add(f"piece of job {self._jobs}", 1) - 1) * piece < len(items):
+            yield items[number * piece : (number + 1) * piece]
+
+    def wait_for_all(self) -> None:
+        """A barrier without PATIENCE, for ranks that may be hours apart: one image can take a CPU longer."""
+        if self.store is not None:
+            self._waits += 1
+            here = f"ranks at barrier {self._waits}"
+            self.store.add(here, 1)
+            while self.store.add(here, 0) < self.size:
+                time.sleep(WAITING_SECONDS)
+        self.barrier()  # so that the store, which lives with one of them, is there until all have seen it
+
+    def fail_together(self, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `check` on every rank and return its value; if it fails on any rank, raise AgreedError on all.
 
         For what may fail on some nodes only, such as a path that is not mounted there.

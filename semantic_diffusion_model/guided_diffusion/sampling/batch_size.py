@@ -11,10 +11,17 @@ Result = TypeVar("Result")
 
 ON_A_CPU = 8
 MOST_ON_A_GPU = 64
+PIECES_PER_RANK = 4  # so that ranks of uneven speed are done within a quarter of their work of one another
+
+
+def piece_size(count: int, ranks: int, most: int) -> int:
+    """How many of `count` images a rank takes at a time: at most a batch, and few enough for all ranks to have some."""
+    return max(1, min(most, -(-count // (PIECES_PER_RANK * ranks))))
 
 
 class BatchSize:
-    """`value` images per batch. On a GPU it is found by trying: doubled while it fits, halved when it does not.
+    """`value` images per batch, never more than `most`. On a GPU it is found by trying: doubled while it fits, halved
+    when it does not.
 
     A batch that runs out of memory is taken again in halves, so a size that was asked for is an upper bound as well.
     """
@@ -22,6 +29,7 @@ class BatchSize:
     def __init__(self, asked: int, device: torch.device):
         self.searching = asked <= 0 and device.type == "cuda"
         self.fitted = 0
+        self.most = asked if asked > 0 else MOST_ON_A_GPU if self.searching else ON_A_CPU
         self.value = asked if asked > 0 else 1 if self.searching else ON_A_CPU
 
     def attempt(self, function: Callable[[Sequence[Any]], Result], batch: Sequence[Any]) -> Result | None:

@@ -15,8 +15,8 @@ class Guided:
     """The network's output for (x, timesteps) with one condition, guided.
 
     s: guidance scale (Ho & Salimans 2022, arXiv 2207.12598): the predicted noise becomes eps_null + s (eps - eps_null),
-    where eps_null is predicted for an all-zero label map. The encoder sees no label, so it runs once for both; s = 1
-    costs nothing.
+    where eps_null is predicted for an all-zero label map. x_0 or v in place of eps give the same: at one x_t each is an
+    affine function of the others. The encoder sees no label, so it runs once for both; s = 1 costs nothing.
     """
 
     def __init__(self, network: UNetModel, condition: Condition | None, s: float):
@@ -32,7 +32,7 @@ class Guided:
         if self.s == 1.0 or self.condition is None:
             return output
         null = self.network.decode(encoded, self._null_condition(x)).float()
-        channels = x.shape[1]  # the noise is guided; the variance is that of the labelled branch
+        channels = x.shape[1]  # the image is guided; the variance is that of the labelled branch
         eps = torch.lerp(null[:, :channels], output[:, :channels], self.s)
         return torch.cat([eps, output[:, channels:]], dim=1)
 

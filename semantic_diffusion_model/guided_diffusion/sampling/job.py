@@ -1,9 +1,9 @@
-"""The sampling job: each rank makes its share of the images, batch by batch, and waits for no other until the end."""
+"""The sampling job: each rank makes images batch by batch, as it is free for them, and waits for others at the end."""
 
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -15,19 +15,23 @@ from tqdm import tqdm
 from command import UserError
 from config import Settings
 from guided_diffusion.data import pictures
-from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_picture
+from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_file
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
+from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
+from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
-from guided_diffusion.sampling.batch_size import BatchSize
+from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
-from guided_diffusion.sampling.results import Results, Row, carry_metadata, settle
+from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
-from guided_diffusion.training.optimisation import autocast, choose_precision, round_weights
+from picture_files import decode_image
+from schema import check_settings
+from state_dicts import load_weights
 
 PREVIEW_IMAGES = 16
 BATCHES_BEING_WRITTEN = 2
@@ -35,24 +39,41 @@ BATCHES_BEING_WRITTEN = 2
 
 def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     """Make the images that the settings ask for, and a contact sheet. Raises UserError (the same on all ranks)."""
-    checkpoint = world.together(_read_checkpoint, settings)
-    settings = world.together(merge_settings, settings, given, checkpoint)
-    schedule = world.together(choose_schedule, settings)
-    precision = world.together(choose_precision, settings, world.device)
-    items = world.together(plan_items, settings)
+    world.fail_together(check_settings, settings)
+    checkpoint = world.fail_together(_read_checkpoint, settings)
+    settings = world.fail_together(merge_settings, settings, given, checkpoint)
+    schedule = world.fail_together(choose_schedule, settings)
+    precision = world.fail_together(choose_precision, settings, world.device)
+    warn = print if world.is_main else (lambda _: None)
+    items = world.fail_together(plan_items, settings, warn)
     hashes = check_labels(items, settings, world)
     make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
-    results = Results(settings.results_dir, world.rank)
-    missing = set(world.broadcast_object(world.together(_settle_on_main, results, rows, settings, world)))
+    results = Results(settings.results_dir, world.rank, FOLDERS if settings.class_cond else WITHOUT_LABELS)
+    with sole_use(settings.results_dir, "results_dir", world, results.kinds):
+        _fill(results, settings, schedule, precision, checkpoint, world, items, rows)
+
+
+def _fill(
+    results: Results,
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    checkpoint: Checkpoint,
+    world: World,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+) -> None:
+    """Make the images of `items` that `results` does not hold yet, and complete the folder."""
+    missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
     if world.is_main:
         _announce(settings, checkpoint, schedule, precision, items, to_make, world)
 
     job = Job(settings, schedule, precision, checkpoint, world, results)
     with _progress(results, len(items), len(items) - len(to_make), world):
-        job.make(world.share(to_make))
-        world.barrier()
+        job.make(world.hand_out(to_make, piece_size(len(to_make), world.size, job.batch_size.most)))
+        world.wait_for_all()
     if world.is_main:
         made = results.made()
         results.merge(made.values())
@@ -78,35 +99,42 @@ class Job:
         self.precision = precision
         self.device = world.device
         self.results = results
+        self.batch_size = BatchSize(settings.batch_size_test, world.device)
         network = build_network(settings)
-        try:
-            network.load_state_dict(checkpoint.state_dict)
-        except RuntimeError as error:
-            raise UserError(f"{checkpoint.path} does not fit the network of these settings: {error}") from None
+        load_weights(network, checkpoint.state_dict, checkpoint.path)
         network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.network = round_weights(network, precision)
         self.diffusion = build_diffusion(settings, timestep_respacing="")
 
-    def make(self, work: Sequence[tuple[Item, Row]]) -> None:
-        """Sample `work` batch by batch, the files of one batch being written while the next is sampled."""
-        size = BatchSize(self.settings.batch_size_test, self.device)
+    def make(self, pieces: Iterable[Sequence[tuple[Item, Row]]]) -> None:
+        """Sample `pieces` batch by batch, the files of one batch being written while the next is sampled."""
         writing: list[Future] = []
         with ThreadPoolExecutor(max_workers=1) as writer:
-            start = 0
-            while start < len(work):
-                batch = work[start : start + size.value]
-                drawn = size.attempt(self.sample, [item for item, _ in batch])
-                if drawn is None:
-                    continue  # too large for the memory: size has shrunk
-                start += len(batch)
-                writing.append(writer.submit(self.write, batch, *drawn))
-                while len(writing) > BATCHES_BEING_WRITTEN:
-                    writing.pop(0).result()
+            for piece in pieces:
+                for batch, drawn in self._batches(piece):
+                    writing.append(writer.submit(self.write, batch, *drawn))
+                    while len(writing) > BATCHES_BEING_WRITTEN:
+                        writing.pop(0).result()
             for one in writing:
                 one.result()
 
+    def _batches(self, piece: Sequence[tuple[Item, Row]]) -> Iterator[tuple[Sequence[tuple[Item, Row]], tuple]]:
+        """The batches of a piece, with what was drawn for each."""
+        start = 0
+        while start < len(piece):
+            batch = piece[start : start + self.batch_size.value]
+            drawn = self.batch_size.attempt(self.sample, [item for item, _ in batch])
+            if drawn is None:
+                continue  # too large for the memory: the batch size has shrunk
+            start += len(batch)
+            yield batch, drawn
+
     def sample(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`."""
+        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`.
+
+        The noise of an image depends on the seed, its stem and its round alone. Sums are rounded in an order that
+        depends on the batch: another batch gives the same image to a grey level, not to the bit.
+        """
         settings = self.settings
         labels = np.stack([load_label(item.pair, settings) for item in items])
         generators = [stream(self.device, settings.seed, "sample", item.pair.stem, item.round) for item in items]
@@ -136,24 +164,28 @@ class Job:
         return condition.to(self.device)
 
     def write(self, batch: Sequence[tuple[Item, Row]], samples: np.ndarray, labels: np.ndarray) -> None:
-        """Write the five pictures of each image, then its row."""
+        """Write the five pictures of each image (of an unconditional network: its sample alone), then its row."""
         for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
             real = None
             grey = self.settings.dataset_mode == "camus"
-            if item.pair.image is not None:
+            if item.pair.image_path is not None:
                 real = load_image(item.pair, self.settings).transpose(1, 2, 0)
                 grey = grey or bool((real == real[..., :1]).all())
             if grey:
                 synthetic = pictures.to_grey(synthetic)
                 real = None if real is None else real[..., 0]
-            if real is not None:
-                self.results.write_png("images", item.stem, real)
-            self.results.write_png("labels", item.stem, label)
-            self.results.write_png("labels_visible", item.stem, pictures.visible(label, self.settings.num_classes))
             self.results.write_png("samples", item.stem, synthetic)
-            panels = real, synthetic, pictures.overlay(synthetic, label), pictures.outlines(synthetic, label)
-            self.results.write_png("combined", item.stem, pictures.stack(panels))
+            if self.settings.class_cond:
+                self._write_beside(item.stem, synthetic, label, real)
             self.results.add([row])
+
+    def _write_beside(self, stem: str, synthetic: np.ndarray, label: np.ndarray, real: np.ndarray | None) -> None:
+        if real is not None:
+            self.results.write_png("images", stem, real)
+        self.results.write_png("labels", stem, label)
+        self.results.write_png("labels_visible", stem, pictures.visible(label, self.settings.num_classes))
+        panels = real, synthetic, pictures.overlay(synthetic, label), pictures.outlines(synthetic, label)
+        self.results.write_png("combined", stem, pictures.stack(panels))
 
 
 def _read_checkpoint(settings: Settings) -> Checkpoint:
@@ -172,11 +204,14 @@ def _row(
     label_sha256: str,
 ) -> Row:
     # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
-    network = json.dumps([settings.dataset_mode, model_settings(settings)], sort_keys=True)
+    about = model_settings(settings)
+    if settings.prediction_type != "v_prediction":  # predict_xstart says it, as in manifests from before there was v
+        del about["prediction_type"]
+    network = json.dumps([settings.dataset_mode, about], sort_keys=True)
     return Row(
         stem=item.stem,
-        label_map=item.pair.label,
-        label_sha256=label_sha256,
+        label_map=item.pair.label_path if settings.class_cond else "",
+        label_sha256=label_sha256 if settings.class_cond else "",
         index=item.index,
         round=item.round,
         seed=settings.seed,
@@ -212,6 +247,10 @@ def _announce(settings, checkpoint, schedule, precision, items, to_make, world) 
     print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
     if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
         print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
+    if not settings.class_cond:
+        print("warning: the network is unconditional: its images belong to no label map, and none is written")
+    elif settings.num_classes != Settings.num_classes:
+        print(f"the network knows {settings.num_classes} classes")
     there = len(items) - len(to_make)
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
     steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
@@ -254,15 +293,21 @@ def _repeat(function: Callable[[], None], ended: threading.Event) -> None:
         function()
 
 
+def _read_picture(path: str) -> np.ndarray:
+    return decode_image(read_file(path), path, colour=True)
+
+
 def _write_preview(results: Results, stems: Sequence[str]) -> None:
     """The contact sheet: label, synthetic, overlay and real of some images, one under the other, with a caption."""
-    columns = []
+    columns, captions = [], ("label", "synthetic", "overlay", "real")
+    if "labels" not in results.kinds:
+        columns = [pictures.stack([_read_picture(results.path("samples", stem))]) for stem in stems]
+        stems, captions = (), ("synthetic",)
     for stem in stems:
-        label = np.asarray(read_picture(results.path("labels", stem)))
-        synthetic = np.asarray(read_picture(results.path("samples", stem)))
+        label, synthetic = (_read_picture(results.path(kind, stem)) for kind in ("labels", "samples"))
         path = results.path("images", stem)
-        real = np.asarray(read_picture(path)) if storage.exists(path) else None
+        real = _read_picture(path) if storage.exists(path) else None
         panels = pictures.colour(label), synthetic, pictures.overlay(synthetic, label), real
         columns.append(pictures.stack(panels))
-    sheet = pictures.contact_sheet(columns, captions=("label", "synthetic", "overlay", "real"))
+    sheet = pictures.contact_sheet(columns, captions=captions)
     results.write_picture("preview.png", sheet)

@@ -1,22 +1,24 @@
 """What a sampling job makes: which images, from which label maps, by which sampler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from command import UserError
 from config import Settings
-from guided_diffusion.data.datasets import Pair, find_pairs, has_split, load_label, raise_problems, read_picture
+from guided_diffusion.data.datasets import Pair, find_pairs, has_split, raise_problems, read_label, target_size
 from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
-from guided_diffusion.process.timesteps import even_timesteps, space_timesteps
+from guided_diffusion.process.timesteps import few_timesteps, space_timesteps
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.results import sha256_of
 
-# Up to this many steps the second-order solver is the default: ancestral sampling needs more of them.
+# Below this many steps a solver of higher order is the default, and steps by noise level.
 FEW_STEPS = 100
+FEW_STEPS_SAMPLER, FEW_STEPS_SPACING = "unipc", "logsnr"
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,15 @@ class Schedule:
     spacing: str
 
 
-def plan_items(settings: Settings) -> list[Item]:
-    """Each label map once, in the order of splits, then further rounds, until num_samples. Raises UserError."""
+def plan_items(settings: Settings, warn: Callable[[str], object] = lambda _: None) -> list[Item]:
+    """Each label map once, in the order of splits, then further rounds, until num_samples. Raises UserError.
+
+    `warn` is told of what is passed over.
+    """
     splits = ["training", "validation"] if settings.inference_on_train else ["validation"]
-    pairs = find_pairs(settings, _present(settings, splits), with_images=False)
+    pairs = find_pairs(settings, _present(settings, splits), with_images=False, warn=warn)
     if not pairs:
         raise UserError(f"datadir {settings.datadir} has no label maps to sample for ({' or '.join(splits)})")
-    if settings.num_samples < 0:
-        raise UserError(f"num_samples {settings.num_samples} must not be negative (0: one for each label map)")
-    if settings.batch_size_test < 0:
-        raise UserError(f"batch_size_test {settings.batch_size_test} must not be negative (0: chosen by the memory)")
     if not settings.deterministic_test:
         order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
         pairs = [pairs[place] for place in order]
@@ -68,22 +69,26 @@ def _item(index: int, pairs: Sequence[Pair]) -> Item:
 
 
 def choose_schedule(settings: Settings) -> Schedule:
-    """The sampler and its timesteps, from sampler, use_ddim, num_steps and timestep_respacing. Raises UserError."""
-    if settings.num_steps < 0:
-        raise UserError(f"num_steps {settings.num_steps} must not be negative (0: as timestep_respacing says)")
+    """The sampler and its timesteps: of sampler, use_ddim, num_steps, spacing, timestep_respacing. Raises UserError."""
     if settings.num_steps and settings.timestep_respacing:
         raise UserError("num_steps and timestep_respacing both choose the timesteps: give one of them")
+    if settings.spacing != "auto" and not settings.num_steps:
+        raise UserError(f"spacing {settings.spacing} belongs to num_steps, which is not given")
     if settings.use_ddim and settings.sampler not in ("auto", "ddim"):
         raise UserError(f"use_ddim and --sampler {settings.sampler} disagree: give one of them")
+    few = 0 < settings.num_steps < FEW_STEPS
     if settings.num_steps:
-        timesteps, spacing = even_timesteps(settings.diffusion_steps, settings.num_steps), "even"
+        spacing = settings.spacing
+        if spacing == "auto":
+            spacing = FEW_STEPS_SPACING if few else "even"
+        alphas_cumprod = np.cumprod(1 - make_betas(settings.noise_schedule, settings.diffusion_steps))
+        timesteps = few_timesteps(alphas_cumprod, settings.num_steps, spacing)
     else:
         timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
         spacing = f"published {settings.timestep_respacing}".strip()
     sampler = settings.sampler
     if sampler == "auto":
-        few = 0 < settings.num_steps < FEW_STEPS
-        sampler = "ddim" if settings.use_ddim else "dpmpp_2m" if few else "ddpm"
+        sampler = "ddim" if settings.use_ddim else FEW_STEPS_SAMPLER if few else "ddpm"
     if settings.eta and sampler != "ddim":
         raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
     return Schedule(sampler, tuple(timesteps), spacing)
@@ -98,17 +103,17 @@ def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dic
     problems, hashes, resized = [], {}, 0
     for pair in world.share(pairs):
         try:
-            labels = load_label(pair, settings)
+            labels = read_label(pair, settings)
             check_classes(labels, settings.num_classes)
-            resized += read_picture(pair.label).size != labels.shape[::-1]
-            instances = [] if settings.no_instance or not pair.instance else [pair.instance]
-            hashes[pair.stem] = sha256_of(pair.label, *instances)
+            resized += labels.shape[::-1] != target_size(*labels.shape[::-1], settings)
+            instances = [] if settings.no_instance or not pair.instance_path else [pair.instance_path]
+            hashes[pair.stem] = sha256_of(pair.label_path, *instances)
         except UserError as error:
             text = str(error)
-            problems.append(text if pair.label in text else f"{pair.label} {text}")
+            problems.append(text if pair.label_path in text else f"{pair.label_path} {text}")
     gathered = world.gather_objects((problems, hashes, resized))
     message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
-    world.together(raise_problems, message, [problem for part in gathered for problem in part[0]])
+    world.fail_together(raise_problems, message, [problem for part in gathered for problem in part[0]])
     total = sum(part[2] for part in gathered)
     if total and world.is_main:
         print(f"{total} label maps are brought to {settings.img_size} x {settings.img_size} pixels (nearest neighbour)")

@@ -9,18 +9,23 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Interval
+from pydantic import StringConstraints
 
 from command import UserError
 from guided_diffusion.runs import storage
+from output_files import telling
+from schema import Record, checked, parse_csv
 
 FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
+WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
 PART = re.compile(r"manifest\.part(\d+)\.csv")
 
@@ -49,28 +54,31 @@ class Row:
     network: str
 
 
+class ManifestRow(Record):
+    """What is relied on in a row of a manifest; the rest is compared as text."""
+
+    stem: Annotated[str, StringConstraints(min_length=1, max_length=250)]
+    index: Annotated[int, Interval(ge=0, lt=2**63)]
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 # What may differ between runs into one folder: where files lie, and the place of an image in a longer or shorter job.
 FREE = ("label_map", "index", "checkpoint")
 
 
 class Results:
-    """`folder`, with one part of the manifest for this rank."""
+    """`folder`, with one part of the manifest for this rank, and the `kinds` of pictures that are written there."""
 
-    def __init__(self, folder: str, rank: int):
+    def __init__(self, folder: str, rank: int, kinds: Sequence[str] = FOLDERS):
         self.folder = folder
+        self.kinds = kinds
         self.part = storage.join(folder, f"manifest.part{rank}.csv")
         self._written: list[Row] = []
 
     def create_folders(self) -> None:
-        """Make the folders, and sweep away the temporary files of a process that was killed while writing."""
-        with self._writing():
-            for name in FOLDERS:
+        with telling(self.folder):
+            for name in self.kinds:
                 storage.make_folder(storage.join(self.folder, name))
-            if not storage.is_remote(self.folder):
-                for name in ("", *FOLDERS):
-                    for left in Path(self.folder, name).glob(".*.tmp.*"):
-                        left.unlink()
 
     def path(self, kind: str, stem: str) -> str:
         return storage.join(self.folder, kind, f"{stem}.png")
@@ -90,14 +98,17 @@ class Results:
         if storage.is_remote(self.part):  # object storage cannot append
             self._write(os.path.basename(self.part), _to_csv(self._written))
             return
-        with self._writing(), open(self.part, "ab") as file:
+        with telling(self.part), open(self.part, "ab") as file:
             file.write(_to_csv(rows, header=file.tell() == 0))
 
     def made(self) -> dict[str, dict[str, str]]:
         """Rows by stem, from the manifest and all parts; a row cut short by a crash is left out."""
         rows: dict[str, dict[str, str]] = {}
         for name in self.manifests():
-            rows.update((row["stem"], row) for row in _read_csv(storage.join(self.folder, name)))
+            path = storage.join(self.folder, name)
+            for row in _read_csv(path):
+                _refuse_no_name(row["stem"], path)
+                rows[row["stem"]] = row
         return rows
 
     def count_parts(self) -> int:
@@ -117,10 +128,11 @@ class Results:
             if PART.fullmatch(name):
                 storage.remove(storage.join(self.folder, name))
 
-    def has_files(self, stem: str) -> bool:
-        return all(
-            storage.exists(self.path(kind, stem)) for kind in ("samples", "labels", "labels_visible", "combined")
-        )
+    def with_files(self) -> set[str]:
+        """The stems whose pictures are all there; each folder is listed once, as object storage wants it."""
+        folders = [storage.join(self.folder, kind) for kind in self.kinds if kind != "images"]
+        names = [set(storage.list_names(folder)) if storage.is_folder(folder) else set() for folder in folders]
+        return {name.removesuffix(".png") for name in set.intersection(*names)}
 
     def remove(self, stems: Iterable[str]) -> None:
         for stem in stems:
@@ -128,16 +140,7 @@ class Results:
                 storage.remove(self.path(kind, stem))
 
     def _write(self, name: str, data: bytes) -> None:
-        with self._writing():
-            storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Whatever keeps us from writing here is the user's to mend: a full disk, a folder that is not writable."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"cannot write to results_dir {self.folder}: {error.strerror or error}") from None
+        storage.write_whole(storage.join(self.folder, name), lambda temporary: temporary.write_bytes(data))
 
     def manifests(self) -> list[str]:
         """Names of the manifest and its parts, in the order in which they were written."""
@@ -156,7 +159,7 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
     made = results.made()
     _refuse_foreign(results, made, overwrite)
     by_stem = {row.stem: row for row in wanted}
-    kept, differing = {}, []
+    kept, differing, whole = {}, [], results.with_files()
     for stem, row in made.items():
         expected = by_stem.get(stem)
         difference = _difference(
@@ -164,7 +167,7 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
         )
         if difference:
             differing.append((stem, difference))
-        elif results.has_files(stem):
+        elif stem in whole:
             kept[stem] = row | {"index": str(expected.index)} if expected else row
     if differing and not overwrite:
         stem, (name, old, new) = differing[0]
@@ -189,8 +192,14 @@ def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
         )
 
 
+def _refuse_no_name(stem: str, path: str) -> None:
+    """Raise UserError for a stem that would lead out of the folder: images of that name may come to be deleted."""
+    if stem in ("", ".", "..") or re.search(r"[/\\\0]", stem):
+        raise UserError(f"{path} names {stem!r}, which is no name of an image: correct that line, or delete the file")
+
+
 def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tuple[str, str, str] | None:
-    for name, value in asdict(expected).items():
+    for name, value in vars(expected).items():
         if name not in free and row.get(name) != str(value):
             return name, row.get(name, "unknown"), str(value)
     return None
@@ -219,14 +228,14 @@ def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     if header:
         writer.writeheader()
-    writer.writerows(row if isinstance(row, dict) else asdict(row) for row in rows)
+    writer.writerows(row if isinstance(row, dict) else vars(row) for row in rows)
     return text.getvalue().encode()
 
 
 def _read_csv(path: str) -> list[dict[str, str]]:
+    """The rows of a manifest; one that a crash has cut short is left out. Raises UserError for what is none."""
     with storage.open_for_reading(path) as file:
-        text = file.read().decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole and "stem" not in whole.splitlines()[0].split(","):
-        raise UserError(f"{path} is not the manifest of a sampling: choose another --results_dir")
-    return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and None not in row]
+        data = file.read()
+    rows = parse_csv(data[: data.rfind(b"\n") + 1], path, columns=("stem", "index"), torn=True)
+    checked(list[ManifestRow], rows, path)
+    return rows

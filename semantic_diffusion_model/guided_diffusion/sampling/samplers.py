@@ -15,6 +15,7 @@ from guided_diffusion.process.diffusion import Prediction
 from guided_diffusion.process.random_streams import normal
 from guided_diffusion.sampling.denoiser import Denoiser
 
+LEAST_ALPHA_BAR = 1e-20  # where there is no signal at all, lambda must be finite still
 Denoise = Callable[[torch.Tensor, int], Prediction]
 Generators = Sequence[torch.Generator]
 
@@ -61,15 +62,75 @@ def dpmpp_2m(denoise: Denoise, alphas_cumprod: np.ndarray, x: torch.Tensor, gene
     return x
 
 
+def dpmpp_2m_sde(denoise: Denoise, alphas_cumprod: np.ndarray, x: torch.Tensor, generators: Generators) -> torch.Tensor:
+    """SDE-DPM-Solver++ (2M) (Lu et al. 2022, section 5): as dpmpp_2m, with as much fresh noise as DDPM."""
+    before, step_before = None, 0.0
+    for i in reversed(range(len(alphas_cumprod))):
+        x_start = denoise(x, i).x_start
+        if i == 0:
+            return x_start
+        here, there = _alpha_bar(alphas_cumprod, i), _alpha_bar(alphas_cumprod, i - 1)
+        step = _half_log_snr(there) - _half_log_snr(here)
+        estimate = x_start
+        if before is not None:
+            estimate = torch.lerp(before, x_start, 1 + step / (2 * step_before))
+        share = -math.expm1(-2 * step)  # of the noise at the end of the step that is fresh
+        x = math.sqrt((1 - there) / (1 - here)) * math.exp(-step) * x + math.sqrt(there) * share * estimate
+        x = x + math.sqrt((1 - there) * share) * normal(generators, x.shape[1:])
+        before, step_before = x_start, step
+    return x
+
+
+def unipc(
+    denoise: Denoise, alphas_cumprod: np.ndarray, x: torch.Tensor, generators: Generators, order: int = 3
+) -> torch.Tensor:
+    """UniPC with varying coefficients (Zhao et al. 2023, arXiv 2302.04867, appendix C), one evaluation a step.
+
+    Each step is predicted from the last `order` predictions of x_0, and made again, corrected, once there is one at its
+    end. Both integrate the polynomial through those predictions exactly.
+    """
+    known: list[tuple[float, torch.Tensor]] = []  # (lambda, x_0), the newest first
+    start = x
+    for i in reversed(range(len(alphas_cumprod))):
+        x_start = denoise(x, i).x_start
+        if i == 0:
+            return x_start
+        here, there = _alpha_bar(alphas_cumprod, i), _alpha_bar(alphas_cumprod, i - 1)
+        known = [(_half_log_snr(here), x_start), *known]
+        if len(known) > 1:
+            x = _integrate(start, _alpha_bar(alphas_cumprod, i + 1), here, known)
+        known, start = known[:order], x
+        x = _integrate(x, here, there, known)
+    return x
+
+
+def _integrate(x: torch.Tensor, here: float, there: float, known: Sequence[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    """x at alpha_bar `there` from x at `here`, where x_0 is the polynomial in lambda through the points `known`.
+
+    x' = sigma' / sigma x + alpha' int_0^h exp(u - h) x_0(lambda + u) du, h being the step of lambda (Lu et al. 2022,
+    equation 8). The weights of the points are those that are exact for 1, u, u^2 ...
+    """
+    start = _half_log_snr(here)
+    step = _half_log_snr(there) - start
+    places = [level - start for level, _ in known]
+    moments = [-math.expm1(-step)]
+    for power in range(1, len(places)):
+        moments.append(step**power - power * moments[-1])
+    weights = np.linalg.solve(np.vander(places, increasing=True).T, moments)
+    total = sum(float(weight) * x_start for weight, (_, x_start) in zip(weights, known, strict=True))
+    return math.sqrt((1 - there) / (1 - here)) * x + math.sqrt(there) * total
+
+
 def _alpha_bar(alphas_cumprod: np.ndarray, i: int) -> float:
     return float(alphas_cumprod[i]) if i >= 0 else 1.0
 
 
 def _half_log_snr(alpha_bar: float) -> float:
+    alpha_bar = max(alpha_bar, LEAST_ALPHA_BAR)
     return 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "dpmpp_2m_sde": dpmpp_2m_sde, "unipc": unipc}
 
 
 @torch.no_grad()

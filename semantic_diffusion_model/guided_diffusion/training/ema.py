@@ -11,7 +11,9 @@ class Averages:
     """For each rate, average <- rate * average + (1 - rate) * weights after every update.
 
     With `warmup`, the rate at update k (from 1) is min(rate, (1 + k) / (10 + k)): without it, the average of a short
-    run is still mostly the initial weights.
+    run is still mostly the initial weights. So a rate of 0.9999 is reached at update 89,990 only; at 50,000 the rate is
+    0.99982. Until then update j of n has the share 9 (j + 2) ... (j + 9) / ((n + 2) ... (n + 10)) of the average, about
+    9 / n (j / n)^8: the weights in it are n / 10 updates old on average, 5,000 at 50,000 (10,000 for 0.9999 alone).
     """
 
     def __init__(self, network: nn.Module, rates: Sequence[float], warmup: bool = True):

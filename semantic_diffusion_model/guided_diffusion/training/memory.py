@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,9 +11,10 @@ import torch
 from torch import nn
 
 from guided_diffusion.data.loading import Examples, Microbatch
+from guided_diffusion.data.shared_memory import free_shared_memory
+from guided_diffusion.network.precision import autocast
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.runs.world import World
-from guided_diffusion.training.optimisation import autocast
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
@@ -180,12 +180,3 @@ def _cached_files(statistics: Path, prefix: str) -> int:
     """Bytes of cached files in a control group."""
     counts = dict(line.split() for line in statistics.read_text().splitlines())
     return sum(int(counts.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-
-
-def free_shared_memory() -> int:
-    """Bytes that are free in /dev/shm, through which loader processes share memory; 0 if there is none."""
-    try:
-        status = os.statvfs("/dev/shm")
-    except OSError:
-        return 0
-    return status.f_bavail * status.f_frsize

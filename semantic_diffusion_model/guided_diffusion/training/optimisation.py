@@ -1,4 +1,4 @@
-"""One update of the weights: precision, learning rate, clipping, skipping; nothing here waits for the device."""
+"""One update of the weights: learning rate, loss scale, clipping, skipping; nothing here waits for the device."""
 
 from collections.abc import Iterable
 
@@ -6,37 +6,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from command import UserError
 from config import Settings
+from guided_diffusion.training.saved_state import check_optimiser_state
 
 FIRST_LG_LOSS_SCALE = 20.0
 BAD_STEPS_IN_A_ROW = 20
-
-
-def choose_precision(settings: Settings, device: torch.device) -> str:
-    """ "fp32", "bf16" or "fp16": as settings.precision says; for "auto", what use_fp16 and the device allow."""
-    if settings.precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 needs a GPU; on a CPU take fp32 or bf16")
-    if settings.precision != "auto":
-        return settings.precision
-    if not settings.use_fp16 or device.type == "cpu":
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
-
-
-def round_weights(network: nn.Module, precision: str) -> nn.Module:
-    """Round once, for sampling, the weights that `autocast` would round at each step; the output stays the same."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear):
-            module.weight.data = module.weight.data.to(DTYPES[precision])
-    return network
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -107,7 +81,10 @@ class Optimiser:
         return {"adamw": self.adamw.state_dict(), **counters}
 
     def load_state_dict(self, state: dict) -> None:
-        self.adamw.load_state_dict(state["adamw"])
+        """Raises UserError unless the state is that of an optimiser of these parameters."""
+        check_optimiser_state(state, [tuple(parameter.shape) for parameter in self.parameters], "the optimiser's state")
+        # Of the saved state only what the steps have added: rates and decay are those of the settings.
+        self.adamw.load_state_dict(self.adamw.state_dict() | {"state": state["adamw"]["state"]})
         for parameter, averages in self.adamw.state.items():  # laid out like the weights, on whatever device they were
             for name, value in averages.items():
                 if value.shape == parameter.shape:

@@ -5,28 +5,33 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from guided_diffusion.runs.environment import call_when_launcher_is_gone
 from guided_diffusion.runs.world import AgreedError, World
+
+GIVEN_UP_EXIT_CODE = 1
 
 
 class StopRequest:
-    """SIGTERM or SIGUSR1 (a cluster about to preempt the job): asks all ranks to stop at the same step.
+    """SIGTERM or SIGUSR1 (a cluster about to preempt the job), or a launcher that is gone: all ranks stop at a step.
 
-    If no step ends within `grace` seconds, the process exits as it is: the last checkpoint on disk is whole, and a
-    cluster would soon kill it anyway.
+    If there is no sign of life for `grace` seconds, the process exits as it is, with a code that says so: the last
+    checkpoint on disk is whole, and a cluster would soon kill it anyway.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-    def __init__(self, world: World, grace: float = 8.0):
+    def __init__(self, world: World, grace: float):
         self.world = world
         self.grace = grace
         self._asked = False
         self._heard = threading.Event()
+        self._last_sign = time.monotonic()
         self._flag = torch.zeros(1)
         self._pending = None
 
@@ -38,6 +43,7 @@ class StopRequest:
         self._before = {number: signal.signal(number, lambda *_: None) for number in self.SIGNALS}
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, daemon=True).start()
+        call_when_launcher_is_gone(self._launcher_is_gone)
         return self
 
     def __exit__(self, kind: type | None, *_: Any) -> None:
@@ -57,10 +63,24 @@ class StopRequest:
             if any(number in numbers for number in self.SIGNALS):
                 break
         self._asked = True
-        if not self._heard.wait(self.grace):
-            print(f"rank {self.world.rank}: no step ended within {self.grace:g} s of the signal", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(0)
+        self.alive()  # the time counts from here
+        while not self._heard.wait(max(0.0, self._last_sign + self.grace - time.monotonic())):
+            if time.monotonic() - self._last_sign >= self.grace:
+                print(
+                    f"rank {self.world.rank}: asked to stop, and no sign of life for {self.grace:g} s: exiting without "
+                    "a checkpoint (--stop_grace gives more time)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(GIVEN_UP_EXIT_CODE)
+
+    def _launcher_is_gone(self) -> None:
+        if not self._heard.is_set():
+            os.kill(os.getpid(), self.SIGNALS[0])
+
+    def alive(self) -> None:
+        """Call wherever something is done on the way to the end of a step: part of a batch, say."""
+        self._last_sign = time.monotonic()
 
     def finishing(self) -> None:
         """The last step is done: a signal that comes now leaves the process the time to write what it has."""
@@ -80,6 +100,7 @@ class StopRequest:
                 stop = bool(self._flag)
             self._flag = torch.tensor([float(self._asked)])
             self._pending = dist.all_reduce(self._flag, async_op=True)
-        if self._asked or stop:
-            self._heard.set()  # a step has ended: from here on the loop sees to it
+        self.alive()
+        if stop:
+            self._heard.set()  # from here on the loop sees to it
         return stop

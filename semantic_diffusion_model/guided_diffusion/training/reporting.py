@@ -1,4 +1,4 @@
-"""What a training tells its reader beside the metrics: speed, memory, where things are and what to do next."""
+"""What a training tells its reader: its progress, speed and memory, where things are and what to do next."""
 
 import os
 import resource
@@ -10,10 +10,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import Settings
-from guided_diffusion.data.loading import BatchSource, Examples, Microbatch, worker_count
+from guided_diffusion.data.batches import BatchSource, worker_count
+from guided_diffusion.data.loading import Examples, Microbatch
+from guided_diffusion.network.precision import autocast
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
-from guided_diffusion.training.optimisation import autocast
+from guided_diffusion.training.optimisation import learning_rate
+from guided_diffusion.training.run import TrainingRun
 
 BACKWARD_COST = 2  # of a backward pass, in forward passes
 
@@ -41,8 +44,10 @@ def introduction(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     held = sum(tensor.nbytes for tensor in examples.held())
     where = f"held in memory ({held / 2**20:.1f} MB)" if held else "decoded anew at each use"
+    attended = ", ".join(map(str, settings.attended_sizes())) or "no level"
     return [
-        f"{parameters / 1e6:.1f} M parameters, {precision}, on {world.size} x {world.device.type} "
+        f"{parameters / 1e6:.1f} M parameters, attention at {attended} of {settings.level_sizes()} pixels and in the "
+        f"middle, {precision}, on {world.size} x {world.device.type} "
         f"({settings.batch_size_train} x {world.size} images a step)",
         f"{len(examples)} training images, {where}; {len(validation) if validation else 'none'} for validation; "
         f"{worker_count(settings, world)} loader processes per rank",
@@ -63,18 +68,33 @@ def ending(settings: Settings, world: World, step: int | None, averages: str) ->
     )
 
 
+def progress_row(run: TrainingRun) -> dict[str, float]:
+    """The columns of progress.csv that do not depend on the machine. Waits for the device and all ranks."""
+    return {
+        "step": run.step,
+        "samples": run.samples,
+        "lr": learning_rate(run.step - 1, run.settings),
+        "lr_anneal_steps": run.settings.lr_anneal_steps,
+        **run.statistics.read(run.world),
+        "param_norm": float(run.optimiser.parameter_norm()),
+        "lg_loss_scale": float(run.optimiser.lg_loss_scale),
+        "skipped_steps": int(run.optimiser.skipped),
+    }
+
+
 class Clock:
     """Times the steps between two rows of the log: not what is saved, validated and drawn in between."""
 
-    def __init__(self, samples: int):
+    def __init__(self, samples: int, flops_per_sample: float):
         self.samples = samples
+        self.flops_per_sample = flops_per_sample
         self.started = time.perf_counter()
         self.waited = 0.0
 
     def restart(self, samples: int, source: BatchSource) -> None:
         self.samples, self.started, self.waited = samples, time.perf_counter(), source.seconds_waited
 
-    def read(self, samples: int, source: BatchSource, world: World, flops_per_sample: float) -> dict[str, float]:
+    def read(self, samples: int, source: BatchSource, world: World) -> dict[str, float]:
         """Columns about the machine, since the last call (call when the device has caught up)."""
         seconds = time.perf_counter() - self.started
         waited = world.gather_objects(source.seconds_waited - self.waited)
@@ -85,7 +105,7 @@ class Clock:
             "data_wait_seconds": sum(waited) / len(waited),
             "data_wait_share": sum(waited) / len(waited) / seconds,
             "memory_gb": _memory(world.device) / 2**30,
-            "tflops": per_second * flops_per_sample / 1e12,
+            "tflops": per_second * self.flops_per_sample / 1e12,
         }
 
 

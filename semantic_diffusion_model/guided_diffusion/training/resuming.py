@@ -1,29 +1,37 @@
 """The checkpoints of a run: written so that one is complete or not there, found again, kept or pruned.
 
-A checkpoint of step N is modelN.pt, ema_<rate>_N.pt and optN.pt. optN.pt is written last and knows the sizes of the
+A checkpoint of step N is modelN.pt, ema_<rate>_N.pt and optN.pt. optN.pt is written last and knows the SHA-256 of the
 others: where it is whole and they fit, the checkpoint is complete.
 """
 
+import contextlib
 import hashlib
 import os
-import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from command import UserError
-from config import MODEL_SETTINGS, SamplingSettings, Settings, names
+from config import MODEL_SETTINGS, Settings, names, with_prediction_type
 from guided_diffusion.data.datasets import Pair
 from guided_diffusion.runs import checkpoints, storage
+from guided_diffusion.runs.world import World
+from guided_diffusion.training import unfinished
+from guided_diffusion.training.saved_state import check_optimiser_state, checked_state
+from guided_diffusion.training.unfinished import STATE_NAME
+from setting_groups import SamplingSettings
+from state_dicts import checked_weights
 
-STATE_NAME = re.compile(r"opt(\d{6,})\.pt")
 # May differ when a run goes on: they change how long, how often, where or how fast, not what is computed. Paths of
 # the data may change too, the names of the training images (in the fingerprint) may not.
 FREE_SETTINGS = {
     *names(SamplingSettings),
-    *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps"),
+    *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps", "stop_grace"),
     *("num_workers", "device", "modulation", "use_checkpoint", "distributed_data_parallel", "microbatch"),
-    *("datadir", "savedir", "resume_checkpoint", "is_train", "inference_on_train"),
+    *("datadir", "savedir", "resume_checkpoint", "is_train"),
     *("use_fp16", "precision", "batch_size_train"),  # compared by what comes of them: see `check_same_run`
 }
 
@@ -46,12 +54,12 @@ def describe_run(settings: Settings, precision: str, pairs: Sequence[Pair], rank
 
 def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settings, where: str) -> list[str]:
     """Raise UserError naming each setting in which the run `now` differs from the one `before`; return warnings."""
-    then, today = before["settings"], now["settings"]
+    # A setting that did not exist then was what its default is now.
+    then, today = asdict(Settings()) | with_prediction_type(before["settings"]), now["settings"]
     differences = [
         f"{name} was {then[name]}, now {today[name]}"
         for name in today
-        if name in then
-        and name not in FREE_SETTINGS
+        if name not in FREE_SETTINGS
         and checkpoints.comparable(name, then[name], settings) != checkpoints.comparable(name, today[name], settings)
     ]
     if before["precision"] != now["precision"]:
@@ -83,13 +91,26 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settin
 def write_checkpoint(
     folder: str, step: int, weights: dict[str, Any], state: dict[str, Any], settings: Settings, keep: int
 ) -> None:
-    """Write the files of `weights` (state dicts by file name), the settings, and last the `state`; prune old ones."""
-    sizes = {}
-    for name, state_dict in weights.items():
-        plain = checkpoints.plain_state_dict(state_dict, settings)
-        sizes[name] = checkpoints.write_torch(folder, name, plain)
-    checkpoints.write_settings(folder, settings)
-    checkpoints.write_torch(folder, state_name(step), state | {"step": step, "files": sizes})
+    """Write the files of `weights` (state dicts by file name), the settings, and last the `state`; prune old ones.
+
+    Raises UserError where something cannot be written; then nothing of this checkpoint is left.
+    """
+    unfinished.announce(folder, [*weights, state_name(step)])
+    storage.remove(storage.join(folder, state_name(step)))  # of a torn checkpoint, which is written again
+    digests: dict[str, str] = {}
+    try:
+        for name, state_dict in weights.items():
+            plain = checkpoints.plain_state_dict(state_dict, settings)
+            digests[name] = checkpoints.write_torch(folder, name, plain)
+        checkpoints.write_settings(folder, settings)
+        checkpoints.write_torch(folder, state_name(step), state | {"step": step, "files": digests})
+        unfinished.finished(folder)
+    except UserError:
+        with contextlib.suppress(OSError):
+            for name in digests:
+                storage.remove(storage.join(folder, name))
+            unfinished.finished(folder)
+        raise
     if keep > 0:
         _prune(folder, keep)
 
@@ -107,16 +128,38 @@ def _prune(folder: str, keep: int) -> None:
 
 
 def read_state(folder: str, step: int) -> dict[str, Any]:
-    """The state of a complete checkpoint. Raises UserError if it is not complete, or not one of ours."""
+    """The state in the folder's optN.pt. Raises UserError if it is not one of ours."""
     path = storage.join(folder, state_name(step))
-    state = checkpoints.read_torch(path)
-    if not isinstance(state, dict) or "files" not in state:
-        raise UserError(f"{path} is not a state that this code wrote")
-    for name, size in state["files"].items():
-        beside = storage.join(folder, name)
-        if not storage.exists(beside) or storage.size(beside) != size:
-            raise UserError(f"{beside} is missing or cut short")
-    return state
+    return checked_state(checkpoints.read_torch(path), path)
+
+
+def check_complete(folder: str, step: int) -> None:
+    """Read a checkpoint through. Raises UserError if a file is missing, is not the one that was written with the
+    others, or holds what no run can go on from."""
+    state = read_state(folder, step)
+    shapes = None
+    for name, expected in {checkpoints.model_name(step): None, **state["files"]}.items():
+        path = storage.join(folder, name)
+        if not storage.exists(path):
+            if checkpoints.WEIGHTS_NAME.fullmatch(name)["rate"]:
+                continue  # an average can be begun anew, the weights cannot
+            raise UserError(f"{path} is missing")
+        # Older states know the sizes alone.
+        found = storage.size(path) if isinstance(expected, int) else checkpoints.sha256_of(path)
+        if found != expected:
+            raise UserError(f"{path} is damaged, or not the file that was written with {state_name(step)}")
+        weights = read_weights(folder, name)
+        there = [tuple(value.shape) for value in weights.values()]
+        shapes = shapes or there
+        if there != shapes:
+            raise UserError(f"{path} has other shapes than {checkpoints.model_name(step)}")
+    check_optimiser_state(state["optimizer"], shapes, storage.join(folder, state_name(step)))
+
+
+def read_weights(folder: str, name: str) -> dict[str, torch.Tensor]:
+    """The weights in folder/name. Raises UserError for what is none, or not finite."""
+    path = storage.join(folder, name)
+    return checked_weights(checkpoints.read_torch(path), path)
 
 
 def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
@@ -126,7 +169,7 @@ def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
     matches = [match for match in map(STATE_NAME.fullmatch, storage.list_names(folder)) if match]
     for step in sorted((int(match[1]) for match in matches), reverse=True):
         try:
-            read_state(folder, step)
+            check_complete(folder, step)
         except UserError as error:
             warn(f"warning: checkpoint {step} is passed over: {error}")
         else:
@@ -140,6 +183,7 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it.
     """
     step = newest_complete(settings.savedir, warn)
+    unfinished.refuse_strays(settings.savedir, step)
     if step is not None:
         return settings.savedir, step
     path = settings.resume_checkpoint
@@ -150,27 +194,31 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     if not storage.exists(storage.join(folder, state_name(step))):
         return None
     try:
-        read_state(folder, step)
+        check_complete(folder, step)
     except UserError as error:
         warn(f"warning: only the weights of {path} are used: {error}")
         return None
     return folder, step
 
 
-def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int] | None) -> Settings:
-    """`settings` with the network of the run that `start` belongs to, or else of --resume_checkpoint.
+def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int]) -> Settings:
+    """`settings` with the network of the run that `start` belongs to.
 
     Raises UserError where a `given` flag disagrees.
     """
-    if start is None:
-        return checkpoints.merge_settings(settings, given, checkpoints.read_checkpoint(settings.resume_checkpoint))
     before = read_state(*start)["run"]["settings"]
     known = {name: before[name] for name in MODEL_SETTINGS if name in before}
     return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
 
 
-def check_writable(folder: str) -> None:
-    """Make `folder`, and raise if nothing can be written there."""
-    storage.make_folder(folder)
-    if not storage.is_remote(folder) and not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"savedir {folder} is not writable")
+def settle_savedir(settings: Settings, world: World) -> None:
+    """Have rank 0 delete, before any rank looks, the files of killed saves, and those that --overwrite gives up."""
+    if not world.is_main:
+        return
+
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    unfinished.remove_killed_save(settings.savedir, warn)
+    if settings.overwrite:
+        unfinished.remove_strays(settings.savedir, newest_complete(settings.savedir, warn))

@@ -1,5 +1,6 @@
 """The log of a training: console, log.txt, progress.csv and TensorBoard, written by rank 0 alone."""
 
+import contextlib
 import csv
 import io
 import shutil
@@ -11,29 +12,31 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from command import whole_file
+from command import UserError
 from guided_diffusion.runs import storage
+from output_files import EventFile, new_file, telling
+from schema import parse_csv
 
 # The published columns, then ours. The last ones depend on the machine; all others only on the settings and the data.
 FIRST_COLUMNS = ("step", "samples", "lr", "lr_anneal_steps", "param_norm", "lg_loss_scale")
-OUR_COLUMNS = ("skipped_steps", "val_loss", "val_mse", "val_vb")
+OUR_COLUMNS = ("skipped_steps", "val_loss", "val_mse", "val_vb", "val_x_start_mse")
 MACHINE_COLUMNS = ("samples_per_second", "data_wait_seconds", "data_wait_share", "memory_gb", "tflops")
 LOG_FILES = ("progress.csv", "log.txt")
 SHOWN = ("loss", "mse", "vb", "grad_norm", "lr", "samples_per_second", "data_wait_share", "val_loss")
 
 
-class MetricsLog:
+class RunLog:
     """Rows of numbers and lines of text about a run in `savedir`. Use as a context manager.
 
     A run that was interrupted goes on in the same files; rows after `step`, from where it goes on, are dropped. With a
     savedir on object storage, which cannot append, the files are kept in a local folder and uploaded by `publish`.
     """
 
-    def __init__(self, savedir: str, step: int, steps: int, metric_columns: Sequence[str]):
+    def __init__(self, savedir: str, step: int, steps: int, statistics_columns: Sequence[str]):
         self.savedir = savedir
         self.mirror = Path(tempfile.mkdtemp()) if storage.is_remote(savedir) else None
         self.folder = self.mirror or Path(savedir)
-        self.columns = [*FIRST_COLUMNS, *metric_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
+        self.columns = [*FIRST_COLUMNS, *statistics_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
         self._fetch()
         self._drop_rows_after(step)
         self._bar = tqdm(
@@ -42,14 +45,15 @@ class MetricsLog:
         self._board = None
         self._first_step = step + 1
 
-    def __enter__(self) -> "MetricsLog":
+    def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         self._bar.close()
         if self._board is not None:
             self._board.close()
-        self.publish()
+        with contextlib.suppress(*([UserError] if kind else [])):  # the error that ends the block is the one to tell
+            self.publish()
         if self.mirror:
             shutil.rmtree(self.mirror, ignore_errors=True)
 
@@ -57,8 +61,7 @@ class MetricsLog:
         """A line for the reader, on the console and in log.txt."""
         tqdm.write(text)
         sys.stdout.flush()
-        with open(self.folder / "log.txt", "a") as file:
-            file.write(text + "\n")
+        append(self.folder / "log.txt", text + "\n")
 
     def advance(self) -> None:
         self._bar.update(1)
@@ -71,8 +74,7 @@ class MetricsLog:
         if not path.exists():
             writer.writeheader()
         writer.writerow({name: _number(values[name]) for name in self.columns if name in values})
-        with open(path, "a") as file:
-            file.write(line.getvalue())
+        append(path, line.getvalue())
         step = int(values["step"])
         for name in self.columns[1:]:
             if name in values:
@@ -82,8 +84,7 @@ class MetricsLog:
 
     def image(self, name: str, picture: np.ndarray, step: int) -> None:
         """A picture [H, W, 3] uint8 for TensorBoard."""
-        self.board.add_image(name, picture, step, dataformats="HWC")
-        self.board.flush()
+        self.board.add_image(name, picture, step)
 
     def publish(self) -> None:
         """Upload the log files, where savedir is not local."""
@@ -95,9 +96,7 @@ class MetricsLog:
     @property
     def board(self):
         if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed on rank 0 only
-
-            self._board = SummaryWriter(str(self.folder), purge_step=self._first_step)
+            self._board = EventFile(self.folder, self._first_step)
         return self._board
 
     def _fetch(self) -> None:
@@ -112,17 +111,16 @@ class MetricsLog:
         path = self.folder / "progress.csv"
         if not path.exists():
             return
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if _is_row_until(row, step)]
-        with whole_file(path) as temporary, open(temporary, "w") as file:
+        with storage.open_for_reading(str(path)) as file:
+            rows = [row for row in parse_csv(file.read(), str(path), torn=True) if _is_row_until(row, step)]
+        with new_file(path) as temporary, open(temporary, "w") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
             writer.writeheader()
             writer.writerows(rows)
 
 
 class SilentLog:
-    """What ranks other than 0 have in place of a MetricsLog."""
+    """What ranks other than 0 have in place of a RunLog."""
 
     def __enter__(self) -> "SilentLog":
         return self
@@ -144,6 +142,15 @@ class SilentLog:
 
     def publish(self) -> None:
         pass
+
+
+def append(path: Path, text: str) -> None:
+    """Raises UserError where `text` cannot be added to the file; a pipe would wait for a reader."""
+    with telling(path):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no regular file")
+        with open(path, "a") as file:
+            file.write(text)
 
 
 def _is_row_until(row: Mapping[str, str | None], step: int) -> bool:

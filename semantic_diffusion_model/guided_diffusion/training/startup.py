@@ -2,38 +2,49 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from command import UserError
-from config import Settings
+from config import Settings, settle_prediction
+from guided_diffusion.data.batches import worker_count
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split
-from guided_diffusion.data.loading import Examples, worker_count
+from guided_diffusion.data.loading import Examples
+from guided_diffusion.network.from_settings import build_diffusion
+from guided_diffusion.process.diffusion import GaussianDiffusion
+from guided_diffusion.process.predictions import LEAST_ALPHA
+from guided_diffusion.runs.checkpoints import read_checkpoint
 from guided_diffusion.runs.world import World
-from guided_diffusion.training import resuming
+from guided_diffusion.training import resuming, starting
 from guided_diffusion.training.memory import fits_in_memory, keep_freed_memory
+from schema import check_settings
 
 DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
 
 
-def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings, Any, Examples, Examples | None]:
-    """Everything that can be wrong with settings, data and paths is found here, before the first step."""
-    check_training_settings(settings)
+def check_and_read(
+    settings: Settings, given: set[str], world: World
+) -> tuple[Settings, Any, Examples, Examples | None]:
+    """Everything that can be wrong with data and paths is found here, before the first step."""
     if world.device.type == "cpu":
         keep_freed_memory()
-    if world.is_main:
-        resuming.check_writable(settings.savedir)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
-        settings = resuming.take_network_settings(settings, given, start)
+        settings = (
+            resuming.take_network_settings(settings, given, start) if start else _start_from(settings, given, warn)
+        )
+    settings = settle_prediction(settings, given)
+    refuse_unlearnable(build_diffusion(settings))  # what else is wrong with the process is told here
     settings.check_network()
-    pairs = find_pairs(settings, ["training"])
+    if start is None:
+        settings.check_attention()
+    pairs = find_pairs(settings, ["training"], warn=warn)
     refuse_deformed_labels(pairs, settings)
     examples = Examples(pairs, settings)
     validation = None
     if has_split(settings, "validation"):
-        validation = Examples(find_pairs(settings, ["validation"]), settings)
+        validation = Examples(find_pairs(settings, ["validation"], warn=warn), settings)
         validation.check()
     workers = worker_count(settings, world)
     if not settings.random_crop and fits_in_memory(examples, world, workers):
@@ -41,6 +52,23 @@ def prepare(settings: Settings, given: set[str], world: World) -> tuple[Settings
     else:
         examples.check()
     return settings, start, examples, validation
+
+
+def _start_from(settings: Settings, given: set[str], warn: Callable[[str], object]) -> Settings:
+    taken = starting.take_settings(settings, given, read_checkpoint(settings.resume_checkpoint))
+    if told := starting.taken_settings(taken, settings):
+        warn(told)
+    return taken
+
+
+def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:
+    """Raise UserError for a process whose last timestep holds nothing of the image, and whose noise is predicted: the
+    image cannot be told from it."""
+    if diffusion.prediction_type == "epsilon" and diffusion.alphas_cumprod[-1] < LEAST_ALPHA:
+        raise UserError(
+            f"diffusion_steps {diffusion.full_num_timesteps}: this schedule ends in pure noise, from which a network "
+            "that predicts the noise learns nothing: take more steps, or --prediction_type v_prediction"
+        )
 
 
 def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
@@ -55,15 +83,9 @@ def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
 
 def check_training_settings(settings: Settings) -> None:
     """Raise UserError for a value that training cannot work with."""
+    check_settings(settings)
+    if settings.use_kl and settings.loss_weighting != "none":
+        raise UserError(
+            f"use_kl trains on the bound alone: --loss_weighting {settings.loss_weighting} has nothing to weigh"
+        )
     settings.ema_rates()
-    positive = ("batch_size_train", "log_interval", "save_interval", "img_size", "num_classes", "diffusion_steps")
-    for name in positive:
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} {getattr(settings, name)} must be at least 1")
-    for name in ("lr_anneal_steps", "keep_checkpoints", "preview_steps", "num_workers", "lr", "weight_decay"):
-        if getattr(settings, name) < 0:
-            raise UserError(f"{name} {getattr(settings, name)} must not be negative")
-    if not 0 <= settings.drop_rate <= 1:
-        raise UserError(f"drop_rate {settings.drop_rate} must be from 0 to 1")
-    if settings.num_classes > 256:
-        raise UserError(f"num_classes {settings.num_classes}: label maps have 8 bits, so at most 256 classes")

@@ -10,28 +10,37 @@ from guided_diffusion.runs.world import World
 QUARTILES = 4
 
 
-class StepMetrics:
+class StepStatistics:
     """Means, since the last row, of the loss terms (in all and by quartile of t) and of the gradient norm.
 
-    Everything is one float64 vector on the device, so that all ranks are summed with one all-reduce. Values that are
-    not finite (of steps that were skipped) are left out of the means.
+    The means are over timesteps drawn uniformly: where they are drawn otherwise, a sample counts with its loss weight,
+    so that runs compare whichever schedule_sampler they have. Everything is one float64 vector on the device, so that
+    all ranks are summed with one all-reduce. Values that are not finite (of steps that were skipped) are left out.
     """
 
     def __init__(self, terms: Sequence[str], num_timesteps: int, device: torch.device):
         self.terms = tuple(terms)
         self.num_timesteps = num_timesteps
-        # Rows: the terms, then the gradient norm; per row the sums and the counts of the quartiles.
+        # Rows: the terms, then the gradient norm; per row the sums and the weights of the quartiles.
         self.sums = torch.zeros(len(self.terms) + 1, 2, QUARTILES, dtype=torch.float64, device=device)
         self.quartiles = torch.arange(QUARTILES, device=device)
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that `read` may give, in the published order."""
+        names = ["grad_norm"]
+        for term in self.terms:
+            names += [term, *(f"{term}_q{quartile}" for quartile in range(QUARTILES))]
+        return names
+
     @torch.no_grad()
-    def add_losses(self, losses: dict[str, torch.Tensor], t: torch.Tensor) -> None:
-        """Add the loss terms [N] of samples at timesteps `t` [N]."""
-        member = (t * QUARTILES // self.num_timesteps)[:, None] == self.quartiles
+    def add_losses(self, losses: dict[str, torch.Tensor], t: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add the loss terms [N] of samples at timesteps `t` [N], drawn with the loss weights 1 / (T p_t) [N]."""
+        member = ((t * QUARTILES // self.num_timesteps)[:, None] == self.quartiles) * weights.double()[:, None]
         values = torch.stack([losses[term].detach().double() for term in self.terms])
         finite = values.isfinite()
-        self.sums[:-1, 0] += torch.where(finite, values, 0) @ member.double()
-        self.sums[:-1, 1] += finite.double() @ member.double()
+        self.sums[:-1, 0] += torch.where(finite, values, 0) @ member
+        self.sums[:-1, 1] += finite.double() @ member
 
     @torch.no_grad()
     def add_gradient_norm(self, norm: torch.Tensor) -> None:
@@ -65,11 +74,3 @@ class StepMetrics:
         """Go on from saved sums: rank 0 carries what all ranks had."""
         if world.is_main:
             self.sums.copy_(state)
-
-
-def columns(terms: Sequence[str]) -> list[str]:
-    """The columns that `read` may give, in the published order."""
-    names = ["grad_norm"]
-    for term in terms:
-        names += [term, *(f"{term}_q{quartile}" for quartile in range(QUARTILES))]
-    return names

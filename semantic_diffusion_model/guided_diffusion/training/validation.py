@@ -1,14 +1,16 @@
 """The loss on the validation images, at noise and timesteps that never change, so that checkpoints compare."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from config import Settings
 from guided_diffusion.data.loading import Examples, Microbatch
+from guided_diffusion.network.precision import predictor
 from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs.world import World
-from guided_diffusion.training.optimisation import autocast
 
 MOST_IMAGES = 256
 
@@ -28,11 +30,12 @@ def validate(
     world: World,
     precision: str,
     batch: int,
+    alive: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Mean loss terms, as val_loss, val_mse, val_vb, over the validation images; each rank computes its share.
 
     `batch` images go through the network at once. Image i of n is noised to the timestep at (i + 1/2) / n of the
-    process, so that all of it is covered.
+    process, so that all of it is covered. `alive` is called after each batch.
     """
     network.eval()
     indices = chosen(len(examples), MOST_IMAGES)
@@ -45,6 +48,7 @@ def validate(
         losses = _losses(network, diffusion, microbatch, t.to(world.device), [i for i, _ in part], settings, precision)
         for name, values in losses.items():
             totals[name] = totals.get(name, 0) + values.double().sum()
+        alive()
     # A rank may have had no image: every rank must send the same sums.
     names = sorted(set().union(*world.gather_objects(sorted(totals))))
     zero = torch.zeros((), dtype=torch.float64, device=world.device)
@@ -64,9 +68,4 @@ def _losses(
     x_start = microbatch.x_start()
     generators = [stream(x_start.device, settings.seed, "validation", position) for position in positions]
     noise = normal(generators, x_start.shape[1:])
-
-    def predict(x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        with autocast(precision, x_t.device):
-            return network(x_t, timesteps, microbatch.condition).float()
-
-    return diffusion.training_losses(predict, x_start, t, noise)
+    return diffusion.training_losses(predictor(network, microbatch.condition, precision), x_start, t, noise)

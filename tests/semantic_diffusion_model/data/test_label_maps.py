@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from command import UserError
-from guided_diffusion.data.label_maps import as_class_values, check_classes, instance_edges, remap
+from guided_diffusion.data.label_maps import check_classes, instance_edges, remap
 
 
 def test_class_values_of_each_data_set():
@@ -24,17 +24,6 @@ def test_edges_are_pixels_with_a_neighbour_of_another_instance():
             expected[n, y, x] |= inside and instances[n, y + dy, x + dx] != instances[n, y, x]
     assert np.array_equal(instance_edges(instances), expected)
     assert not instance_edges(np.full((4, 4), 9)).any()
-
-
-def test_files_that_are_label_maps_and_files_that_are_not():
-    grey = np.array([[0, 3], [4, 1]], dtype=np.uint8)
-    assert np.array_equal(as_class_values(grey.repeat(3).reshape(2, 2, 3)), grey)
-    assert np.array_equal(as_class_values(grey.astype(np.int32)), grey)
-    assert as_class_values(grey > 2).tolist() == [[0, 1], [1, 0]]
-    with pytest.raises(UserError, match="colour"):
-        as_class_values(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    with pytest.raises(UserError, match="8 bits"):
-        as_class_values(np.array([[256, 0]]))
 
 
 def test_values_that_are_no_class():

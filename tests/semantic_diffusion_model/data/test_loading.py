@@ -10,8 +10,10 @@ from PIL import Image
 
 from command import UserError
 from config import Settings
+from guided_diffusion.data.batches import BatchSource, Requests, worker_count
 from guided_diffusion.data.datasets import find_pairs
-from guided_diffusion.data.loading import BatchSource, Examples, Requests, TrainingStream, worker_count
+from guided_diffusion.data.loading import Examples, TrainingStream
+from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.runs.distributed import World
 
 
@@ -168,6 +170,18 @@ def test_images_are_scaled_to_minus_one_to_one(examples):
     assert torch.equal(x_start, microbatch.image.float() / 127.5 - 1)
     assert x_start.min() >= -1 and x_start.max() <= 1
     assert torch.equal((x_start * 127.5 + 127.5).round().byte(), microbatch.image)
+
+
+@pytest.mark.parametrize("size", [(26, 32), (33, 20), (64, 23)])
+def test_cityscapes_of_any_aspect_go_through_the_network(tmp_path, tiny, size):
+    for folder, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+        (tmp_path / folder / "train").mkdir(parents=True)
+        Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / folder / "train" / f"x_{ending}.png")
+    settings = tiny(datadir=str(tmp_path), dataset_mode="cityscapes", channel_mult="1,1,2", attention_resolutions="8")
+    microbatch = Examples(find_pairs(settings, ["training"]), settings).microbatch([0])
+    with torch.no_grad():
+        made = build_network(settings)(microbatch.x_start(), torch.zeros(1, dtype=torch.int64), microbatch.condition)
+    assert made.shape[2:] == microbatch.image.shape[2:] and min(made.shape[2:]) == 16
 
 
 def test_an_unconditional_model_has_no_condition(tiny):

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from guided_diffusion.network import modulation, neighbourhoods
+from guided_diffusion.network import modulation_plain as plain
 from guided_diffusion.network.condition import Condition
-from guided_diffusion.network.modulation import Plain, modulate
+from guided_diffusion.network.modulation import modulate
 
 modulation_gpu = pytest.importorskip("guided_diffusion.network.modulation_gpu", reason="PyTorch came without Triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,9 +43,9 @@ def both(x, grad, level, with_timestep=True, silu=True):
     # As the network gives them: two halves of one tensor, so not contiguous.
     scale, shift = torch.randn(count, 2 * channels, device=DEVICE).chunk(2, 1) if with_timestep else (None, None)
     arguments = table, level, scale, shift
-    expected = Plain.forward(x, *arguments, silu)
+    expected = plain.forward(x, *arguments, silu)
     ours = modulation_gpu.forward(x, *arguments, silu)
-    gradients = (form.backward(grad, x, *arguments, *expected[1:], silu) for form in (modulation_gpu, Plain))
+    gradients = (form.backward(grad, x, *arguments, *expected[1:], silu) for form in (modulation_gpu, plain))
     ours_back, expected_back = gradients
     return [*ours, *ours_back], [*expected, *expected_back]
 
@@ -127,9 +128,9 @@ def failing_check(monkeypatch):
 def test_where_the_kernels_fail_the_plain_form_runs_after_one_warning(failing_check):
     failing_check(RuntimeError("Failed to find C compiler.\nand more"))
     with pytest.warns(UserWarning, match="slower: Failed to find C compiler.$"):
-        assert modulation._kernels(DEVICE, torch.float32) is Plain
+        assert modulation._kernels(DEVICE, torch.float32) is plain
     with warnings.catch_warnings(action="error"):
-        assert modulation._kernels(DEVICE, torch.float32) is Plain
+        assert modulation._kernels(DEVICE, torch.float32) is plain
 
 
 def test_a_full_memory_says_nothing_about_the_kernels(failing_check):
@@ -151,7 +152,7 @@ def test_autograd_reaches_every_input_through_the_kernels(monkeypatch):
     x, grad, level = example(2, 64, 6, 6)
     leaves = [x, torch.randn(len(level.patch_of_row), 128, device=DEVICE), *torch.randn(2, 2, 64, device=DEVICE)]
     found = []
-    for form in (modulation_gpu, Plain):
+    for form in (modulation_gpu, plain):
         monkeypatch.setattr(modulation, "_implementation", lambda _, form=form: form)
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
         out = modulate(inputs[0], inputs[1], level, *inputs[2:], silu=True)

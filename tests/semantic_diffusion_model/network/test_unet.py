@@ -12,8 +12,8 @@ from config import Settings
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.network.layers import GroupNorm32
+from guided_diffusion.network.precision import autocast, round_weights
 from guided_diffusion.network.unet import AttentionBlock, UNetModel, timestep_embedding
-from guided_diffusion.training.optimisation import autocast, round_weights
 
 
 def one_hot(labels, classes=5):
@@ -182,6 +182,26 @@ def test_weights_rounded_once_give_the_output_of_weights_rounded_at_each_step(mo
         rounded = round_weights(network, "bf16")
         assert rounded.time_embed[0].weight.dtype == torch.bfloat16
         assert torch.equal(rounded(x, t, condition), expected)
+
+
+@pytest.mark.parametrize("round_first", [False, True])
+def test_the_last_convolution_stays_in_float32_under_autocast(round_first):
+    """Its output against the same convolution in float64, of the features that reach it."""
+    network = randomised(small_network()).eval()
+    x, timesteps, labels = small_batch()
+    reached = []
+    network.out[2].register_forward_pre_hook(lambda _, inputs: reached.append(inputs[0]))
+    weight = network.out[2].weight.detach().double()
+    if round_first:
+        round_weights(network, "bf16")
+    with autocast("bf16", torch.device("cpu")):
+        output = network(x, timesteps, one_hot(labels))
+    output.sum().backward()
+    assert output.dtype == reached[0].dtype == torch.float32
+    # Features that were rounded to bf16 and widened again would have their last 16 bits 0.
+    assert (reached[0].detach().contiguous().view(torch.int32) & 0xFFFF).count_nonzero() > 0.9 * reached[0].numel()
+    exact = F.conv2d(reached[0].double(), weight, network.out[2].bias.double(), padding=1)
+    assert ((output - exact).norm() / exact.norm()).item() < 1e-6
 
 
 def test_timestep_embedding_is_cosines_then_sines():

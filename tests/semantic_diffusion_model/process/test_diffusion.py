@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from command import UserError
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.process.diffusion import GaussianDiffusion, discretised_log_likelihood, gaussian_kl, make_betas
+from guided_diffusion.process.predictions import target_of
 from guided_diffusion.process.timesteps import space_timesteps
 
 
@@ -51,8 +52,8 @@ def test_losses_and_steps_equal_the_golden_vectors(reference, name):
             losses = process.training_losses(lambda x, model_t: network(x, model_t, y=y), x_start, t, noise)
             output = network(noise, process.model_timesteps(t), y=y)
         expected = {key.split("/")[1] for key in golden if key.startswith(f"{case}/")} & {"loss", "mse", "vb"}
-        assert set(losses) == expected
-        for key, value in losses.items():
+        assert set(losses) == expected | {"x_start_mse"}
+        for key, value in ((key, losses[key]) for key in expected):
             assert (abs(value - torch.tensor(golden[f"{case}/{key}"])) / abs(value)).max() <= 1e-3, (case, key)
         step = process.interpret(output, noise, t, clip=True)
         assert relative_error(step.mean, golden[f"{case}/p_mean"]) <= 1e-3
@@ -70,7 +71,8 @@ def test_noise_can_be_read_back_from_x_t():
     x_start, noise = torch.rand(50, 3, 4, 4) * 2 - 1, torch.randn(50, 3, 4, 4)
     t = torch.arange(50)
     x_t = diffusion.q_sample(x_start, t, noise)
-    torch.testing.assert_close(diffusion.x_start_from_eps(x_t, t, noise)[:45], x_start[:45], atol=1e-4, rtol=1e-4)
+    read = diffusion.interpret(torch.cat([noise, noise], dim=1), x_t, t, clip=False).x_start
+    torch.testing.assert_close(read[:45], x_start[:45], atol=1e-4, rtol=1e-4)
     alpha_bar = torch.tensor(diffusion.alphas_cumprod[20], dtype=torch.float32)
     torch.testing.assert_close(x_t[20], alpha_bar.sqrt() * x_start[20] + (1 - alpha_bar).sqrt() * noise[20])
 
@@ -103,12 +105,14 @@ def test_fixed_variance_is_beta_but_at_the_first_step():
     assert variance.tolist() == pytest.approx([diffusion.posterior_variance[1], diffusion.betas[30]])
 
 
-def test_predicting_the_image_or_the_noise_means_the_same():
+@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+def test_what_is_predicted_does_not_change_what_it_means(kind):
     x_start, noise, t = torch.rand(3, 3, 4, 4) * 2 - 1, torch.randn(3, 3, 4, 4), torch.tensor([2, 20, 40])
-    by_noise, by_image = process(learn_sigma=False), process(learn_sigma=False, predict_xstart=True)
+    by_noise, other = process(learn_sigma=False), process(learn_sigma=False, prediction_type=kind)
     x_t = by_noise.q_sample(x_start, t, noise)
+    output = target_of(kind, x_start, noise, other.coefficient("alphas_cumprod", t))
     torch.testing.assert_close(
-        by_noise.interpret(noise, x_t, t, clip=True).mean, by_image.interpret(x_start, x_t, t, clip=True).mean
+        by_noise.interpret(noise, x_t, t, clip=True).mean, other.interpret(output, x_t, t, clip=True).mean
     )
 
 

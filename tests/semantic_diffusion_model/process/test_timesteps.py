@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from command import UserError
+from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.timesteps import (
     LossSecondMomentSampler,
     UniformSampler,
-    even_timesteps,
+    few_timesteps,
     space_timesteps,
 )
 
@@ -34,21 +35,49 @@ def test_spacings_that_do_not_exist_are_refused(spec):
         space_timesteps(10, spec)
 
 
+def alphas_cumprod(steps: int = 1000, schedule: str = "cosine") -> np.ndarray:
+    return np.cumprod(1 - make_betas(schedule, steps))
+
+
 @pytest.mark.parametrize("n", [2, 3, 10, 50, 999, 1000])
 def test_even_timesteps_have_both_ends_and_equal_gaps(n):
-    steps = even_timesteps(1000, n)
+    steps = few_timesteps(alphas_cumprod(), n, "even")
     gaps = np.diff(steps)
     assert (steps[0], steps[-1], len(steps)) == (0, 999, n)
     assert gaps.min() >= 1
     assert gaps.max() - gaps.min() <= 1
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("total", [20, 50, 1000])
+@pytest.mark.parametrize("spacing", ["even", "logsnr", "karras"])
+def test_every_number_of_steps_has_as_many_timesteps_with_both_ends(spacing, total, schedule):
+    bars = alphas_cumprod(total, schedule)  # linear with 20 steps ends at 0
+    for n in {1, 2, 3, 5, 20, total // 2, total - 1, total}:
+        steps = few_timesteps(bars, n, spacing)
+        assert len(steps) == n and steps[-1] == total - 1 and (n == 1 or steps[0] == 0)
+        assert all(isinstance(t, int) for t in steps) and (n == 1 or np.diff(steps).min() >= 1)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_levels_are_evenly_spaced_as_the_spacing_says(schedule):
+    """In a process of so many steps that rounding to them does not show."""
+    bars = alphas_cumprod(200_000, schedule)
+    noise = np.sqrt((1 - bars) / bars)  # sigma / alpha
+    for spacing, scale in (("logsnr", -np.log(noise)), ("karras", noise ** (1 / 7))):
+        steps = few_timesteps(bars, 9, spacing, signal=0.45, end=10)
+        assert steps[0] == 10
+        assert 1 / noise[steps[-2]] == pytest.approx(0.45 / 9, rel=1e-3)
+        np.testing.assert_allclose(np.diff(scale[steps[:-1]]), np.diff(scale[steps[:-1]]).mean(), rtol=1e-2)
+
+
 def test_even_timesteps_at_the_limits():
-    assert even_timesteps(1000, 1) == [999]
-    assert even_timesteps(5, 5) == [0, 1, 2, 3, 4]
+    bars = alphas_cumprod(5)
+    assert few_timesteps(bars, 1, "even") == [4]
+    assert few_timesteps(bars, 5, "even") == [0, 1, 2, 3, 4]
     for n in (0, 6):
         with pytest.raises(UserError):
-            even_timesteps(5, n)
+            few_timesteps(bars, n, "even")
 
 
 def test_uniform_sampler_inverts_the_distribution():

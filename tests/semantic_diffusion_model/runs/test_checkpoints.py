@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from command import UserError
-from config import MODEL_SETTINGS, Settings
-from guided_diffusion.network.from_settings import build_network
+from config import MODEL_SETTINGS, Settings, settle_prediction
+from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.checkpoints import (
     ema_name,
@@ -53,6 +53,68 @@ def test_a_checkpoint_is_a_plain_float32_state_dict_that_carries_its_settings(wr
     assert {name: getattr(merged, name) for name in MODEL_SETTINGS} == {
         name: getattr(tiny(), name) for name in MODEL_SETTINGS
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "epsilon"),
+        ({"predict_xstart": True}, "sample"),
+        ({"prediction_type": "sample"}, "sample"),
+        ({"prediction_type": "v_prediction"}, "v_prediction"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_says_what_its_network_predicts_in_both_ways(tmp_path, tiny, network, changes, kind):
+    write_torch(str(tmp_path), model_name(10), plain_state_dict(network.state_dict(), tiny(**changes)))
+    merged = merge_settings(Settings(), set(), read_checkpoint(str(tmp_path / "model000010.pt")))
+    assert (merged.prediction_type, merged.predict_xstart) == (kind, kind == "sample")
+    assert build_diffusion(merged).prediction_type == kind
+
+
+@pytest.mark.parametrize(("predict_xstart", "kind"), [(False, "epsilon"), (True, "sample")])
+@pytest.mark.parametrize("where", ["file", "json"])
+def test_checkpoints_that_say_predict_xstart_alone_keep_its_meaning(
+    tmp_path, tiny, network, predict_xstart, kind, where
+):
+    """Older ones of ours, and the published train_test_config.json."""
+    state_dict = plain_state_dict(network.state_dict(), tiny(predict_xstart=predict_xstart))
+    if where == "file":
+        del state_dict._metadata[""]["settings"]["prediction_type"]
+    else:
+        state_dict = dict(state_dict)
+        tree = {"TRAIN": {"DIFFUSION": {"PREDICT_XSTART": predict_xstart}, "NUM_HEAD_CHANNELS": 32, "IMG_SIZE": 16}}
+        (tmp_path / "train_test_config.json").write_text(json.dumps(tree))
+    torch.save(state_dict, tmp_path / "model000010.pt")
+    checkpoint = read_checkpoint(str(tmp_path / "model000010.pt"))
+    assert checkpoint.source == where
+    assert merge_settings(Settings(img_size=16), set(), checkpoint).prediction_type == kind
+    other = "epsilon" if predict_xstart else "v_prediction"
+    with pytest.raises(UserError, match=f"--prediction_type {other}: .* has {kind}"):
+        merge_settings(Settings(img_size=16, prediction_type=other), {"prediction_type"}, checkpoint)
+
+
+def test_the_settings_file_says_predict_xstart_as_the_published_one(tmp_path, tiny):
+    for changes, expected in (({"prediction_type": "sample"}, True), ({"prediction_type": "v_prediction"}, False)):
+        write_settings(str(tmp_path), settle_prediction(tiny(**changes), set(changes)))
+        tree = json.loads((tmp_path / "train_test_config.json").read_text())
+        assert tree["TRAIN"]["DIFFUSION"]["PREDICT_XSTART"] is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"),
+    [
+        ({"predict_xstart": True, "prediction_type": "v_prediction"}, set()),
+        ({"predict_xstart": True, "prediction_type": "epsilon"}, {"predict_xstart", "prediction_type"}),
+        ({"predict_xstart": False, "prediction_type": "sample"}, {"predict_xstart", "prediction_type"}),
+    ],
+    ids=str,
+)
+def test_flags_that_contradict_each_other_about_the_prediction_are_refused(tiny, changes, given):
+    with pytest.raises(UserError, match="contradict each other"):
+        settle_prediction(tiny(**changes), given)
+    agreed = settle_prediction(tiny(predict_xstart=True, prediction_type="sample"), given)
+    assert agreed.predict_xstart and agreed.prediction_type == "sample"
 
 
 def test_the_same_content_is_the_same_file(tmp_path, tiny, network):
@@ -98,7 +160,7 @@ VARIANTS = [
     {"no_instance": False},
     {"channel_mult": "1", "attention_resolutions": "16"},
     {"channel_mult": "1,1,2", "num_res_blocks": 3, "attention_resolutions": "16,4"},
-    {"num_channels": 64, "channel_mult": "0.5,1", "attention_resolutions": "1"},
+    {"num_channels": 64, "channel_mult": "0.5,1", "attention_resolutions": "none"},
     {"resblock_updown": False, "use_scale_shift_norm": False},
 ]
 

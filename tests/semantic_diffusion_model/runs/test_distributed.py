@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,9 +11,9 @@ import time
 import pytest
 import torch
 
-from guided_diffusion.runs import distributed
+from guided_diffusion.runs import distributed, environment, launch
+from guided_diffusion.training.loop import train
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
-from guided_diffusion.training.training import train
 
 STEPS = 5
 
@@ -31,30 +32,44 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
 
 def test_flags_that_were_given():
     args = ["--img_size", "64", "--lr=1e-3", "--random-flip", "True", "--s", "-1.5"]
-    assert distributed.given_flags(args) == {"img_size", "lr", "random_flip", "s"}
+    assert launch.given_flags(args) == {"img_size", "lr", "random_flip", "s"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("variables", "expected"),
     [
         ({}, (0, 1, "alone")),
         ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (3, 4, "mpi")),
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (1, 2, "mpi")),
         ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1, "alone")),  # a batch script, not srun
         ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5"}, (5, 8, "mpi")),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, (0, 1, "alone")),  # not all of torchrun's
+        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, (1, 2, "torchrun")),  # PyTorchJob
+        ({"RANK": "0", "WORLD_SIZE": "1"}, (0, 1, "alone")),
+        (
+            {"SLURM_STEP_NUM_TASKS": "1", "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
+            (1, 2, "torchrun"),
+        ),
         (
             {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
             (1, 2, "torchrun"),
         ),
     ],
 )
-def test_launchers_are_recognised(monkeypatch, environment, expected):
-    for name in {*distributed.TORCHRUN_ENVIRONMENT, *(name for pair in distributed.MPI_ENVIRONMENT for name in pair)}:
+def test_launchers_are_recognised(monkeypatch, variables, expected):
+    for name in {*environment.TORCHRUN_ENVIRONMENT, *(name for pair in environment.MPI_ENVIRONMENT for name in pair)}:
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert distributed.environment_rank() == expected
+    assert environment.environment_rank() == expected
+
+
+def test_a_rank_that_can_meet_nobody_is_refused(monkeypatch):
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", *(size for size, _ in environment.MPI_ENVIRONMENT)):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(distributed.UserError, match="MASTER_ADDR and MASTER_PORT not"):
+        environment.environment_rank()
 
 
 def test_a_world_of_one_does_its_work_alone():
@@ -62,7 +77,7 @@ def test_a_world_of_one_does_its_work_alone():
     assert (world.rank, world.size, world.device.type) == (0, 1, "cpu")
     assert world.gather_objects("a") == ["a"] and world.broadcast_object(3) == 3
     assert world.share([1, 2, 3]) == [1, 2, 3]
-    assert world.together(int, "7") == 7
+    assert world.fail_together(int, "7") == 7
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
@@ -82,7 +97,7 @@ import sys, time
 from dataclasses import dataclass
 import torch
 from command import UserError
-from guided_diffusion.runs import distributed
+from guided_diffusion.runs import distributed, launch
 
 @dataclass
 class Settings:
@@ -106,10 +121,10 @@ def main(settings, given):
     assert float(world.all_reduce(torch.tensor([1.0 + world.rank]))) == 3
     assert parts.tolist() == [0, 1]
     assert list(world.share(range(5))) == [[0, 2, 4], [1, 3]][world.rank]
-    assert world.together(lambda: 5 + world.rank) == 5 + world.rank
-    world.together(fail_on_one, world)
+    assert world.fail_together(lambda: 5 + world.rank) == 5 + world.rank
+    world.fail_together(fail_on_one, world)
 
-sys.exit(distributed.run(main, Settings))
+sys.exit(launch.run(main, Settings))
 """
 
 
@@ -124,14 +139,34 @@ with StopRequest(World(), grace=1.0):
 """
 
 
+ALIVE = """
+import os, signal, time
+from guided_diffusion.training.preemption import StopRequest
+from guided_diffusion.runs.world import World
+
+with StopRequest(World(), grace=1.5) as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(8):  # parts of a step that takes three seconds
+        time.sleep(0.4)
+        stop.alive()
+    print("stopped", stop.agreed())
+    time.sleep(3)  # what follows is the loop's to see to
+"""
+
+
+def test_a_long_step_with_signs_of_life_comes_to_its_end(launch):
+    process = launch([], [sys.executable, "-c", ALIVE])
+    assert finish(process, 60) == "stopped True\n" and process.returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_where_no_step_ends_the_process_exits_in_time(launch, number):
     process = launch([], [sys.executable, "-c", STUCK])
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     started = time.monotonic()
-    assert "no step ended within 1 s" in finish(process, 20)
-    assert process.returncode == 0
+    assert "no sign of life for 1 s: exiting without a checkpoint" in finish(process, 20)
+    assert process.returncode == 1
     assert 0.9 < time.monotonic() - started < 5
 
 
@@ -142,6 +177,21 @@ def test_ranks_exchange_and_a_mistake_on_one_is_one_line(tmp_path, launch):
     out = finish(process)
     assert process.returncode == 2, out
     assert out.strip().splitlines() == ["error: no such path (on rank 1 of 2)"]
+
+
+@pytest.mark.launch
+def test_ranks_that_nobody_launched_meet_by_their_environment(tmp_path, launch):
+    """As under Kubernetes' PyTorchJob: RANK and the address of rank 0, no LOCAL_RANK. Both are on this host."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace('"mpi"', '"torchrun"'))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = [sys.executable, str(tmp_path / "script.py"), "--what", "facts"]
+    ranks = [launch([], words, **variables, RANK=str(rank)) for rank in range(2)]
+    said = "".join(finish(rank) for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [2, 2], said
+    assert said.strip().splitlines() == ["error: no such path (on rank 1 of 2)"]
 
 
 @pytest.mark.launch
@@ -268,3 +318,30 @@ def test_a_signal_saves_on_all_ranks_and_the_run_goes_on_as_if_it_had_not_been(
     assert [row["step"] for row in stopped_rows] == [3, 6, 9, 12, 15, 16]
     for ours, theirs in zip(stopped_rows, whole_rows, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    ("ranks", "overlapped"), [(3, True), pytest.param(4, True, marks=pytest.mark.slow), (3, False)]
+)
+def test_a_run_resumed_on_several_ranks_equals_the_uninterrupted_one_bit_for_bit(
+    ranks, overlapped, launch, as_flags, tiny_changes, common, tmp_path
+):
+    """From three ranks on it matters in which order gradients are added, within DistributedDataParallel too."""
+    changes = {"lr_anneal_steps": 6, "save_interval": 3, "num_channels": 64, "resume_checkpoint": ""}
+    flags = as_flags(**tiny_changes | common | changes, distributed_data_parallel=overlapped, batch_size_train=1)
+    words = [sys.executable, "image_train.py", *flags, "--savedir", str(tmp_path)]
+    for _ in range(2):
+        process = launch(["mpiexec", "-np", str(ranks)], words)
+        out = finish(process, 240)
+        assert process.returncode == 0, out
+        names = [f"model{6:06d}.pt", f"ema_0.9999_{6:06d}.pt"]
+        ends = [torch.load(tmp_path / name, weights_only=True) for name in names]
+        if "going on from step 3" in out:
+            break
+        whole = ends
+        words += ["--use_checkpoint", "False"]  # the gradients come in the same order
+        for path in tmp_path.glob("*000006.pt"):
+            path.unlink()
+    for one, other in zip(whole, ends, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)

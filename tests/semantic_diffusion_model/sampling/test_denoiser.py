@@ -44,6 +44,26 @@ def test_guidance_equals_two_full_passes_on_the_noise_alone():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+def test_guiding_x_start_or_v_is_guiding_the_noise(kind):
+    """The noises that both branches stand for, guided by the formula of Ho & Salimans, against what is done."""
+    process = GaussianDiffusion(make_betas("cosine", 100), prediction_type=kind)
+    net, x, t, s = network(), torch.randn(2, 3, 16, 16), torch.full((2,), 60), 2.5
+    maps = F.one_hot(LABELS, 5).permute(0, 3, 1, 2).float()
+    alpha_bar = float(process.alphas_cumprod[60])
+
+    def eps(output):
+        x_start = process.interpret(output, x, t, clip=False).x_start
+        return (x - alpha_bar**0.5 * x_start) / (1 - alpha_bar) ** 0.5
+
+    labelled, null = eps(net(x, t, maps)), eps(net(x, t, torch.zeros_like(maps)))
+    condition = Condition.from_labels(LABELS, 5, factors=net.factors, training=False)
+    ours = Denoiser(net, process, condition, s, clip_denoised=False)(x, 60).x_start
+    expected = (x - (1 - alpha_bar) ** 0.5 * (null + s * (labelled - null))) / alpha_bar**0.5
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_the_encoder_runs_once_and_scale_one_costs_nothing(monkeypatch):
     net, x = network(), torch.randn(2, 3, 16, 16)
     calls = []

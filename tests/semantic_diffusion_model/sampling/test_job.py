@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from PIL import Image
 import image_sample
 from config import Settings
 from guided_diffusion.network.from_settings import build_network
-from guided_diffusion.runs import distributed
+from guided_diffusion.runs import distributed, launch
 from guided_diffusion.runs.checkpoints import ema_name, plain_state_dict, write_settings, write_torch
 from guided_diffusion.sampling import job as sampling
 from guided_diffusion.sampling.results import FOLDERS, Results
@@ -42,7 +43,7 @@ def command(checkpoint, pictures, as_flags, capsys, tmp_path):
         common = {"datadir": pictures, "resume_checkpoint": checkpoint, "results_dir": tmp_path / "results"}
         flags = common | {"num_samples": 0, "num_steps": 3, "device": "cpu"} | changes
         words = as_flags(**{name: value for name, value in flags.items() if value is not None})
-        code = distributed.run(image_sample.main, Settings, "", words)
+        code = launch.run(image_sample.main, Settings, args=words)
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -51,7 +52,7 @@ def command(checkpoint, pictures, as_flags, capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory, checkpoint, pictures):
-    """One image for each label map, in 3 steps of dpmpp_2m."""
+    """One image for each label map, in 3 steps."""
     folder = tmp_path_factory.mktemp("complete")
     settings = Settings(datadir=str(pictures), resume_checkpoint=str(checkpoint), results_dir=str(folder))
     settings = dataclasses.replace(settings, num_samples=0, num_steps=3, device="cpu")
@@ -101,7 +102,7 @@ def test_five_folders_a_manifest_and_a_contact_sheet(complete, pictures, checkpo
     table = manifest(complete)
     assert [row["stem"] for row in table] == wanted
     assert table[3]["label_map"] == str(pictures / "sector_annotations/training/p4.png")
-    assert (table[3]["sampler"], table[3]["steps"], table[3]["checkpoint"]) == ("dpmpp_2m", "3", str(checkpoint))
+    assert (table[3]["sampler"], table[3]["steps"], table[3]["checkpoint"]) == ("unipc", "3", str(checkpoint))
     assert Image.open(complete / "preview.png").size[0] > 8 * 96
 
 
@@ -176,7 +177,15 @@ def test_an_interrupted_job_goes_on_where_it_was(complete, command, tmp_path, mo
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"num_steps": 4}, {"s": 2.0}, {"sampler": "ddim"}, {"clip_denoised": False}, {"precision": "bf16"}],
+    [
+        {"seed": 1},
+        {"num_steps": 4},
+        {"s": 2.0},
+        {"sampler": "ddim"},
+        {"clip_denoised": False},
+        {"precision": "bf16"},
+        {"spacing": "even"},
+    ],
     ids=str,
 )
 def test_other_settings_are_refused_and_nothing_is_touched(complete, command, changes):
@@ -185,6 +194,26 @@ def test_other_settings_are_refused_and_nothing_is_touched(complete, command, ch
     assert code == 2 and err.count("error:") == 1 and "Traceback" not in err
     assert "15 images made with other settings" in err and "--overwrite True" in err
     assert (complete / "manifest.csv").read_bytes() == before and len(names(complete)) == 15
+
+
+def test_a_folder_made_with_even_steps_is_not_gone_on_with_in_others(command, tmp_path):
+    assert command(num_samples=3, spacing="even")[0] == 0
+    assert {row["spacing"] for row in manifest(tmp_path / "results")} == {"even"}
+    code, _, err = command(num_samples=5)
+    assert code == 2 and "spacing even, not logsnr" in err and len(names(tmp_path / "results")) == 3
+    assert command(num_samples=5, spacing="even")[0] == 0
+    assert len(names(tmp_path / "results")) == 5
+
+
+def test_a_manifest_from_before_there_was_v_prediction_is_gone_on_with(command, checkpoint, tmp_path):
+    """Its network was told by settings without prediction_type."""
+    command(num_samples=3)
+    about = torch.load(checkpoint, weights_only=True)._metadata[""]["settings"]
+    del about["prediction_type"]
+    text = json.dumps(["camus", about], sort_keys=True)
+    assert {row["network"] for row in manifest(tmp_path / "results")} == {
+        hashlib.sha256(text.encode()).hexdigest()[:16]
+    }
 
 
 def test_overwrite_replaces_them(command, tmp_path):
@@ -296,8 +325,13 @@ def test_guidance_changes_images_and_warns_where_it_was_not_trained(command, com
 def test_an_unconditional_model_samples_too(command, tiny, tmp_path):
     settings = tiny(class_cond=False, diffusion_steps=50)
     write_torch(str(tmp_path), "model000001.pt", plain_state_dict(build_network(settings).state_dict(), settings))
-    assert command(resume_checkpoint=tmp_path / "model000001.pt", num_samples=2)[0] == 0
+    flags = {"resume_checkpoint": tmp_path / "model000001.pt", "num_samples": 2}
+    code, out, _ = command(**flags)
+    assert code == 0 and "the network is unconditional: its images belong to no label map" in out
     assert len(names(tmp_path / "results")) == 2
+    assert {path.name for path in (tmp_path / "results").iterdir() if path.is_dir()} == {"samples"}
+    assert {(row["label_map"], row["label_sha256"]) for row in manifest(tmp_path / "results")} == {("", "")}
+    assert "(0 of them made now)" in command(**flags)[1]
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------
@@ -330,7 +364,7 @@ def write_bad(kind: str, folder: Path, checkpoint: Path) -> Path:
         ("truncated", "is truncated, or no checkpoint"),
         ("pickle", "could run code: it is not opened"),
         ("absent", "does not exist"),
-        ("broken", "the network predicts inf or NaN"),
+        ("broken", "1 of its 200 tensors hold infinite or undefined (NaN) values (out.2.bias)"),
     ],
 )
 def test_bad_checkpoints(command, checkpoint, tmp_path, kind, words):
@@ -378,14 +412,14 @@ def test_a_results_dir_that_cannot_be_written(command, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/results"):
         code, _, err = command(results_dir=place)
-        assert code == 2 and err.count("error:") == 1 and f"cannot write to results_dir {place}" in err
+        assert code == 2 and err.count("error:") == 1 and f"{place}" in err and "cannot be written" in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_results_dir(command, tmp_path):
     (tmp_path / "results").mkdir(mode=0o555)
     code, _, err = command()
-    assert code == 2 and "cannot write to results_dir" in err
+    assert code == 2 and "cannot be written" in err
 
 
 def test_a_disk_that_is_full_keeps_what_is_whole(command, complete, tmp_path):
@@ -396,7 +430,12 @@ def test_a_disk_that_is_full_keeps_what_is_whole(command, complete, tmp_path):
         code, _, err = command(batch_size_test=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert code == 2 and err.count("error:") == 1 and "cannot write to results_dir" in err and "Traceback" not in err
+    assert (
+        code == 2
+        and err.count("error:") == 1
+        and "manifest.part0.csv cannot be written: File too large" in err
+        and "Traceback" not in err
+    )
     made = Results(str(tmp_path / "results"), 0).made()
     assert 0 < len(made) < 15 and not list(tmp_path.rglob(".*.tmp.*"))
     assert command()[0] == 0

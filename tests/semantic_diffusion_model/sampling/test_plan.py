@@ -51,14 +51,13 @@ def test_image_and_label_are_paired_by_name_and_labels_alone_are_enough(tiny, tm
         for name in names:
             Image.new("L", (16, 16)).save(tmp_path / kind / "training" / f"{name}.png")
     a, b = plan_items(tiny(datadir=str(tmp_path), num_samples=0))
-    assert a.stem == "a" and a.pair.image is None
-    assert b.stem == "b" and b.pair.image.endswith("images/training/b.png")
+    assert a.stem == "a" and a.pair.image_path is None
+    assert b.stem == "b" and b.pair.image_path.endswith("images/training/b.png")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_samples": -1}, "num_samples -1"),
         ({"batch_size_test": -2}, "batch_size_test -2"),
         ({"datadir": ""}, "--datadir is needed"),
         ({"datadir": "/nowhere"}, "/nowhere is not a folder"),
@@ -86,7 +85,7 @@ def test_all_label_maps_are_checked_before_the_first_is_used(tiny, pictures, tmp
         check_labels(plan_items(settings), settings, World())
     text = str(told.value)
     assert "seven.png has the value 7; classes are 0 to 4" in text
-    assert "colour.png is a colour image" in text and "broken.png cannot be read" in text and "large.png" not in text
+    assert "colour.png is a colour image" in text and "broken.png is truncated" in text and "large.png" not in text
     for name in ("seven", "colour", "broken"):
         (folder / f"{name}.png").unlink()
     hashes = check_labels(plan_items(settings), settings, World())
@@ -106,14 +105,17 @@ def choice(tiny, **changes) -> tuple:
     ("changes", "expected"),
     [
         ({}, ("ddpm", 1000, 0, 999, "published")),
-        ({"num_steps": 20}, ("dpmpp_2m", 20, 0, 999, "even")),
+        ({"num_steps": 20}, ("unipc", 20, 0, 999, "logsnr")),
         ({"num_steps": 100}, ("ddpm", 100, 0, 999, "even")),
+        ({"num_steps": 100, "spacing": "logsnr"}, ("ddpm", 100, 0, 999, "logsnr")),
+        ({"num_steps": 8, "spacing": "even", "sampler": "dpmpp_2m"}, ("dpmpp_2m", 8, 0, 999, "even")),
+        ({"num_steps": 8, "spacing": "karras", "sampler": "dpmpp_2m_sde"}, ("dpmpp_2m_sde", 8, 0, 999, "karras")),
         ({"num_steps": 250, "sampler": "ddim"}, ("ddim", 250, 0, 999, "even")),
         ({"use_ddim": True, "timestep_respacing": "ddim50"}, ("ddim", 50, 0, 980, "published ddim50")),
-        ({"use_ddim": True, "num_steps": 50}, ("ddim", 50, 0, 999, "even")),
+        ({"use_ddim": True, "num_steps": 50}, ("ddim", 50, 0, 999, "logsnr")),
         ({"timestep_respacing": "10,10,20"}, ("ddpm", 40, 0, 999, "published 10,10,20")),
         ({"timestep_respacing": "1"}, ("ddpm", 1, 999, 999, "published 1")),
-        ({"num_steps": 1}, ("dpmpp_2m", 1, 999, 999, "even")),
+        ({"num_steps": 1}, ("unipc", 1, 999, 999, "logsnr")),
     ],
     ids=str,
 )
@@ -125,7 +127,8 @@ def test_which_sampler_visits_which_timesteps(tiny, changes, expected):
     ("changes", "words"),
     [
         ({"num_steps": 20, "timestep_respacing": "20"}, "both choose the timesteps"),
-        ({"num_steps": -1}, "num_steps -1"),
+        ({"spacing": "logsnr"}, "spacing logsnr belongs to num_steps"),
+        ({"spacing": "even", "timestep_respacing": "20"}, "spacing even belongs to num_steps"),
         ({"num_steps": 1001}, "1001 sampling steps: must be from 1 to the 1000"),
         ({"use_ddim": True, "sampler": "dpmpp_2m"}, "use_ddim and --sampler dpmpp_2m disagree"),
         ({"eta": 0.5, "num_steps": 20}, "eta belongs to the sampler ddim"),

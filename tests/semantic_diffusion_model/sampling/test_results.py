@@ -94,15 +94,6 @@ def test_a_row_without_its_files_is_made_again(tmp_path):
     assert make(tmp_path, wanted) == ["a"]
 
 
-def test_files_that_a_killed_process_left_are_swept_away(tmp_path):
-    wanted = rows("a")
-    make(tmp_path, wanted)
-    for name in ("samples/.abc.tmp.png", ".abc.tmp.csv"):
-        (tmp_path / name).write_bytes(b"half")
-    make(tmp_path, wanted)
-    assert not list(tmp_path.rglob(".*")) and (tmp_path / "samples" / "a.png").exists()
-
-
 def test_a_longer_and_a_shorter_job_keep_what_is_there(tmp_path):
     wanted = rows("a", "b", "c", "d")
     assert make(tmp_path, wanted[:2]) == ["a", "b"]
@@ -159,7 +150,7 @@ def test_results_that_nobody_knows_the_origin_of_are_refused(tmp_path):
 
 def test_a_manifest_of_something_else_is_refused(tmp_path):
     (tmp_path / "manifest.csv").write_text("name,size\nx,3\n")
-    with pytest.raises(UserError, match="not the manifest of a sampling"):
+    with pytest.raises(UserError, match="the columns stem, index are missing"):
         make(tmp_path, rows("a"))
 
 
@@ -172,3 +163,17 @@ def test_object_storage_paths(tmp_path, monkeypatch):
     assert make(folder, wanted, rank=2) == ["c"]
     assert finish(folder) == ["a", "b", "c"]
     assert (np.asarray(Image.open(folder / "samples" / "c.png")) == PICTURE).all()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("part", ["manifest.csv", "manifest.part3.csv"])
+@pytest.mark.parametrize("stem", ["../../outside", "{outside}", "..\\..\\outside", "..", ""])
+def test_a_manifest_whose_names_lead_elsewhere_is_refused_and_nothing_deleted(tmp_path, part, stem, overwrite):
+    folder, outside = tmp_path / "results", tmp_path / "outside.png"
+    make(folder, rows("a"))
+    outside.write_bytes(b"somebody's")
+    values = [stem.format(outside=outside.with_suffix("")), *["0"] * (len(COLUMNS) - 1)]
+    (folder / part).write_text("\n".join(",".join(line) for line in (COLUMNS, values)) + "\n")
+    with pytest.raises(UserError, match=f"{part} names .* no name of an image"):
+        settle(Results(str(folder), 0), rows("a"), overwrite)
+    assert outside.read_bytes() == b"somebody's" and (folder / "samples" / "a.png").exists()

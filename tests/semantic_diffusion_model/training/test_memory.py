@@ -11,7 +11,7 @@ import torch
 from guided_diffusion.data.datasets import find_pairs
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_network
-from guided_diffusion.training import memory, training
+from guided_diffusion.training import loop, memory
 from guided_diffusion.training.memory import HEADROOM, activation_bytes, fit_step, left_by_limits
 from guided_diffusion.training.optimisation import Optimiser
 
@@ -148,9 +148,9 @@ def test_too_little_memory_for_all_at_once_trains_the_same(tiny, random_weights,
         (some, "kept; 2 of 4 images at once"),
         (0, "recomputed; 1 of 4 images at once"),
     ):
-        monkeypatch.setattr(training, "device_memory", lambda _, room=room: to_come + room)
+        monkeypatch.setattr(loop, "device_memory", lambda _, room=room: to_come + room)
         folder = tmp_path / f"{room:.0f}"
-        training.train(tiny(savedir=str(folder), **settings), set())
+        loop.train(tiny(savedir=str(folder), **settings), set())
         assert f"activations are {told}" in (folder / "log.txt").read_text()
         results[told] = torch.load(folder / "model000002.pt", weights_only=True)
     start = torch.load(random_weights, weights_only=True)
@@ -159,7 +159,7 @@ def test_too_little_memory_for_all_at_once_trains_the_same(tiny, random_weights,
         assert distance(other, whole) <= 1e-3 * distance(whole, start)
 
 
-def test_a_run_goes_on_with_the_parts_it_began_with(tiny, random_weights, tmp_path, monkeypatch):
+def test_a_run_goes_on_with_the_microbatches_it_began_with(tiny, random_weights, tmp_path, monkeypatch):
     """Otherwise the memory that happens to be free would decide about the last bits."""
     two = 1.1 * needed(build_network(tiny()), Examples(find_pairs(tiny(), ["training"]), tiny()), 2)
     common = {"savedir": str(tmp_path), "resume_checkpoint": str(random_weights)}
@@ -170,9 +170,9 @@ def test_a_run_goes_on_with_the_parts_it_began_with(tiny, random_weights, tmp_pa
         (4, 1e12, {"microbatch": 3}, "kept; 3 of 4 images at once, as asked"),
         (5, 1e12, {}, "kept\n"),  # what was asked for once holds no longer
     ):
-        monkeypatch.setattr(training, "device_memory", lambda _, room=room: room)
+        monkeypatch.setattr(loop, "device_memory", lambda _, room=room: room)
         monkeypatch.setattr(Optimiser, "bytes_to_come", lambda _: 0)
-        training.train(tiny(**common, batch_size_train=4, lr_anneal_steps=steps, **changes), set())
+        loop.train(tiny(**common, batch_size_train=4, lr_anneal_steps=steps, **changes), set())
         assert f"activations are {told}" in (tmp_path / "log.txt").read_text()
 
 

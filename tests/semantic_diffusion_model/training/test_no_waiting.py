@@ -6,14 +6,18 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.data.datasets import find_pairs
-from guided_diffusion.data.loading import BatchSource, Examples
+from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs import distributed
 from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.samplers import sample
-from guided_diffusion.training.training import TrainingRun
+from guided_diffusion.training.loop import fit_into_memory
+from guided_diffusion.training.reporting import progress_row
+from guided_diffusion.training.run import TrainingRun
+from guided_diffusion.training.update import update
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "repeat_interleave")
 # Whatever is read on the device to decide about a step is on.
@@ -61,16 +65,16 @@ def test_a_step_never_waits_for_the_device(tiny, device, modulation):
     world = distributed.start(device)
     examples = Examples(find_pairs(settings, ["training"]), settings)
     run = TrainingRun(settings, world, examples, None)
-    run.fit_into_memory()
-    source = BatchSource(examples, settings, world, 0, run.at_once)
-    run.update(run.network, source.next_step())  # compiles, and looks for the best convolutions
+    fit_into_memory(run)
+    source = BatchSource(examples, settings, world, 0, run.microbatch_size)
+    update(run, run.network, source.next_step())  # compiles, and looks for the best convolutions
     steps = [source.next_step() for _ in range(2)]  # the loader's own work, on the CPU
     with refusing_to_wait(device):
         for microbatches in steps:
-            run.update(run.network, microbatches)
+            update(run, run.network, microbatches)
     assert run.step == 3
     with pytest.raises(AssertionError, match="waits"), RefusesToWait():
-        run.row()  # a line of the log does
+        progress_row(run)  # a line of the log does
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])

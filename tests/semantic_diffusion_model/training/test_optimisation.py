@@ -1,13 +1,16 @@
 """Updates, skipping, clipping, loss scale and averages against closed forms."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from command import UserError
 from config import Settings
+from guided_diffusion.network.precision import choose_precision
 from guided_diffusion.training.ema import Averages
-from guided_diffusion.training.optimisation import Optimiser, choose_precision, learning_rate
+from guided_diffusion.training.optimisation import Optimiser, learning_rate
 
 CPU = torch.device("cpu")
 
@@ -143,6 +146,25 @@ def test_warmup_follows_the_weights_of_a_short_run():
         expected = rate * expected + (1 - rate) * k
     assert float(averages.state_dict(0)["weight"]) == pytest.approx(expected, rel=1e-5)
     assert averages.rate_now(0.3) == 0.3
+
+
+def test_the_rate_and_the_shares_of_a_warmup_are_those_that_its_description_gives():
+    network = nn.Linear(1, 1, bias=False)
+    averages = Averages(network, (0.9999,), warmup=True)
+    for updates, rate in ((50_000, 0.99982), (89_989, 0.999899), (89_990, 0.9999), (200_000, 0.9999)):
+        averages.updates = updates
+        assert averages.rate_now(0.9999) == pytest.approx(rate, abs=1e-6)
+    n, shares = 60, []
+    for j in range(1, n + 1):  # the share of update j: the average of weights that are 1 then and 0 at all others
+        with torch.no_grad():
+            network.weight.fill_(0.0)
+        averages = Averages(network, (0.9999,), warmup=True)
+        walk(network, averages, [float(k == j) for k in range(1, n + 1)])
+        shares.append(float(averages.state_dict(0)["weight"]))
+        expected = 9 * math.prod(range(j + 2, j + 10)) / math.prod(range(n + 2, n + 11))
+        assert shares[-1] == pytest.approx(expected, rel=1e-4)
+    age = sum(share * (n - j) for j, share in enumerate(shares, start=1)) / sum(shares)
+    assert age == pytest.approx(n / 10, rel=0.02)
 
 
 def test_applied_averages_and_back_again():

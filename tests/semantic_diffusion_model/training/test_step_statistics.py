@@ -7,41 +7,61 @@ import numpy as np
 import pytest
 import torch
 
+from guided_diffusion.process.timesteps import LossSecondMomentSampler
 from guided_diffusion.runs.distributed import World
-from guided_diffusion.training.run_log import MetricsLog
-from guided_diffusion.training.step_statistics import StepMetrics, columns
+from guided_diffusion.training.run_log import RunLog
+from guided_diffusion.training.step_statistics import StepStatistics
 
 
 def test_means_in_all_and_by_quartile():
-    metrics = StepMetrics(("loss", "mse"), 100, torch.device("cpu"))
+    statistics = StepStatistics(("loss", "mse"), 100, torch.device("cpu"))
     t = torch.tensor([0, 24, 25, 99, 99])
     loss = torch.tensor([1.0, 3.0, 10.0, 4.0, 8.0])
-    metrics.add_losses({"loss": loss[:3], "mse": loss[:3] * 2}, t[:3])
-    metrics.add_losses({"loss": loss[3:], "mse": loss[3:] * 2}, t[3:])
+    statistics.add_losses({"loss": loss[:3], "mse": loss[:3] * 2}, t[:3], torch.ones(3))
+    statistics.add_losses({"loss": loss[3:], "mse": loss[3:] * 2}, t[3:], torch.ones(2))
     for norm in (1.0, 3.0, math.nan):
-        metrics.add_gradient_norm(torch.tensor(norm))
-    row = metrics.read(World())
+        statistics.add_gradient_norm(torch.tensor(norm))
+    row = statistics.read(World())
     assert row == pytest.approx(
         {"loss": 5.2, "loss_q0": 2.0, "loss_q1": 10.0, "loss_q3": 6.0, "grad_norm": 2.0}
         | {"mse": 10.4, "mse_q0": 4.0, "mse_q1": 20.0, "mse_q3": 12.0}
     )
-    assert metrics.read(World()) == {}
-    assert set(row) < set(columns(("loss", "mse")))
+    assert statistics.read(World()) == {}
+    assert set(row) < set(statistics.columns)
+
+
+def test_means_are_those_of_uniform_timesteps_however_they_were_drawn():
+    """Timesteps drawn by their losses, against the mean over all timesteps in closed form."""
+    sampler = LossSecondMomentSampler(40, history=1)
+    loss = torch.arange(40.0) ** 2 + 1
+    sampler.update(torch.arange(40), loss)
+    t, weights = sampler.draw((torch.arange(200_000) + 0.5) / 200_000)
+    statistics = StepStatistics(("loss",), 40, torch.device("cpu"))
+    statistics.add_losses({"loss": loss[t]}, t, weights)
+    row = statistics.read(World())
+    assert loss[t].mean() > 1.5 * loss.mean()  # what was drawn is far from uniform
+    assert row["loss"] == pytest.approx(loss.mean().item(), rel=1e-2)
+    for quartile in range(4):
+        assert row[f"loss_q{quartile}"] == pytest.approx(loss.view(4, 10)[quartile].mean().item(), rel=1e-2)
 
 
 def test_losses_that_are_not_finite_are_left_out():
-    metrics = StepMetrics(("loss",), 4, torch.device("cpu"))
-    metrics.add_losses({"loss": torch.tensor([2.0, torch.nan, torch.inf])}, torch.tensor([0, 0, 3]))
-    assert metrics.read(World()) == {"loss": 2.0, "loss_q0": 2.0}
+    statistics = StepStatistics(("loss",), 4, torch.device("cpu"))
+    statistics.add_losses({"loss": torch.tensor([2.0, torch.nan, torch.inf])}, torch.tensor([0, 0, 3]), torch.ones(3))
+    assert statistics.read(World()) == {"loss": 2.0, "loss_q0": 2.0}
 
 
 def test_sums_that_were_saved_go_on():
-    one, other = (StepMetrics(("loss",), 4, torch.device("cpu")) for _ in range(2))
-    one.add_losses({"loss": torch.tensor([1.0, 2.0])}, torch.tensor([0, 1]))
+    one, other = (StepStatistics(("loss",), 4, torch.device("cpu")) for _ in range(2))
+    one.add_losses({"loss": torch.tensor([1.0, 2.0])}, torch.tensor([0, 1]), torch.ones(2))
     other.load(one.state(World()), World())
-    for metrics in (one, other):
-        metrics.add_losses({"loss": torch.tensor([6.0])}, torch.tensor([2]))
+    for statistics in (one, other):
+        statistics.add_losses({"loss": torch.tensor([6.0])}, torch.tensor([2]), torch.ones(1))
     assert one.read(World()) == other.read(World()) == {"loss": 3.0, "loss_q0": 1.0, "loss_q1": 2.0, "loss_q2": 6.0}
+
+
+def columns(*terms: str) -> list[str]:
+    return StepStatistics(terms, 4, torch.device("cpu")).columns
 
 
 def rows_of(folder) -> list[dict[str, str]]:
@@ -50,14 +70,14 @@ def rows_of(folder) -> list[dict[str, str]]:
 
 
 def test_rows_past_the_checkpoint_and_cut_rows_are_dropped(tmp_path):
-    names = columns(("loss",))
-    with MetricsLog(str(tmp_path), 0, 100, names) as log:
+    names = columns("loss")
+    with RunLog(str(tmp_path), 0, 100, names) as log:
         for step in (10, 20, 30):
             log.row({"step": step, "samples": step * 4, "loss": 1 / step, "tflops": 0.5})
         log.say("first")
     with open(tmp_path / "progress.csv", "a") as file:
         file.write("5,7")  # a crash in the middle of a line
-    with MetricsLog(str(tmp_path), 20, 100, names) as log:
+    with RunLog(str(tmp_path), 20, 100, names) as log:
         log.row({"step": 25, "samples": 100, "loss": 0.25, "tflops": 0.5})
         log.say("second")
     rows = rows_of(tmp_path)
@@ -71,7 +91,7 @@ def test_rows_past_the_checkpoint_and_cut_rows_are_dropped(tmp_path):
 def test_published_columns_keep_their_names(tmp_path):
     published = ["step", "samples", "lr", "lr_anneal_steps", "grad_norm", "param_norm", "lg_loss_scale"]
     published += [f"{term}{end}" for term in ("loss", "mse", "vb") for end in ("", "_q0", "_q1", "_q2", "_q3")]
-    with MetricsLog(str(tmp_path), 0, 1, columns(("loss", "mse", "vb"))) as log:
+    with RunLog(str(tmp_path), 0, 1, columns("loss", "mse", "vb")) as log:
         log.row({"step": 1})
     assert set(published) < set(rows_of(tmp_path)[0])
 
@@ -79,7 +99,7 @@ def test_published_columns_keep_their_names(tmp_path):
 def test_tensorboard_has_the_numbers_and_the_picture(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with MetricsLog(str(tmp_path), 0, 10, columns(("loss",))) as log:
+    with RunLog(str(tmp_path), 0, 10, columns("loss")) as log:
         log.row({"step": 4, "samples": 16, "loss": 0.5})
         log.image("preview", np.zeros((4, 6, 3), np.uint8), 4)
     events = EventAccumulator(str(tmp_path)).Reload()

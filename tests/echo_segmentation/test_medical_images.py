@@ -7,7 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from command import UserError
-from image_files import is_medical_image, read_frame, read_medical_image, without_suffix, write_like
+from label_writing import write_like
+from medical_images import is_medical_image, read_frame, read_medical_image, without_suffix
 
 
 def write(path, array, spacing):
@@ -18,14 +19,14 @@ def write(path, array, spacing):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mhd", ".mha"])
-@pytest.mark.parametrize(("shape", "spacing"), [((40, 30), (0.3, 0.15)), ((5, 40, 30), (0.3, 0.15, 20.0))])
+@pytest.mark.parametrize(("shape", "spacing"), [((40, 30), (3.0, 1.5)), ((5, 40, 30), (3.0, 1.5, 20.0))])
 def test_labels_come_back_in_the_geometry_of_their_frame(tmp_path, suffix, shape, spacing):
     rng = np.random.default_rng(0)
     write(tmp_path / f"a{suffix}", rng.integers(0, 256, shape).astype(np.uint8), spacing)
     image = read_medical_image(tmp_path / f"a{suffix}")
     assert image.pixels.shape == shape
     assert image.frames.shape[-2:] == (40, 30)
-    assert image.spacing_mm == pytest.approx((0.15, 0.3))
+    assert image.spacing_mm == pytest.approx((1.5, 3.0))
     labels = rng.integers(0, 4, image.frames.shape).astype(np.uint8)
     write_like(tmp_path / "b.nii.gz", labels, image)
     back, source = (sitk.ReadImage(str(tmp_path / name)) for name in ("b.nii.gz", f"a{suffix}"))
@@ -56,8 +57,8 @@ def test_files_that_are_not_whole(tmp_path):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(whole[:3000]))
-    for name in ("a.nii", "a.nii.gz", "b.nii.gz", "a.mhd", "none.nii"):
-        with pytest.raises(UserError, match=name):
+    for name, told in {"a.mhd": "a.raw"}.items() | {(n, n) for n in ("a.nii", "a.nii.gz", "b.nii.gz", "none.nii")}:
+        with pytest.raises(UserError, match=told):
             read_medical_image(tmp_path / name)
 
 
@@ -69,7 +70,7 @@ def test_what_is_no_frame(tmp_path):
     for name, message in (("rgb", "neither a grey"), ("half", "no whole numbers"), ("minus", "no whole numbers")):
         with pytest.raises(UserError, match=message):
             read_medical_image(tmp_path / f"{name}.nii.gz")
-    with pytest.raises(UserError, match="a single frame expected, it has 2"):
+    with pytest.raises(UserError, match="holds 2 frames; expected is a single one"):
         read_frame(tmp_path / "two.nii.gz")
 
 

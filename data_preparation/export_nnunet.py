@@ -1,0 +1,164 @@
+"""Write a view folder, real or synthetic, as an nnU-Net v2 data set, so that the field's default trainer can be fed."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval
+
+from camus import SPLITS
+from command import UserError, YesNo, run_command
+from medical_writing import write_medical_image
+from outputs import new_folders
+from parallel import default_workers, for_each
+from schema import check_settings
+from view_folders import (
+    METADATA,
+    Pair,
+    check_labels,
+    check_same_size,
+    find_view_folders,
+    is_view_folder,
+    list_pairs,
+    read_image,
+    read_label,
+    read_metadata,
+)
+
+DATASET_NAME = re.compile(r"Dataset(?!000)\d{3}_\w+")
+FOLDERS = {
+    "training": ("imagesTr", "labelsTr"),
+    "validation": ("imagesTr", "labelsTr"),
+    "testing": ("imagesTs", "labelsTs"),
+}
+LABELS = {"background": 0, "left_ventricle": 1, "myocardium": 2, "left_atrium": 3}
+# A 2-D NIfTI keeps the spacing of the pixels; nnU-Net takes PNGs as 1 x 1 mm.
+SUFFIX, READER = ".nii.gz", "SimpleITKIO"
+
+
+@dataclass
+class ExportSettings:
+    data_folder: Path
+    """A view folder: made by extract_camus_data.py (real) or prepare_inference4segmentation.py (synthetic)."""
+    save_folder: Path
+    """The data set to make, in nnU-Net's folder of raw data: $nnUNet_raw/DatasetNNN_Name, as in Dataset501_Echo."""
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
+    """Processes that work at the same time; 0 works in this one."""
+    overwrite: YesNo = False
+    """Replace save_folder (as a whole) if it is there already; otherwise that is an error."""
+
+
+def spacing_of(row: Mapping[str, str], shape: tuple[int, int]) -> tuple[float, float]:
+    """(depth, lateral) mm per pixel of a frame that now has `shape` (height, width), from its row of metadata.csv.
+
+    Raises UserError if the row does not say.
+    """
+    found = []
+    for axis, native, size in zip(("depth", "lateral"), ("height", "width"), shape, strict=True):
+        try:
+            spacing = float(row[f"spacing_{axis}_mm"]) * int(row[f"native_{native}"]) / size
+        except (KeyError, TypeError, ValueError):
+            spacing = math.nan
+        found.append(spacing)
+    if not all(math.isfinite(spacing) and spacing > 0 for spacing in found):
+        raise UserError(f"{METADATA} does not say how large its pixels are (spacing_*_mm, native_height, native_width)")
+    return found[0], found[1]
+
+
+def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path) -> str | None:
+    """Write one frame and its label map below `out`; returns what is wrong with it."""
+    pair, row = job
+    try:
+        image, label = read_image(pair.image), read_label(pair.label)
+        check_same_size(pair.image, image, pair.label, label)
+        check_labels(pair.label, label)
+    except UserError as error:
+        return str(error)
+    try:
+        spacing_mm = spacing_of(row, image.shape)
+    except UserError as error:
+        return f"{pair.image}: {error}"
+    images, labels = FOLDERS[pair.stem.split]
+    write_medical_image(out / images / f"{pair.stem}_0000{SUFFIX}", image, spacing_mm)
+    write_medical_image(out / labels / f"{pair.stem}{SUFFIX}", label, spacing_mm)
+    return None
+
+
+def dataset_json(name: str, training_cases: int) -> dict[str, object]:
+    """What nnU-Net reads of a data set; an ultrasound channel has no rule of its own and is normalised by z-score."""
+    return {
+        "name": name,
+        "description": "Echocardiography, apical views: left ventricle, its myocardium, left atrium",
+        "channel_names": {"0": "ultrasound"},
+        "labels": LABELS,
+        "numTraining": training_cases,
+        "file_ending": SUFFIX,
+        "overwrite_image_reader_writer": READER,
+    }
+
+
+def one_fold(pairs: list[Pair], problems: list[str]) -> list[dict[str, list[str]]]:
+    """nnU-Net's splits_final.json with a single fold: our training and validation frames, which share no patient."""
+    cases = {split: [pair for pair in pairs if pair.stem.split == split] for split in ("training", "validation")}
+    patients = {split: {pair.stem.patient for pair in found} for split, found in cases.items()}
+    problems += [f"there are no {split} frames" for split, found in cases.items() if not found]
+    problems += [
+        f"{patient} has frames in both training and validation"
+        for patient in sorted(patients["training"] & patients["validation"])
+    ]
+    train, val = (sorted(str(pair.stem) for pair in found) for found in cases.values())
+    return [{"train": train, "val": val}]
+
+
+def check_folders(settings: ExportSettings) -> None:
+    """Raises UserError for a data_folder that is no view folder, and a save_folder that nnU-Net would not find."""
+    if not DATASET_NAME.fullmatch(settings.save_folder.name):
+        raise UserError(
+            f"--save_folder {settings.save_folder}: nnU-Net wants a name like Dataset501_Echo "
+            "(a number from 001 to 999, from 501 on free for one's own)"
+        )
+    views = find_view_folders(settings.data_folder)
+    if not is_view_folder(settings.data_folder):
+        names = ", ".join(view.name for view in views)
+        raise UserError(f"--data_folder {settings.data_folder} holds several view folders: give one of {names}")
+    data = settings.data_folder.resolve()
+    if settings.save_folder.resolve() in (data, *data.parents):
+        raise UserError(f"--save_folder {settings.save_folder}: {settings.data_folder}, read here, would be replaced")
+
+
+def export_nnunet(settings: ExportSettings) -> None:
+    """Make the data set. Raises UserError that lists all that is wrong with the input, before anything appears."""
+    check_settings(settings)
+    check_folders(settings)
+    problems: list[str] = []
+    pairs, known = list_pairs(settings.data_folder, problems), read_metadata(settings.data_folder)
+    splits = one_fold(pairs, problems)
+    jobs = [(pair, known.get(str(pair.stem), {})) for pair in pairs]
+    name = settings.save_folder.name
+    with new_folders(settings.save_folder.parent, [name], settings.overwrite) as building:
+        out = building / name
+        for folder in sorted({folder for both in FOLDERS.values() for folder in both}):
+            (out / folder).mkdir(parents=True)
+        problems += filter(None, for_each(partial(export_pair, out=out), jobs, settings.num_workers, "frames"))
+        if problems:
+            raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)
+        training_cases = len(splits[0]["train"]) + len(splits[0]["val"])
+        for file, content in (("dataset.json", dataset_json(name, training_cases)), ("splits_final.json", splits)):
+            (out / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    counts = ", ".join(f"{sum(pair.stem.split == split for pair in pairs)} {split}" for split in SPLITS)
+    number = name.removeprefix("Dataset").split("_")[0].lstrip("0")
+    print(
+        f"{counts} frames in {settings.save_folder}\n"
+        f"next: nnUNetv2_plan_and_preprocess -d {number} -c 2d, then nnUNetv2_train {number} 2d 0 "
+        "(fold 0 of splits_final.json, which planning copies to $nnUNet_preprocessed: our training and validation)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(export_nnunet, ExportSettings, description=__doc__))

@@ -1,0 +1,164 @@
+"""The training loop: step, tell, save, until the last step or until asked to stop.
+
+To go on after an interruption, run the same command again.
+"""
+
+from config import Settings
+from guided_diffusion.data.batches import BatchSource
+from guided_diffusion.runs import checkpoints, distributed, storage
+from guided_diffusion.runs.sole_use import sole_use
+from guided_diffusion.runs.world import AgreedError, World
+from guided_diffusion.training.memory import device_memory, fit_step
+from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
+from guided_diffusion.training.preemption import StopRequest
+from guided_diffusion.training.preview import draw_preview, write_preview
+from guided_diffusion.training.reporting import Clock, count_flops, ending, introduction, progress_row
+from guided_diffusion.training.resuming import settle_savedir
+from guided_diffusion.training.run import TrainingRun
+from guided_diffusion.training.run_log import RunLog, SilentLog
+from guided_diffusion.training.startup import check_and_read, check_training_settings
+from guided_diffusion.training.update import parallel_network, update
+from guided_diffusion.training.validation import validate
+
+
+def train(settings: Settings, given: set[str]) -> None:
+    """Train as `settings` say, on all ranks; `given` names the settings that stood on the command line.
+
+    Raises UserError.
+    """
+    world = distributed.start(settings.device)
+    world.fail_together(check_training_settings, settings)
+    with sole_use(settings.savedir, "savedir", world):
+        world.fail_together(settle_savedir, settings, world)
+        train_alone(settings, given, world)
+
+
+def train_alone(settings: Settings, given: set[str], world: World) -> None:
+    """As `train`, while no other run works in savedir."""
+    settings, start, examples, validation = world.fail_together(check_and_read, settings, given, world)
+    run = TrainingRun(settings, world, examples, validation)
+    notes = world.fail_together(run.load, start) if start else world.fail_together(run.load_weights)
+    with open_log(run) as log, StopRequest(world, settings.stop_grace) as stop, run.writer:
+        for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
+            log.say(text)
+        loop(run, log, stop)
+        stop.finishing()
+        run.writer.wait()
+        averages = checkpoints.ema_name(run.averages.rates[0], run.step)
+        log.say(ending(settings, world, run.saved_at, averages))
+
+
+def open_log(run: TrainingRun) -> RunLog | SilentLog:
+    """The log of `run`, in its savedir; a silent one on every rank but one."""
+    if not run.world.is_main:
+        return SilentLog()
+    return RunLog(run.settings.savedir, run.step, run.settings.lr_anneal_steps, run.statistics.columns)
+
+
+def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
+    """Step until lr_anneal_steps, or until asked to stop; log, save, validate and draw on the way."""
+    settings = run.settings
+    last = settings.lr_anneal_steps or None
+    if last is not None and run.step >= last:
+        return
+    log.say(fit_into_memory(run))
+    source = BatchSource(run.examples, settings, run.world, run.samples, run.microbatch_size)
+    if source.note:
+        log.say(source.note)
+    one = run.examples.microbatch([0]).to(run.world.device)
+    network = parallel_network(run, one)
+    clock = Clock(run.samples, count_flops(run.network, one, run.precision))
+    while last is None or run.step < last:
+        microbatches = source.next_step()
+        update(run, network, microbatches, stop.alive)
+        log.advance()
+        run.writer.check()
+        stopping = stop.agreed()
+        saving = run.step % settings.save_interval == 0 or run.step == last
+        if saving or run.step % settings.log_interval == 0:
+            row = progress_row(run) | clock.read(run.samples, source, run.world)
+            refuse_to_go_astray(run)
+            log.row(row | (validate_averages(run, stop) if saving else {}))
+        if saving or stopping:
+            refuse_lost_weights(run)
+            run.save()
+            if saving and settings.preview_steps:
+                preview_averages(run, log, stop)
+            log.publish()
+            clock.restart(run.samples, source)
+        if stopping and run.step != last:
+            run.writer.wait()
+            log.say(f"asked to stop: saved at step {run.step}; run the same command to go on")
+            return
+
+
+def fit_into_memory(run: TrainingRun) -> str:
+    """Settle how many images go through the network at once, and whether their activations are kept; say which."""
+    settings, batch = run.settings, run.settings.batch_size_train
+    # Dropout draws its numbers for all images at once: microbatches would change the result.
+    asked = min(settings.microbatch, batch) if settings.microbatch > 0 else batch if settings.dropout else None
+    # A run keeps to the microbatches it began with, whatever memory is free later: then it resumes bit for bit.
+    before = run.memory_choice[1] if run.memory_choice and run.memory_choice[0] == batch else None
+    room = device_memory(run.world) - run.optimiser.bytes_to_come()
+    wanted = asked or before, settings.use_checkpoint
+    images, recompute = fit_step(run.network, run.examples, batch, *wanted, run.precision, room)
+    run.microbatch_size = min(run.world.gather_objects(images))  # the same on all ranks
+    run.memory_choice = None if asked else (batch, run.microbatch_size)
+    run.network.recompute(recompute)
+    why = "as asked" if asked else "as before" if before else "as memory allows"
+    split = f"; {run.microbatch_size} of {batch} images at once, {why}" if run.microbatch_size < batch else ""
+    return f"activations are {'recomputed' if recompute else 'kept'}{split}"
+
+
+def refuse_to_go_astray(run: TrainingRun) -> None:
+    """Raise AgreedError, on all ranks, after too many steps in a row without a finite loss."""
+    in_a_row = int(run.optimiser.skipped_in_a_row)
+    if in_a_row >= BAD_STEPS_IN_A_ROW:
+        raise AgreedError(
+            f"the last {in_a_row} steps up to {run.step} had an infinite or undefined (NaN) loss or gradient and were "
+            f"skipped: try a lower --lr, or --max_grad_norm 1; {last_good(run)}"
+        )
+
+
+def refuse_lost_weights(run: TrainingRun) -> None:
+    """Raise AgreedError, on all ranks, if the weights are no numbers any more: that is no checkpoint to go on from."""
+    if not run.is_finite():
+        raise AgreedError(
+            f"at step {run.step} the weights are infinite or undefined (NaN): try a lower --lr, or --max_grad_norm 1; "
+            f"{last_good(run)}"
+        )
+
+
+def last_good(run: TrainingRun) -> str:
+    run.writer.wait()
+    if run.saved_at is None:
+        return "there is no checkpoint yet"
+    name = checkpoints.model_name(run.saved_at)
+    return f"the last good checkpoint is {storage.join(run.settings.savedir, name)}"
+
+
+def validate_averages(run: TrainingRun, stop: StopRequest) -> dict[str, float]:
+    """The validation loss of the averaged weights, by column name; nothing without validation images."""
+    if run.validation is None:
+        return {}
+    with run.averages.applied():
+        return validate(
+            run.network,
+            run.diffusion,
+            run.validation,
+            run.settings,
+            run.world,
+            run.precision,
+            run.microbatch_size,
+            stop.alive,
+        )
+
+
+def preview_averages(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
+    """Draw some images with the averaged weights, and write them beside the checkpoint."""
+    examples = run.validation or run.examples
+    with run.averages.applied():
+        grid = draw_preview(run.network, run.diffusion, examples, run.settings, run.world, run.precision, stop.alive)
+    if run.world.is_main:
+        write_preview(storage.join(run.settings.savedir, f"preview_{run.step:06d}.png"), grid)
+        log.image("preview", grid, run.step)

@@ -1,0 +1,79 @@
+"""A new run that starts from the weights of another: it trains what its own settings say, and takes what fits.
+
+So a network moves to another size, class count or prediction type, or from an unconditional to a conditional one.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from command import UserError
+from config import Settings, attention_sizes, settle_prediction, with_prediction_type
+from guided_diffusion.data.datasets import natural_key
+from guided_diffusion.runs import checkpoints
+from guided_diffusion.runs.checkpoints import Checkpoint
+
+PREDICTION = {"predict_xstart", "prediction_type"}
+PART = re.compile(r"(?:input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+|\w+")
+
+
+def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -> Settings:
+    """`settings` of a new run, with the network of `checkpoint` where no `given` flag says otherwise.
+
+    Whether there is a condition is never taken from it: labels that were asked for would be left out without a word.
+    Attention keeps its levels, whatever the size of the images. Raises UserError for what no network can have.
+    """
+    known = with_prediction_type(checkpoints.settings_known_of(settings, given, checkpoint))
+    if checkpoint.source == "file" and "img_size" in given and known.get("img_size"):
+        known["attention_resolutions"] = _at_size(known, settings.img_size)
+    left_out = given | {"class_cond"} | (PREDICTION if given & PREDICTION else set())
+    taken = {name: value for name, value in known.items() if name not in left_out}
+    merged = settle_prediction(dataclasses.replace(settings, **taken), given)
+    merged.check_network()
+    return merged
+
+
+def _at_size(known: Mapping[str, Any], img_size: int) -> str:
+    """attention_resolutions of the same levels in images of `img_size` pixels."""
+    sizes = (size * img_size // known["img_size"] for size in attention_sizes(known["attention_resolutions"]))
+    return ",".join(map(str, sizes)) or "none"
+
+
+def take_weights(network: nn.Module, checkpoint: Checkpoint) -> list[str]:
+    """Load the tensors of `checkpoint` that have the name and shape of one of the network's; tell what was not.
+
+    Raises UserError if there are none.
+    """
+    own = network.state_dict()
+    fitting = {
+        name: value for name, value in checkpoint.state_dict.items() if name in own and own[name].shape == value.shape
+    }
+    if not fitting:
+        raise UserError(f"{checkpoint.path}: none of its {len(checkpoint.state_dict)} tensors fits the network")
+    network.load_state_dict(fitting, strict=False)
+    lines = [f"starting at step 0 from the weights in {checkpoint.path}", *filter(None, [checkpoint.note])]
+    fresh, unused = own.keys() - fitting.keys(), checkpoint.state_dict.keys() - fitting.keys()
+    if fresh or unused:
+        lines += [
+            f"  taken: {len(fitting)} of the {len(own)} tensors, those of the same name and shape: {parts(fitting)}",
+            f"  initialised: {len(fresh)}{': ' if fresh else ''}{parts(fresh)}",
+            f"  in the file, but not in the network: {len(unused)}{': ' if unused else ''}{parts(unused)}",
+        ]
+    return lines
+
+
+def taken_settings(settings: Settings, asked: Settings) -> str | None:
+    """A line on the settings that are the checkpoint's instead of those `asked` for by flags or defaults."""
+    pairs = ((name, getattr(asked, name), value) for name, value in settings.as_dict().items())
+    changed = [f"{name} {value}" for name, before, value in pairs if before != value]
+    return f"settings of the network from the checkpoint: {', '.join(changed)}" if changed else None
+
+
+def parts(names: Iterable[str]) -> str:
+    """The layers that tensors of these names belong to, and how many of each: in the order of the names."""
+    counts = Counter(match[0] for name in sorted(names, key=natural_key) if (match := PART.match(name)))
+    return ", ".join(f"{part} ({count})" for part, count in counts.items())
