@@ -71,7 +71,11 @@ def test_help_tells_what_a_command_does(command):
     assert len(done.stdout.splitlines()) > 10
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"])
+PAGES = ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
+PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "reliability")]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_are_finished_and_what_they_link_to_is_there(page):
     text = (ROOT / page).read_text()
     assert "@@" not in text
