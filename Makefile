@@ -48,7 +48,7 @@ test: setup  ## the tests (at most 10 minutes on 2 cores)
 test-all: setup  ## the tests, the long ones too
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-test-faults: setup  ## runs that are killed, signalled, doubled, starved: the table of docs/reliability.md (20 minutes on 2 cores)
+test-faults: setup  ## runs that are killed, signalled, doubled, starved: the table of docs/reliability.md
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/faults --timeout 1200
 
 demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
