@@ -106,6 +106,7 @@ class TrainSettings(CommonSettings):
     def check(self) -> None:
         """Raises UserError if a number makes no sense."""
         check_settings(self)
+        check_spacing(self.spacing_mm)
         if not 0 <= self.min_lr <= self.lr:
             raise UserError(f"--lr {self.lr} and --min-lr {self.min_lr}: needed is 0 <= min-lr <= lr")
 
@@ -166,7 +167,14 @@ class TestSettings(CommonSettings, InferenceSettings):
         if not self.data_dir or (self.model_path is None) == (self.predictions is None):
             needed = "needed are --data-dir and one of --model-path and --predictions"
             raise UserError(f"{needed} (or --compare with two output folders)")
+        check_spacing(self.spacing_mm)
         check_normalisation(self)
+        for_networks = {"mean": self.mean is not None, **self.inference_options()}
+        unused = [name.replace("_", "-") for name, given in for_networks.items() if given]
+        if self.predictions is not None and unused:
+            raise UserError(
+                f"--{unused[0]} is about a network, and --predictions are label maps: leave one of them out"
+            )
 
 
 @dataclass(kw_only=True)

@@ -62,10 +62,7 @@ def evaluate_network(
 def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     """Evaluate label maps of settings.predictions like those of a network."""
     classes = settings.num_classes or PUBLISHED_CLASSES
-    try:
-        size = settings.img_size or max(read_image(cases[0].image).shape)
-    except ValueError as error:
-        raise UserError(f"{cases[0].image}: {error}") from None
+    size = settings.img_size or max(read_image(cases[0].image).shape)
     case_set = load_in_order(cases, size, classes, settings)
     files = find_predictions(settings.predictions, case_set.cases)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)

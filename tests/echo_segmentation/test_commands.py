@@ -133,6 +133,7 @@ def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, me
         (["--gpu", "fast"], "--gpu fast: expected is"),
         (["--gpu", "cpu", "--output-dir", __file__], "File exists"),
         (["--model-path", "none.pth"], "none.pth: no such file"),
+        (["--spacing-mm", "0.3", "0"], "--spacing-mm 0.3 0.0"),
     ],
 )
 def test_wrong_settings_of_training(train, hearts, tmp_path, capsys, flags, message):
@@ -172,6 +173,12 @@ def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, c
         (["--data-dir", "{hearts}", "--model-path", "{hearts}/metadata.csv"], "not a checkpoint"),
         (["--data-dir", "{hearts}", "--model-path", "{run}/last.pth"], "take model.pth"),
         (["--compare", "{hearts}", "{run}"], "no metrics.csv"),
+        (["--data-dir", "{hearts}", "--model-path", "{model}", "--spacing-mm", "-1"], "--spacing-mm -1.0"),
+        (["--data-dir", "{hearts}", "--predictions", "{run}", "--mean", "0.1", "--std", "0.2"], "--mean is about a"),
+        (
+            ["--data-dir", "{hearts}", "--predictions", "{run}", "--remove-stray-parts"],
+            "--remove-stray-parts is about a",
+        ),
     ],
 )
 def test_wrong_settings_of_testing(judge, hearts, trained, tmp_path, capsys, flags, message):

@@ -5,6 +5,7 @@
     denoiser      network, process, condition and guidance as one function from (x_t, t) to x_0
     samplers      DDPM, DDIM and the few-step solvers: functions of a denoiser and a list of timesteps
     results       the folder: pictures, manifest.csv, what of an earlier run may stay
+    reporting     what the job tells, its progress, and the contact sheet
     batch_size    how many images at once
     graphs        a sampling step as one CUDA graph
 

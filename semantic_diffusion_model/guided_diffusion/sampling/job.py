@@ -2,34 +2,30 @@
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from command import UserError
 from config import Settings
 from guided_diffusion.data import pictures
-from guided_diffusion.data.datasets import load_edges, load_image, load_label, read_file
+from guided_diffusion.data.datasets import load_edges, load_image, load_label
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import normal, stream
-from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
+from guided_diffusion.sampling.reporting import announce, progress, write_preview
 from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
-from picture_files import decode_image
 from schema import check_settings
 from state_dicts import load_weights
 
@@ -68,17 +64,17 @@ def _fill(
     missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
     if world.is_main:
-        _announce(settings, checkpoint, schedule, precision, items, to_make, world)
+        announce(settings, checkpoint, schedule, precision, len(items), len(to_make), world)
 
     job = Job(settings, schedule, precision, checkpoint, world, results)
-    with _progress(results, len(items), len(items) - len(to_make), world):
+    with progress(results, len(items), len(items) - len(to_make), world):
         job.make(world.hand_out(to_make, piece_size(len(to_make), world.size, job.batch_size.most)))
         world.wait_for_all()
     if world.is_main:
         made = results.made()
         results.merge(made.values())
         carry_metadata(settings.datadir, settings.results_dir)
-        _write_preview(results, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES])
+        write_preview(results, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES])
         print(f"{len(items)} images in {settings.results_dir} ({len(to_make)} of them made now)")
 
 
@@ -232,82 +228,3 @@ def _row(
 
 def _settle_on_main(results: Results, rows: Sequence[Row], settings: Settings, world: World) -> list[str] | None:
     return settle(results, rows, settings.overwrite) if world.is_main else None
-
-
-def _announce(settings, checkpoint, schedule, precision, items, to_make, world) -> None:
-    if checkpoint.note:
-        print(checkpoint.note)
-    weights = (
-        "averaged weights" if checkpoint.kind == "ema" else "plain weights (the averaged ones usually draw better)"
-    )
-    source = _SOURCES[checkpoint.source]
-    if checkpoint.source == "shapes":
-        told = {name: getattr(settings, name) for name in _NOT_IN_SHAPES}
-        source += " and, what they do not show, from the flags: " + ", ".join(f"{k} {v}" for k, v in told.items())
-    print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
-    if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
-        print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
-    if not settings.class_cond:
-        print("warning: the network is unconditional: its images belong to no label map, and none is written")
-    elif settings.num_classes != Settings.num_classes:
-        print(f"the network knows {settings.num_classes} classes")
-    there = len(items) - len(to_make)
-    ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
-    steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
-    print(f"{len(items)} images, {there} of them there already; {steps}, {ranks}")
-
-
-_SOURCES = {
-    "file": "the file itself",
-    "json": "train_test_config.json beside it, checked against the tensors",
-    "shapes": "the shapes of its tensors",
-}
-_NOT_IN_SHAPES = ("img_size", "num_head_channels", "noise_schedule", "diffusion_steps")
-
-
-@contextmanager
-def _progress(results: Results, total: int, there: int, world: World) -> Iterator[None]:
-    """One bar over the images of all ranks, counted in the parts of the manifest, so that no rank waits for it."""
-    if not world.is_main:
-        yield
-        return
-    bar = tqdm(total=total, initial=there, unit="image", desc="sampling")
-    ended = threading.Event()
-
-    def update() -> None:
-        bar.update(there + results.count_parts() - bar.n)
-
-    watcher = threading.Thread(target=_repeat, args=(update, ended), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        update()
-        bar.close()
-
-
-def _repeat(function: Callable[[], None], ended: threading.Event) -> None:
-    while not ended.wait(1.0):
-        function()
-
-
-def _read_picture(path: str) -> np.ndarray:
-    return decode_image(read_file(path), path, colour=True)
-
-
-def _write_preview(results: Results, stems: Sequence[str]) -> None:
-    """The contact sheet: label, synthetic, overlay and real of some images, one under the other, with a caption."""
-    columns, captions = [], ("label", "synthetic", "overlay", "real")
-    if "labels" not in results.kinds:
-        columns = [pictures.stack([_read_picture(results.path("samples", stem))]) for stem in stems]
-        stems, captions = (), ("synthetic",)
-    for stem in stems:
-        label, synthetic = (_read_picture(results.path(kind, stem)) for kind in ("labels", "samples"))
-        path = results.path("images", stem)
-        real = _read_picture(path) if storage.exists(path) else None
-        panels = pictures.colour(label), synthetic, pictures.overlay(synthetic, label), real
-        columns.append(pictures.stack(panels))
-    sheet = pictures.contact_sheet(columns, captions=captions)
-    results.write_picture("preview.png", sheet)

@@ -20,6 +20,7 @@ from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.runs import distributed, launch
 from guided_diffusion.runs.checkpoints import ema_name, plain_state_dict, write_settings, write_torch
 from guided_diffusion.sampling import job as sampling
+from guided_diffusion.sampling import reporting
 from guided_diffusion.sampling.results import FOLDERS, Results
 
 TRAINING = [f"p{i}" for i in range(1, 11)]
@@ -249,7 +250,7 @@ def test_the_bar_counts_the_images_of_all_ranks(tmp_path, capsys):
     from types import SimpleNamespace
 
     results = Results(str(tmp_path), 0)
-    with sampling._progress(results, 15, 8, SimpleNamespace(is_main=True)):
+    with reporting.progress(results, 15, 8, SimpleNamespace(is_main=True)):
         for rank in (1, 2):
             header = "stem\n"
             (tmp_path / f"manifest.part{rank}.csv").write_text(header + "a\n" * (3 * rank))
