@@ -5,6 +5,7 @@ through torch.distributed (NCCL on GPUs, gloo on CPUs). Alone, neither is starte
 command, so that an error is told once and ends all ranks.
 """
 
+import atexit
 import gc
 import os
 import signal
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from command import USER_ERROR_EXIT_CODE, UserError, one_line
-from guided_diffusion.runs.environment import environment_rank
+from guided_diffusion.runs.environment import environment_rank, place
 from guided_diffusion.runs.world import PATIENCE, AgreedError, World
 
 # On a private mistake (one rank's disk, say) the other ranks hold back, so that one rank's text is printed, not N.
@@ -64,8 +65,8 @@ def start(device_setting: str = "auto") -> World:
 
 def _local_rank(store: dist.Store, rank: int, size: int) -> tuple[int, int]:
     """This rank's place among those of its node, and their number: as torchrun says, or by the names of the hosts."""
-    if "LOCAL_RANK" in os.environ:
-        return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if "LOCAL_RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:
+        return place("LOCAL_RANK", "LOCAL_WORLD_SIZE")
     store.set(f"host of rank {rank}", socket.gethostname())
     hosts = [store.get(f"host of rank {other}") for other in range(size)]
     return hosts[:rank].count(hosts[rank]), hosts.count(hosts[rank])
@@ -155,23 +156,30 @@ def run_on_all_ranks(main: Callable[[Any, set[str]], Any], settings: Any, given:
     except AgreedError as error:
         if rank == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
-        _disconnect()
-        return USER_ERROR_EXIT_CODE
+        return _leave(USER_ERROR_EXIT_CODE, size)
     except Exception as error:
         return _fail(error, rank, size, launcher)
-    _disconnect()
-    return 0
+    return _leave(0, size)
 
 
-def _disconnect() -> None:
-    """Leave the process group, on all ranks at once.
+def _leave(code: int, size: int) -> int:
+    """Leave the process group, on all ranks at once, and end this process with `code`; return it when alone.
 
-    Whatever still refers to it (DistributedDataParallel is part of reference cycles) keeps its threads alive until the
-    interpreter ends, and then they abort the process.
+    The threads of the process group outlive it as long as anything refers to it (a cycle through
+    DistributedDataParallel, the last handle of a collective). One that comes back to Python while the interpreter is
+    taken down aborts the process: so a rank does everything that a normal exit does but take it down.
     """
     if dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()
+    if size == 1:
+        return code
+    atexit._run_exitfuncs()
+    if "mpi4py.MPI" in sys.modules and sys.modules["mpi4py.MPI"].Is_initialized():
+        sys.modules["mpi4py.MPI"].Finalize()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _fail(error: Exception, rank: int, size: int, launcher: str) -> int:

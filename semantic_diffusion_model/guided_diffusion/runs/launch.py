@@ -23,7 +23,11 @@ def run(
     given: the names of the settings that stand on the command line. groups: those of --help.
     """
     args = sys.argv[1:] if args is None else args
-    rank, _, _ = environment_rank()
+    try:
+        rank, _, _ = environment_rank()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
     with _silent_unless(rank == 0):
         try:
             settings = parse_settings(settings_class, args, description, groups)

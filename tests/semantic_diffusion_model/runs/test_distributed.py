@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import make_dataclass
 
 import pytest
 import torch
@@ -70,6 +71,27 @@ def test_a_rank_that_can_meet_nobody_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(distributed.UserError, match="MASTER_ADDR and MASTER_PORT not"):
         environment.environment_rank()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "first", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
+        {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "http"},
+        {"RANK": "-1", "WORLD_SIZE": "2"},
+        {"PMI_SIZE": "two", "PMI_RANK": "0"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": ""},
+    ],
+)
+def test_an_environment_that_names_no_place_is_one_line(monkeypatch, capsys, variables):
+    for name in {*environment.TORCHRUN_ENVIRONMENT, *(name for pair in environment.MPI_ENVIRONMENT for name in pair)}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launch.run(lambda *_: None, make_dataclass("Settings", [("what", str, "")]), args=[]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: the environment says ") and told.count("\n") == 1
 
 
 def test_a_world_of_one_does_its_work_alone():
@@ -177,6 +199,44 @@ def test_ranks_exchange_and_a_mistake_on_one_is_one_line(tmp_path, launch):
     out = finish(process)
     assert process.returncode == 2, out
     assert out.strip().splitlines() == ["error: no such path (on rank 1 of 2)"]
+
+
+LEFT_OVER = """
+import os, sys, threading
+import torch
+import torch.distributed as dist
+from dataclasses import dataclass
+from guided_diffusion.runs import distributed, launch
+
+@dataclass
+class Settings:
+    what: str = ""
+
+class LeftOver:  # like a thread of the process group that meets an interpreter half taken down
+    def __del__(self, abort=os.abort):
+        abort()
+
+left_over = LeftOver()
+
+def main(settings, given):
+    world = distributed.start("cpu")
+    print("done" if float(world.all_reduce(torch.ones(1))) == 2 else "wrong")
+
+sys.exit(launch.run(main, Settings))
+"""
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    "launcher",
+    [["mpiexec", "-np", "2"], ["torchrun", "--standalone", "--nproc-per-node", "2"]],
+    ids=["mpi", "torchrun"],
+)
+def test_what_is_left_over_does_not_end_a_finished_command_with_an_abort(tmp_path, launch, launcher):
+    (tmp_path / "script.py").write_text(LEFT_OVER)
+    process = launch(launcher, [*([sys.executable] if launcher[0] == "mpiexec" else []), str(tmp_path / "script.py")])
+    out = finish(process)
+    assert process.returncode == 0 and out.count("done") == 2, out
 
 
 @pytest.mark.launch
