@@ -1,6 +1,5 @@
 """The batches of a rank, from loader processes: as many of these as the cores and /dev/shm have room for."""
 
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -112,5 +111,4 @@ def _allow_open_files() -> None:
 
 def worker_count(settings: Settings, world: World) -> int:
     """num_workers, capped at the cores there are for each rank; a CPU that trains keeps one core for that."""
-    cores = len(os.sched_getaffinity(0)) // world.local_size
-    return max(0, min(settings.num_workers, cores if world.device.type == "cuda" else cores - 1))
+    return max(0, min(settings.num_workers, world.cores if world.device.type == "cuda" else world.cores - 1))

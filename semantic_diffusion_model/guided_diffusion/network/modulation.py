@@ -15,6 +15,7 @@ import torch
 
 from guided_diffusion.network import modulation_plain
 from guided_diffusion.network.condition import Level
+from guided_diffusion.network.out_of_memory import is_out_of_memory
 
 
 def modulate(
@@ -64,9 +65,9 @@ def _kernels(device: torch.device, dtype: torch.dtype) -> ModuleType:
         from guided_diffusion.network import modulation_gpu
 
         modulation_gpu.check(device, dtype)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except Exception as error:  # no Triton, no C compiler, a GPU that it does not know, ...
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(f"the normalisations run without their kernels, which is slower: {reason}", stacklevel=2)
         return modulation_plain

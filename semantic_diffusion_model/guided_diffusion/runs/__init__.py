@@ -3,6 +3,7 @@
     launch              a command's settings are read, and mistakes in them told, before torch is imported
     environment         which rank this is, by the launcher's environment variables
     distributed         a process starts: alone, under mpiexec or torchrun; and ends, with all ranks, at an error
+    node                what of a node's cores and GPUs is this rank's
     world               what the ranks of a run do together: sums, broadcasts, failing together
     sole_use            one run at a time in an output folder
     storage             local paths and gs:// or az:// addresses by one set of functions

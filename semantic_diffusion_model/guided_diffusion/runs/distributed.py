@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from command import USER_ERROR_EXIT_CODE, UserError, one_line
 from guided_diffusion.runs.environment import environment_rank, place
+from guided_diffusion.runs.node import index_of_gpu, look, share_of_cores, views_of_node
 from guided_diffusion.runs.world import PATIENCE, AgreedError, World
 
 # On a private mistake (one rank's disk, say) the other ranks hold back, so that one rank's text is printed, not N.
@@ -37,7 +38,7 @@ def start(device_setting: str = "auto") -> World:
     rank, size, launcher = environment_rank()
     if size == 1:
         world = World(launcher=launcher)
-        world.device = _choose_device(device_setting, world)
+        _take_place(world, device_setting)
         return world
     if launcher == "torchrun":
         store = next(dist.rendezvous("env://", rank, size, timeout=PATIENCE))[0]
@@ -45,10 +46,9 @@ def start(device_setting: str = "auto") -> World:
     else:
         world, communicator = _mpi_world(size)
         world.store = _meet(world, communicator)
-    world.device = _choose_device(device_setting, world)
+    _take_place(world, device_setting)
     if world.device.type == "cpu":
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(min(torch.get_num_threads(), max(1, cores // world.local_size)))
+        torch.set_num_threads(min(torch.get_num_threads(), world.cores))
     if world.local_size == world.size and any(name == "lo" for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works where the host name does not resolve
     on_gpu = world.device.type == "cuda"
@@ -120,20 +120,17 @@ def _own_address() -> str:
             return socket.gethostname()
 
 
-def _choose_device(setting: str, world: World) -> torch.device:
-    gpus = torch.cuda.device_count() if setting != "cpu" else 0
-    if setting == "cuda" and not gpus:
+def _take_place(world: World, device_setting: str) -> None:
+    """Choose this rank's device and count its cores; every rank must call this. Raises UserError."""
+    own = look(use_gpus=device_setting != "cpu")
+    if device_setting == "cuda" and not own.gpus:
         raise UserError("device cuda: this machine has no GPU that torch can use; take --device cpu")
-    if not gpus:
-        return torch.device("cpu")
-    if world.local_size > gpus:
-        raise UserError(
-            f"{world.local_size} ranks on {socket.gethostname()}, which has {gpus} GPU{'s' if gpus > 1 else ''}: start "
-            f"at most {gpus} per node, or add --device cpu"
-        )
-    device = torch.device("cuda", world.local_rank)
-    torch.cuda.set_device(device)
-    return device
+    views = views_of_node(own, world.store, world.rank, world.size)
+    world.cores = share_of_cores(own, views)
+    if own.gpus:
+        world.device = torch.device("cuda", index_of_gpu(own, views, world.local_rank))
+        torch.cuda.set_device(world.device)
+        torch.backends.cudnn.benchmark = True  # shapes repeat, in training and in sampling
 
 
 # --- The wrapper of a command -----------------------------------------------------------------------------------------

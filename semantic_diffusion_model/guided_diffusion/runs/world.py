@@ -1,5 +1,6 @@
 """This process among all processes of the run, and what they do together."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +23,17 @@ class AgreedError(UserError):
 
 @dataclass
 class World:
-    """This process among all processes of the run. Without others, each method does its work for one."""
+    """This process among all processes of the run. Without others, each method does its work for one.
+
+    cores: those that this rank has for itself.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     launcher: str = "alone"
     store: dist.Store | None = None
     _gloo: Any = None

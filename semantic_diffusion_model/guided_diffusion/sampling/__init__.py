@@ -6,6 +6,7 @@
     samplers      DDPM, DDIM and the few-step solvers: functions of a denoiser and a list of timesteps
     results       the folder: pictures, manifest.csv, what of an earlier run may stay
     reporting     what the job tells, its progress, and the contact sheet
+    ahead         the next batch is prepared while this one is sampled
     batch_size    how many images at once
     graphs        a sampling step as one CUDA graph
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from command import UserError
+from guided_diffusion.network.out_of_memory import is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -39,7 +40,9 @@ class BatchSize:
         """
         try:
             result = function(batch)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if len(batch) == 1:
                 raise UserError(
                     "the GPU has not enough memory for one image: take a smaller network, or --device cpu"

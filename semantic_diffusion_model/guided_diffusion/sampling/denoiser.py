@@ -3,6 +3,10 @@
 Samplers see nothing else, so that samplers and networks never meet.
 """
 
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 import torch
 
 from guided_diffusion.network.condition import Condition
@@ -11,18 +15,39 @@ from guided_diffusion.process.diffusion import GaussianDiffusion, Prediction
 from guided_diffusion.sampling.graphs import Graphed
 
 
+def null_condition(network: UNetModel, images: int, height: int, width: int, device: torch.device) -> Condition:
+    """The condition of `images` label maps that were dropped: all zeros. It keeps its tables."""
+    null = Condition.from_labels(
+        np.zeros((images, height, width), dtype=np.int64),
+        network.num_classes,
+        dropped=np.ones(images, dtype=bool),
+        factors=network.factors,
+        mode=network.modulation,
+        training=False,
+    )
+    return null.to(device).remember_tables()
+
+
 class Guided:
     """The network's output for (x, timesteps) with one condition, guided.
 
     s: guidance scale (Ho & Salimans 2022, arXiv 2207.12598): the predicted noise becomes eps_null + s (eps - eps_null),
     where eps_null is predicted for an all-zero label map. x_0 or v in place of eps give the same: at one x_t each is an
     affine function of the others. The encoder sees no label, so it runs once for both; s = 1 costs nothing.
+    make_null: as `null_condition` for this network; one that remembers serves all batches of a job.
     """
 
-    def __init__(self, network: UNetModel, condition: Condition | None, s: float):
+    def __init__(
+        self,
+        network: UNetModel,
+        condition: Condition | None,
+        s: float,
+        make_null: Callable[..., Condition] | None = None,
+    ):
         self.network = network
         self.condition = condition.remember_tables() if condition is not None else None
         self.s = s
+        self.make_null = make_null or partial(null_condition, network)
         self._null: Condition | None = None
 
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -38,17 +63,7 @@ class Guided:
 
     def _null_condition(self, x: torch.Tensor) -> Condition:
         if self._null is None:
-            labels = torch.zeros(len(x), *x.shape[2:], dtype=torch.int64)
-            dropped = torch.ones(len(x), dtype=torch.bool)
-            null = Condition.from_labels(
-                labels,
-                self.network.num_classes,
-                dropped=dropped,
-                factors=self.network.factors,
-                mode=self.network.modulation,
-                training=False,
-            )
-            self._null = null.to(x.device).remember_tables()
+            self._null = self.make_null(len(x), *x.shape[2:], device=x.device)
         return self._null
 
 
@@ -65,17 +80,18 @@ class Denoiser:
         condition: Condition | None,
         s: float = 1.0,
         clip_denoised: bool = True,
+        make_null: Callable[..., Condition] | None = None,
     ):
         self.diffusion = diffusion
         self.clip_denoised = clip_denoised
-        self.guided = Guided(network, condition, s)
+        self.guided = Guided(network, condition, s, make_null)
         self.evaluate = Graphed(self.guided)
 
     def respaced(self, timesteps: list[int]) -> "Denoiser":
         """The same denoiser for a process that visits only `timesteps` (ascending)."""
         guided = self.guided
         diffusion = self.diffusion.respaced(timesteps)
-        return Denoiser(guided.network, diffusion, guided.condition, guided.s, self.clip_denoised)
+        return Denoiser(guided.network, diffusion, guided.condition, guided.s, self.clip_denoised, guided.make_null)
 
     def __call__(self, x: torch.Tensor, index: int) -> Prediction:
         """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""

@@ -1,5 +1,6 @@
 """The sampling job: each rank makes images batch by batch, as it is free for them, and waits for others at the end."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,9 @@ from guided_diffusion.process.random_streams import normal, stream
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
+from guided_diffusion.sampling.ahead import Ahead, with_next
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
-from guided_diffusion.sampling.denoiser import Denoiser
+from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
 from guided_diffusion.sampling.reporting import announce, progress, write_preview
 from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
@@ -101,53 +103,49 @@ class Job:
         network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.network = round_weights(network, precision)
         self.diffusion = build_diffusion(settings, timestep_respacing="")
+        self.null_condition = functools.cache(partial(null_condition, self.network))
+        self.ahead = Ahead(self.prepare)
 
     def make(self, pieces: Iterable[Sequence[tuple[Item, Row]]]) -> None:
-        """Sample `pieces` batch by batch, the files of one batch being written while the next is sampled."""
+        """Sample `pieces` batch by batch: meanwhile the batch before is written, and the next one prepared."""
         writing: list[Future] = []
-        with ThreadPoolExecutor(max_workers=1) as writer:
-            for piece in pieces:
-                for batch, drawn in self._batches(piece):
+        with self.ahead, ThreadPoolExecutor(max_workers=1) as writer:
+            for piece, following in with_next(pieces, ()):
+                for batch, drawn in self._batches(piece, following):
                     writing.append(writer.submit(self.write, batch, *drawn))
                     while len(writing) > BATCHES_BEING_WRITTEN:
                         writing.pop(0).result()
             for one in writing:
                 one.result()
 
-    def _batches(self, piece: Sequence[tuple[Item, Row]]) -> Iterator[tuple[Sequence[tuple[Item, Row]], tuple]]:
-        """The batches of a piece, with what was drawn for each."""
+    def _batches(
+        self, piece: Sequence[tuple[Item, Row]], following: Sequence[tuple[Item, Row]]
+    ) -> Iterator[tuple[Sequence[tuple[Item, Row]], tuple]]:
+        """The batches of `piece`, with what was drawn for each; `following` is the piece after it."""
         start = 0
         while start < len(piece):
             batch = piece[start : start + self.batch_size.value]
-            drawn = self.batch_size.attempt(self.sample, [item for item, _ in batch])
+            end = start + len(batch)
+            drawn = self.batch_size.attempt(partial(self._sample_and_look_ahead, piece[end:] or following), batch)
             if drawn is None:
                 continue  # too large for the memory: the batch size has shrunk
-            start += len(batch)
+            start = end
             yield batch, drawn
 
-    def sample(self, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`.
+    def _sample_and_look_ahead(
+        self, coming: Sequence[tuple[Item, Row]], batch: Sequence[tuple[Item, Row]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        items = [item for item, _ in batch]
+        prepared = self.ahead.get(items)
+        self.ahead.begin([item for item, _ in coming[: self.batch_size.value]])
+        return self.sample(items, *prepared)
 
-        The noise of an image depends on the seed, its stem and its round alone. Sums are rounded in an order that
-        depends on the batch: another batch gives the same image to a grey level, not to the bit.
-        """
+    def prepare(self, items: Sequence[Item]) -> tuple[np.ndarray, Condition | None]:
+        """Label maps [N, H, W] uint8 of `items`, and their condition, on the host."""
         settings = self.settings
         labels = np.stack([load_label(item.pair, settings) for item in items])
-        generators = [stream(self.device, settings.seed, "sample", item.pair.stem, item.round) for item in items]
-        noise = normal(generators, (3, *labels.shape[1:]))
-        denoiser = Denoiser(
-            self.network, self.diffusion, self._condition(items, labels), settings.s, settings.clip_denoised
-        )
-        with autocast(self.precision, self.device):
-            x = sample(self.schedule.sampler, denoiser, noise, list(self.schedule.timesteps), generators, settings.eta)
-        if not bool(torch.isfinite(x).all()):
-            raise UserError("the network predicts inf or NaN: the checkpoint is broken, or --precision fp32 is needed")
-        return pictures.to_uint8(x.float().cpu().numpy()), labels
-
-    def _condition(self, items: Sequence[Item], labels: np.ndarray) -> Condition | None:
-        settings = self.settings
         if not settings.class_cond:
-            return None
+            return labels, None
         edges = None if settings.no_instance else np.stack([load_edges(item.pair, settings) for item in items])
         condition = Condition.from_labels(
             labels,
@@ -157,7 +155,28 @@ class Job:
             mode=settings.modulation,
             training=False,
         )
-        return condition.to(self.device)
+        return labels, condition
+
+    def sample(
+        self, items: Sequence[Item], labels: np.ndarray, condition: Condition | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`, as `prepare` gave them.
+
+        The noise of an image depends on the seed, its stem and its round alone. Sums are rounded in an order that
+        depends on the batch: another batch gives the same image to a grey level, not to the bit.
+        """
+        settings = self.settings
+        generators = [stream(self.device, settings.seed, "sample", item.pair.stem, item.round) for item in items]
+        noise = normal(generators, (3, *labels.shape[1:]))
+        condition = None if condition is None else condition.to(self.device)
+        denoiser = Denoiser(
+            self.network, self.diffusion, condition, settings.s, settings.clip_denoised, self.null_condition
+        )
+        with autocast(self.precision, self.device):
+            x = sample(self.schedule.sampler, denoiser, noise, list(self.schedule.timesteps), generators, settings.eta)
+        if not bool(torch.isfinite(x).all()):
+            raise UserError("the network predicts inf or NaN: the checkpoint is broken, or --precision fp32 is needed")
+        return pictures.to_uint8(x.float().cpu().numpy()), labels
 
     def write(self, batch: Sequence[tuple[Item, Row]], samples: np.ndarray, labels: np.ndarray) -> None:
         """Write the five pictures of each image (of an unconditional network: its sample alone), then its row."""

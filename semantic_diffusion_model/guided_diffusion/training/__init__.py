@@ -14,6 +14,7 @@
     optimisation         AdamW, learning rate, loss scale, clipping, skipping
     ema                  averaged weights
     memory               what fits: pictures into the node's memory, activations into the device's
+    rehearsal            the first step without its update: does it fit, on every rank?
 
     step_statistics      sums on the device, read once per line of the log
     validation           the loss on validation images, at noise that never changes

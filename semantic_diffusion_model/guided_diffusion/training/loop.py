@@ -3,8 +3,15 @@
 To go on after an interruption, run the same command again.
 """
 
+from collections.abc import Sequence
+
+import torch
+
+from command import UserError
 from config import Settings
 from guided_diffusion.data.batches import BatchSource
+from guided_diffusion.data.loading import Microbatch
+from guided_diffusion.network.out_of_memory import is_out_of_memory
 from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
@@ -12,6 +19,7 @@ from guided_diffusion.training.memory import device_memory, fit_step
 from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
 from guided_diffusion.training.preemption import StopRequest
 from guided_diffusion.training.preview import draw_preview, write_preview
+from guided_diffusion.training.rehearsal import rehearse
 from guided_diffusion.training.reporting import Clock, count_flops, ending, introduction, progress_row
 from guided_diffusion.training.resuming import settle_savedir
 from guided_diffusion.training.run import TrainingRun
@@ -70,7 +78,7 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
     while last is None or run.step < last:
         microbatches = source.next_step()
-        update(run, network, microbatches, stop.alive)
+        take_step(run, network, microbatches, stop)
         log.advance()
         run.writer.check()
         stopping = stop.agreed()
@@ -92,6 +100,21 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
             return
 
 
+def take_step(
+    run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Microbatch], stop: StopRequest
+) -> None:
+    """`update`, but raise UserError where the GPU's memory is too small for this step, after others went well."""
+    try:
+        update(run, network, microbatches, stop.alive)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the GPU's memory was full in step {run.step + 1}: run the same command with --microbatch "
+            f"{max(1, run.microbatch_size // 2)}, or --use_checkpoint True, and it goes on; {last_good(run)}"
+        ) from None
+
+
 def fit_into_memory(run: TrainingRun) -> str:
     """Settle how many images go through the network at once, and whether their activations are kept; say which."""
     settings, batch = run.settings, run.settings.batch_size_train
@@ -103,9 +126,13 @@ def fit_into_memory(run: TrainingRun) -> str:
     wanted = asked or before, settings.use_checkpoint
     images, recompute = fit_step(run.network, run.examples, batch, *wanted, run.precision, room)
     run.microbatch_size = min(run.world.gather_objects(images))  # the same on all ranks
-    run.memory_choice = None if asked else (batch, run.microbatch_size)
     run.network.recompute(recompute)
-    why = "as asked" if asked else "as before" if before else "as memory allows"
+    chosen = run.microbatch_size
+    if run.world.device.type == "cuda":
+        recompute = rehearse(run, recompute)
+    run.memory_choice = None if asked else (batch, run.microbatch_size)
+    shrunk = run.microbatch_size < chosen
+    why = "as asked" if asked and not shrunk else "as before" if before and not shrunk else "as memory allows"
     split = f"; {run.microbatch_size} of {batch} images at once, {why}" if run.microbatch_size < batch else ""
     return f"activations are {'recomputed' if recompute else 'kept'}{split}"
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from guided_diffusion.data.loading import Examples, Microbatch
 from guided_diffusion.data.shared_memory import free_shared_memory
+from guided_diffusion.network.out_of_memory import is_out_of_memory
 from guided_diffusion.network.precision import autocast
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.runs.world import World
@@ -111,8 +112,9 @@ def _images_that_fit(network: nn.Module, examples: Examples, images: int, precis
         if images * one < room or 2 * one > room:
             return images if images * one < room else int(one < room)
         two = needed([0, len(examples) - 1])
-    except torch.cuda.OutOfMemoryError:
-        pass
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
     else:
         # What does not grow with the batch is in both. The two images need not be of the same kind (busy label maps
         # take no table), so the second is not trusted to cost much less than the first.

@@ -34,7 +34,6 @@ class TrainingRun:
         self.examples = examples
         self.validation = validation
         self.precision = choose_precision(settings, world.device)
-        torch.backends.cudnn.benchmark = True
         torch.manual_seed(seed_of(settings.seed, "weights"))
         # Features lie channels last; a GPU's convolutions want that of the weights too, a CPU's are faster without.
         layout = torch.channels_last if world.device.type == "cuda" else torch.contiguous_format

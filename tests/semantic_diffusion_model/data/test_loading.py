@@ -159,7 +159,7 @@ def test_workers_are_capped_at_the_cores_of_a_rank(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     many = Settings(num_workers=10)
     assert worker_count(many, World()) == 7
-    assert worker_count(many, World(size=4, local_size=4)) == 1
+    assert worker_count(many, World(size=4, local_size=4, cores=2)) == 1
     assert worker_count(many, World(device=torch.device("cuda"))) == 8
     assert worker_count(Settings(num_workers=0), World()) == 0
 

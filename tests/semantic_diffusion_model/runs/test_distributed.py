@@ -102,14 +102,11 @@ def test_a_world_of_one_does_its_work_alone():
     assert world.fail_together(int, "7") == 7
 
 
-def test_more_ranks_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(distributed.UserError, match="3 ranks on .* has 2 GPUs"):
-        distributed._choose_device("auto", distributed.World(size=3, local_size=3))
-    assert distributed._choose_device("cpu", distributed.World(size=3, local_size=3)).type == "cpu"
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert distributed.start("auto").device.type == "cpu"
     with pytest.raises(distributed.UserError, match="no GPU"):
-        distributed._choose_device("cuda", distributed.World())
+        distributed.start("cuda")
 
 
 # --- Processes --------------------------------------------------------------------------------------------------------

@@ -152,16 +152,36 @@ def test_fresh_noise_does_not_depend_on_the_batch(command, tmp_path, sampler):
     assert_same_images(tmp_path / "1", tmp_path / "3")
 
 
+def test_the_next_batch_is_prepared_ahead_and_the_null_condition_made_once(command, tmp_path, monkeypatch):
+    """15 images in batches of 4: of the condition of four batches three are begun ahead, in a thread."""
+    threads, nulls = [], []
+    prepare, null = sampling.Job.prepare, sampling.null_condition
+
+    def noting(job, items):
+        threads.append(threading.current_thread().name.split("_")[0])
+        return prepare(job, items)
+
+    def counting(network, images, *size, device):
+        nulls.append(images)
+        return null(network, images, *size, device=device)
+
+    monkeypatch.setattr(sampling.Job, "prepare", noting)
+    monkeypatch.setattr(sampling, "null_condition", counting)
+    assert command(batch_size_test=4, s=2.0, results_dir=tmp_path / "guided")[0] == 0
+    assert threads == ["MainThread", "ahead", "ahead", "ahead"]
+    assert nulls == [4, 3]
+
+
 def test_an_interrupted_job_goes_on_where_it_was(complete, command, tmp_path, monkeypatch):
     """The third batch fails; what was made before stays, and the rest comes out as in one go."""
     results, calls = tmp_path / "results", []
     sample = sampling.Job.sample
 
-    def failing(job, items):
+    def failing(job, items, *prepared):
         calls.append(len(items))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return sample(job, items)
+        return sample(job, items, *prepared)
 
     monkeypatch.setattr(sampling.Job, "sample", failing)
     assert command(batch_size_test=4)[0] == 130
@@ -234,8 +254,8 @@ def test_files_are_written_beside_the_sampling(command, monkeypatch):
         assert second_sampled.wait(60)
         write(job, *args)
 
-    def noting(job, items):
-        drawn = sample(job, items)
+    def noting(job, items, *prepared):
+        drawn = sample(job, items, *prepared)
         calls.append(items)
         if len(calls) == 2:
             second_sampled.set()

@@ -1,0 +1,60 @@
+"""What of a node's cores and GPUs is this rank's: launchers and Slurm may have bound each rank to its own already."""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.distributed as dist
+
+from command import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """What one rank sees: the name of its host, the numbers of the cores it may run on, the UUIDs of its GPUs."""
+
+    host: str
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...]
+
+
+def look(use_gpus: bool) -> View:
+    """What this rank sees."""
+    gpus = range(torch.cuda.device_count() if use_gpus else 0)
+    uuids = tuple(str(torch.cuda.get_device_properties(index).uuid) for index in gpus)
+    return View(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), uuids)
+
+
+def views_of_node(own: View, store: dist.Store | None, rank: int, size: int) -> list[View]:
+    """The views of all ranks on this rank's host, this one's among them; every rank must call this."""
+    if store is None:
+        return [own]
+    store.set(f"view of rank {rank}", json.dumps(asdict(own)))
+    views = [json.loads(store.get(f"view of rank {other}")) for other in range(size)]
+    found = [View(view["host"], tuple(view["cores"]), tuple(view["gpus"])) for view in views]
+    return [view for view in found if view.host == own.host]
+
+
+def share_of_cores(own: View, views: Sequence[View]) -> int:
+    """How many cores this rank has for itself, at least 1: each core is divided among those that may run on it."""
+    return max(1, int(sum(1 / sum(core in view.cores for view in views) for core in own.cores) + 1e-6))
+
+
+def index_of_gpu(own: View, views: Sequence[View], local_rank: int) -> int:
+    """Which of its visible GPUs this rank uses: no other rank uses the same. Raises UserError if there are too few.
+
+    Either each rank sees GPUs of its own (Slurm's --gpus-per-task), or all see the same and each takes its turn.
+    """
+    mine = set(own.gpus)
+    sharing = sum(bool(mine & set(view.gpus)) for view in views)
+    if sharing == 1:
+        return 0
+    if len(own.gpus) < sharing or local_rank >= len(own.gpus):
+        raise UserError(
+            f"{sharing} ranks on {own.host} share {len(own.gpus)} GPU{'s' if len(own.gpus) > 1 else ''}: start at most "
+            f"{len(own.gpus)} per node, give each rank its own (srun --gpus-per-task=1), or add --device cpu"
+        )
+    return local_rank

@@ -1,0 +1,123 @@
+"""What does not fit into a GPU's memory is found out before the first step, and halved on all ranks at once."""
+
+import sys
+
+import pytest
+import torch
+
+from command import UserError
+from guided_diffusion.data.datasets import find_pairs
+from guided_diffusion.data.loading import Examples
+from guided_diffusion.runs.world import AgreedError, World
+from guided_diffusion.training import loop
+from guided_diffusion.training.rehearsal import rehearse
+from guided_diffusion.training.run import TrainingRun
+
+
+@pytest.fixture
+def run(tiny):
+    def make(**changes):
+        settings = tiny(batch_size_train=5, **changes)
+        run = TrainingRun(settings, World(), Examples(find_pairs(settings, ["training"]), settings), None)
+        run.microbatch_size = 5
+        return run
+
+    return make
+
+
+def fill_above(network, images, kept=None):
+    """Have `network` run out of memory with more than `images` images, or `kept` where activations are kept."""
+
+    def check(module, inputs):
+        recomputing = any(getattr(block, "use_checkpoint", False) for block in network.modules())
+        if len(inputs[0]) > (images if recomputing or kept is None else kept):
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    network.register_forward_pre_hook(check)
+
+
+def test_images_are_halved_until_they_fit_and_nothing_is_left_behind(run):
+    one = run(use_checkpoint=False)
+    before = {name: value.clone() for name, value in one.network.state_dict().items()}
+    fill_above(one.network, 2)
+    assert rehearse(one, recompute=False) is False
+    assert one.microbatch_size == 2  # 5, 3, 2
+    assert all(parameter.grad is None for parameter in one.network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in one.network.state_dict().items())
+    assert (one.step, one.samples) == (0, 0)
+
+
+def test_a_single_image_that_does_not_fit_is_recomputed_where_that_is_open(run):
+    one = run(use_checkpoint="auto")
+    fill_above(one.network, 1, kept=0)
+    assert rehearse(one, recompute=False) is True and one.microbatch_size == 1
+    other = run(use_checkpoint=False)
+    fill_above(other.network, 1, kept=0)
+    with pytest.raises(AgreedError, match="not enough memory for a step with 1 images"):
+        rehearse(other, recompute=False)
+
+
+def test_with_dropout_nothing_is_halved(run):
+    one = run(use_checkpoint=False, dropout=0.1)
+    fill_above(one.network, 2)
+    with pytest.raises(AgreedError, match="with 5 images"):
+        rehearse(one, recompute=False)
+
+
+def test_other_errors_are_not_taken_for_full_memory(run):
+    one = run(use_checkpoint=False)
+    one.network.register_forward_pre_hook(lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        rehearse(one, recompute=False)
+
+
+def test_memory_that_is_full_in_a_later_step_is_one_line(tiny, tmp_path, monkeypatch):
+    whole = loop.update
+
+    def full_later(run, *arguments):
+        if run.step == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        whole(run, *arguments)
+
+    monkeypatch.setattr(loop, "update", full_later)
+    settings = tiny(savedir=str(tmp_path), batch_size_train=4, lr_anneal_steps=4, save_interval=2)
+    with pytest.raises(UserError, match=r"full in step 3: .*--microbatch 2.*model000002\.pt"):
+        loop.train(settings, set())
+
+
+TWO = """
+import sys
+import torch
+from config import Settings
+from guided_diffusion.data.datasets import find_pairs
+from guided_diffusion.data.loading import Examples
+from guided_diffusion.runs import distributed
+from guided_diffusion.training.rehearsal import rehearse
+from guided_diffusion.training.run import TrainingRun
+
+def main(settings, given):
+    world = distributed.start("cpu")
+    run = TrainingRun(settings, world, Examples(find_pairs(settings, ["training"]), settings), None)
+    run.microbatch_size = 4
+    if world.rank == 1:
+        def full(module, inputs):
+            if len(inputs[0]) > 1:
+                raise torch.cuda.OutOfMemoryError()
+        run.network.register_forward_pre_hook(full)
+    rehearse(run, recompute=False)
+    print(f"rank {world.rank}: {run.microbatch_size} at once", flush=True)
+
+from command import parse_settings
+settings = parse_settings(Settings, sys.argv[1:], "")
+sys.exit(distributed.run_on_all_ranks(main, settings, set()))
+"""
+
+
+@pytest.mark.launch
+def test_all_ranks_halve_when_one_has_too_little(launch, as_flags, tiny_changes, pictures, tmp_path):
+    (tmp_path / "script.py").write_text(TWO)
+    flags = as_flags(**tiny_changes | {"datadir": pictures, "batch_size_train": 4, "use_checkpoint": False})
+    process = launch(["mpiexec", "-np", "2"], [sys.executable, str(tmp_path / "script.py"), *flags])
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, out
+    assert sorted(out.strip().splitlines()) == ["rank 0: 1 at once", "rank 1: 1 at once"]
