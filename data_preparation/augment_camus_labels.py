@@ -14,6 +14,7 @@ from cone import CONES, doubtful
 from deformation import MAX_TRIES, deform
 from outputs import new_folders
 from parallel import default_workers, for_each
+from progress import next_step
 from schema import check_settings
 from view_folders import (
     ANNOTATIONS,
@@ -137,6 +138,8 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
     check_settings(settings)
     folders, jobs, problems = find_jobs(settings)
+    what = f"label maps deformed {settings.n_repeat} times" if settings.add_augmentation else "sector label maps"
+    print(f"making {what} of {len(jobs)} frames of {settings.data_folder}, into {settings.save_folder}", flush=True)
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
         for folder in folders:
             for split in SPLITS:
@@ -161,6 +164,8 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
             f"{sum(done.undeformed for done in results)} maps left undeformed)"
         )
     print(f"{maps} {what} and {tests} testing frames in {', '.join(folders)} of {settings.save_folder}")
+    command, use = ("image_sample", "sampled from") if settings.add_augmentation else ("image_train", "trained with")
+    print(next_step(f"semantic_diffusion_model/{command}.py", "--datadir", settings.save_folder / next(iter(folders))))
 
 
 if __name__ == "__main__":

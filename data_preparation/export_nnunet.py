@@ -141,6 +141,7 @@ def export_nnunet(settings: ExportSettings) -> None:
     splits = one_fold(pairs, problems)
     jobs = [(pair, known.get(str(pair.stem), {})) for pair in pairs]
     name = settings.save_folder.name
+    print(f"writing {len(pairs)} frames of {settings.data_folder} as nnU-Net's {name}", flush=True)
     with new_folders(settings.save_folder.parent, [name], settings.overwrite) as building:
         out = building / name
         for folder in sorted({folder for both in FOLDERS.values() for folder in both}):

@@ -16,6 +16,7 @@ from command import UserError, YesNo, run_command
 from medical_images import read_frame, unknown_spacing
 from outputs import new_folders
 from parallel import default_workers, for_each
+from progress import next_step
 from schema import check_settings as check_ranges
 from view_folders import ANNOTATIONS, IMAGES, check_labels, check_same_size, encode_png, warn, write_metadata
 
@@ -153,6 +154,12 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         print(f"{settings.camus_data_folder} is not the release itself: {release.root} is taken", file=sys.stderr)
     frames = [release.frame(*person, view) for person in release.people for view in settings.view_names]
     folders = (*settings.view_names, ALL_VIEWS)
+    height, width = settings.save_img_size
+    print(
+        f"extracting {len(frames)} frames of {len(release.people)} patients from {release.root} "
+        f"at {height} x {width} into {settings.save_folder_path}",
+        flush=True,
+    )
     with new_folders(settings.save_folder_path, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
@@ -184,6 +191,8 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         f"{release.kind} release: {len(kept)} frames of {sum(patients.values())} patients ({counts}) "
         f"in {len(settings.view_names)} views, {len(skipped)} patients left out, in {settings.save_folder_path}"
     )
+    augment = "data_preparation/augment_camus_labels.py", "--data_folder", settings.save_folder_path
+    print(next_step(*augment, "--save_folder", "./data/sector", "--add_augmentation", "False"))
 
 
 def _refuse_or_skip(problems: list[Problem], settings: ExtractSettings) -> set[tuple[str, str]]:

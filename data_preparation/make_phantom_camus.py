@@ -16,6 +16,7 @@ from medical_writing import write_medical_image
 from outputs import new_folders
 from parallel import default_workers, for_each
 from phantom import draw_chest, simulate
+from progress import next_step
 from raster import Raster
 from schema import check_settings as check_ranges
 
@@ -119,6 +120,7 @@ def make_phantom_camus(settings: PhantomSettings) -> None:
     check_settings(settings)
     splits = split_patients(settings.n_patients, settings.seed)
     names = [f"patient{number:04d}" for number in number_patients(splits, settings.release)]
+    print(f"drawing {settings.n_patients} phantom patients, four frames each, into {settings.save_folder}", flush=True)
     entries = list(zip(range(settings.n_patients), names, splits, strict=True))
     with new_folders(settings.save_folder, RELEASE_FOLDERS[settings.release], settings.overwrite) as root:
         if settings.release == "nifti":
@@ -135,6 +137,8 @@ def make_phantom_camus(settings: PhantomSettings) -> None:
         f"{settings.n_patients} patients ({counts}), {4 * settings.n_patients} frames, ejection fraction "
         f"{min(ejection):.0f}-{max(ejection):.0f} %, in {settings.save_folder}"
     )
+    extract = "data_preparation/extract_camus_data.py", "--camus_data_folder", settings.save_folder
+    print(next_step(*extract, "--save_folder_path", "./data/views"))
 
 
 if __name__ == "__main__":

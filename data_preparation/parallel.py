@@ -10,10 +10,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import cv2
-from tqdm import tqdm
 
 from command import UserError
 from orphans import end_with_parent
+from progress import track
 
 CHUNKS_PER_WORKER = 16
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -34,17 +34,16 @@ def for_each(function: Callable[[Any], Any], items: Sequence, num_workers: int, 
     """
     if num_workers < 0:
         raise UserError(f"--num_workers {num_workers}: must be 0 (work in this process) or more")
-    bar = {"total": len(items), "desc": description, "dynamic_ncols": True, "mininterval": 0.5}
     num_workers = min(num_workers, len(items))
     if num_workers == 0:
-        yield from tqdm(map(function, items), **bar)
+        yield from track(map(function, items), description, len(items))
         return
     chunk = max(1, len(items) // (num_workers * CHUNKS_PER_WORKER))
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         with _environment(ONE_THREAD):
             results = pool.map(function, items, chunksize=chunk)
-        yield from tqdm(results, **bar)
+        yield from track(results, description, len(items))
     except BrokenProcessPool:
         raise UserError("a worker process was killed (out of memory?): try a smaller --num_workers") from None
     finally:

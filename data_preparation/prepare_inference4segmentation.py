@@ -13,6 +13,7 @@ from camus import ALL_VIEWS, CAMUS_CLASSES, SECTOR_CLASSES, SPLITS, VIEW_NAMES, 
 from command import UserError, YesNo, run_command
 from outputs import new_folders
 from parallel import default_workers, for_each
+from progress import next_step
 from sampling_results import find_results, find_whole_labels, read_whole_label, synthetic_pairs
 from schema import check_settings
 from view_folders import (
@@ -131,6 +132,8 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     refuse_to_replace(inputs, settings.save_folder)
     jobs = [Job(pair, True, whole.get(pair)) for pair in synthetic] + [Job(pair, False) for pair in real]
     folders = (*views, ALL_VIEWS)
+    counts = f"{len(synthetic)} synthetic images and {len(real)} real ones"
+    print(f"preparing {counts} for the segmentation, into {settings.save_folder}", flush=True)
     with new_folders(settings.save_folder, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
@@ -149,6 +152,8 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
         f"{', '.join(views)}: {count['training']} synthetic training, {count['validation']} synthetic validation and "
         f"{len(real)} real test images in {settings.save_folder}"
     )
+    data = settings.save_folder / ALL_VIEWS
+    print(next_step("echo_segmentation/runner.py", "--data-dir", data, "--output-dir", "./output/segmentation"))
 
 
 if __name__ == "__main__":

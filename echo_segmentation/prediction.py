@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
@@ -22,6 +21,7 @@ from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
 from label_writing import write_like
 from medical_images import MedicalImage, unknown_spacing
 from output_files import new_file
+from progress import next_step, track
 from recordings import Recording
 from rows import write_rows
 from settings import PredictSettings
@@ -45,7 +45,7 @@ def write_predictions(
     for folder in ("labels", "overlays"):
         (settings.output_dir / folder).mkdir(parents=True, exist_ok=True)
     rows, measured = [], []
-    for recording in tqdm(recordings, "predicting"):
+    for recording in track(recordings, "predicting", len(recordings), "file"):
         image = with_spacing(recording, settings.spacing_mm)
         labels = predict_frames(predictor, image.frames, size, settings.batch_size)
         write_labels(settings.output_dir / "labels", recording, image, labels)
@@ -59,6 +59,8 @@ def write_predictions(
     if cycles:
         write_cycles(settings.output_dir, cycles)
     print(f"{len(rows)} frames of {len(recordings)} files, in {settings.output_dir}")
+    labels = "--data-dir", "LABELLED", "--predictions", settings.output_dir / "labels"
+    print(next_step("echo_segmentation/test_model.py", *labels, "--output-dir", "./output/test"))
 
 
 def with_spacing(recording: Recording, spacing_mm: Sequence[float]) -> MedicalImage:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from command import UserError
 from medical_images import MedicalImage, is_medical_image, read_medical_image, without_suffix
 from picture_files import decode_image, is_picture, passed_over, read_bytes
+from progress import track
 
 LABEL_ENDING = "_gt"
 MHD_DATA = (".raw", ".zraw")
@@ -63,7 +62,8 @@ def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
             problems.append(f"{given}: no picture, NIfTI or MHD files in this folder")
         paths += found
     recordings = []
-    for path in tqdm(sorted(set(paths), key=lambda path: (path.name, path)), "reading", leave=False):
+    paths = sorted(set(paths), key=lambda path: (path.name, path))
+    for path in track(paths, "reading", len(paths), "file", keep=False):
         try:
             recordings.append(describe(path))
         except UserError as error:

@@ -22,6 +22,8 @@ def main(settings: TrainSettings) -> None:
     if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
+    counts = ", ".join(f"{len(found)} {split}" for split, found in cases.items())
+    print(f"training for {settings.epochs} epochs on {settings.data_dir}: {counts} images", flush=True)
     if not cases["testing"]:
         print("no testing split: the trained network will not be evaluated")
     size, classes = settings.img_size, settings.num_classes

@@ -9,6 +9,7 @@ import sys
 from cases import check_data_dir, find_cases, with_quality
 from command import UserError, run_command
 from folder_lock import FolderLock
+from progress import next_step
 from settings import RESULT_FOLDERS, TestSettings
 
 TRAINED = ("last.pth", "log.csv")
@@ -20,6 +21,7 @@ def main(settings: TestSettings) -> None:
     if settings.compare is not None:
         from comparison import compare
 
+        print("comparing {} with {}".format(*settings.compare))
         print(compare(*settings.compare))
         return
     check_data_dir(settings.data_dir)
@@ -31,12 +33,16 @@ def main(settings: TestSettings) -> None:
             f"--output-dir {settings.output_dir}: holds a training ({', '.join(trained)}); give another one"
         )
     cases = with_quality(find_cases(settings.data_dir, settings.split), settings.image_quality)
+    what = settings.predictions or settings.model_path
+    print(f"evaluating {what} on {len(cases)} {settings.split} images of {settings.data_dir}", flush=True)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     with FolderLock(settings.output_dir) as lock:
         lock.sweep(*RESULT_FOLDERS)
-        from testing import evaluate_checkpoint, evaluate_predictions  # slow: torch, MONAI, segmentation-models-pytorch
+        from testing import WRITTEN, evaluate_checkpoint, evaluate_predictions  # slow: torch, MONAI and others
 
         (evaluate_predictions if settings.predictions else evaluate_checkpoint)(settings, cases)
+    print(f"written into {settings.output_dir}: {WRITTEN}")
+    print(next_step("echo_segmentation/test_model.py", "--compare", settings.output_dir, "OTHER_RUN"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from predictions import find_predictions, read_predictions
 from settings import CommonSettings, TestSettings
 
 PUBLISHED_CLASSES = 4
+WRITTEN = "metrics.csv, summary.json, camus_table.md and figures/ among others"
 
 
 def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:

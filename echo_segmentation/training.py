@@ -10,7 +10,6 @@ import math
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from checkpoint import load_weights, read_checkpoint
 from command import UserError
@@ -22,9 +21,10 @@ from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
 from output_files import EventFile, new_file
+from progress import next_step, track
 from run_state import LOG_COLUMNS, Run
 from settings import TrainSettings
-from testing import evaluate_network
+from testing import WRITTEN, evaluate_network
 
 
 def train_and_evaluate(settings: TrainSettings, sets: dict[str, CaseSet], frames: Frames | None) -> None:
@@ -38,6 +38,10 @@ def train_and_evaluate(settings: TrainSettings, sets: dict[str, CaseSet], frames
     train(run, sets["training"], sets["validation"], device)
     if "testing" in sets:
         evaluate_best(run, sets["testing"], frames, device)
+    best, tested = run.progress.best_epoch, f", and of the test split {WRITTEN}" if "testing" in sets else ""
+    print(f"written into {run.folder}: model.pth (epoch {best}, the best), last.pth, log.csv, logs/{tested}")
+    images = "--input", "IMAGES", "--output-dir", "./output/predictions"
+    print(next_step("echo_segmentation/predict.py", "--model-path", run.folder / "model.pth", *images))
 
 
 def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.device) -> Run:
@@ -113,7 +117,7 @@ def train_epoch(
     network.train()
     batches.batch_sampler.epoch = epoch
     totals, cases = torch.zeros(3, device=device), 0
-    bar = tqdm(batches_of(batches), f"epoch {epoch}/{settings.epochs}", steps, leave=False, mininterval=1)
+    bar = track(batches_of(batches), f"epoch {epoch} of {settings.epochs}", steps, "batch", keep=False)
     for i, (images, labels) in enumerate(bar):
         step = (epoch - 1) * steps + i
         for group in run.optimizer.param_groups:

@@ -121,7 +121,11 @@ def test_the_runner_shuffles_the_test_cases_too(train, trained, hearts, tiny):
 def test_a_finished_run_is_only_evaluated_again(train, trained, hearts, tiny, tmp_path, capsys):
     before = (trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes()
     assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40) == 0
-    assert "epoch 40" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    first, *_, written, following = out.splitlines()
+    assert first == f"training for 40 epochs on {hearts}: 16 training, 4 validation, 8 testing images"
+    assert "epoch 40" in out and f"written into {trained}: model.pth (epoch " in written
+    assert following.startswith("next: python ") and f"predict.py --model-path {trained}/model.pth" in following
     assert before == ((trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes())
 
 

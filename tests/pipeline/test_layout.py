@@ -53,7 +53,9 @@ def test_files_of_one_name_are_the_same_in_every_folder(name):
 
 
 def test_the_readers_stand_in_every_folder_that_needs_them():
-    assert all(NAMES.count(name) == len(FOLDERS) for name in ("command.py", "picture_files.py", "text_files.py"))
+    assert all(
+        NAMES.count(name) == len(FOLDERS) for name in ("command.py", "picture_files.py", "progress.py", "text_files.py")
+    )
     assert all(NAMES.count(name) == 2 for name in ("medical_images.py", "unwrapping.py"))
 
 

@@ -25,7 +25,7 @@ from guided_diffusion.sampling.ahead import Ahead, with_next
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
-from guided_diffusion.sampling.reporting import announce, progress, write_preview
+from guided_diffusion.sampling.reporting import announce, progress, tell_end, write_preview
 from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
 from guided_diffusion.sampling.samplers import sample
 from schema import check_settings
@@ -77,7 +77,7 @@ def _fill(
         results.merge(made.values())
         carry_metadata(settings.datadir, settings.results_dir)
         write_preview(results, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES])
-        print(f"{len(items)} images in {settings.results_dir} ({len(to_make)} of them made now)")
+        tell_end(settings, len(items), len(to_make))
 
 
 class Job:

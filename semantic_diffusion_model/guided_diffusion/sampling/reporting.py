@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from tqdm import tqdm
 
 from config import Settings
 from guided_diffusion.data import pictures
@@ -16,6 +15,7 @@ from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.plan import Schedule
 from guided_diffusion.sampling.results import Results
 from picture_files import decode_image
+from progress import Progress, next_step
 
 
 def announce(
@@ -28,16 +28,18 @@ def announce(
     world: World,
 ) -> None:
     """Print what the job will do: with which weights, in how many steps, `to_make` of `total` images."""
+    source = f"the label maps of {settings.datadir}" if settings.class_cond else "no label map"
+    print(f"sampling {to_make} images for {source}, into {settings.results_dir}", flush=True)
     if checkpoint.note:
         print(checkpoint.note)
     weights = (
         "averaged weights" if checkpoint.kind == "ema" else "plain weights (the averaged ones usually draw better)"
     )
-    source = _SOURCES[checkpoint.source]
+    origin = _SOURCES[checkpoint.source]
     if checkpoint.source == "shapes":
         told = {name: getattr(settings, name) for name in _NOT_IN_SHAPES}
-        source += " and, what they do not show, from the flags: " + ", ".join(f"{k} {v}" for k, v in told.items())
-    print(f"{checkpoint.path}: {weights}; settings of the network from {source}")
+        origin += " and, what they do not show, from the flags: " + ", ".join(f"{k} {v}" for k, v in told.items())
+    print(f"{checkpoint.path}: {weights}; settings of the network from {origin}")
     if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
         print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
     if not settings.class_cond:
@@ -64,21 +66,29 @@ def progress(results: Results, total: int, there: int, world: World) -> Iterator
     if not world.is_main:
         yield
         return
-    bar = tqdm(total=total, initial=there, unit="image", desc="sampling")
-    ended = threading.Event()
+    with Progress("sampling", total, "image", start=there) as bar:
+        ended = threading.Event()
 
-    def update() -> None:
-        bar.update(there + results.count_parts() - bar.n)
+        def update() -> None:
+            bar.reach(there + results.count_parts())
 
-    watcher = threading.Thread(target=_repeat, args=(update, ended), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        update()
-        bar.close()
+        watcher = threading.Thread(target=_repeat, args=(update, ended), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            update()
+
+
+def tell_end(settings: Settings, total: int, made: int) -> None:
+    """Print what was written, and what usually follows."""
+    print(f"{total} images in {settings.results_dir} ({made} of them made now)")
+    if settings.dataset_mode == "camus" and settings.class_cond:
+        folders = "--testing_data_folder", "./data/views", "--sdm_results_folder", settings.results_dir
+        prepare = "data_preparation/prepare_inference4segmentation.py"
+        print(next_step(prepare, *folders, "--save_folder", "./data/segmentation"))
 
 
 def _repeat(function: Callable[[], None], ended: threading.Event) -> None:

@@ -45,7 +45,9 @@ def introduction(
     held = sum(tensor.nbytes for tensor in examples.held())
     where = f"held in memory ({held / 2**20:.1f} MB)" if held else "decoded anew at each use"
     attended = ", ".join(map(str, settings.attended_sizes())) or "no level"
+    steps = f"for {settings.lr_anneal_steps} steps" if settings.lr_anneal_steps else "until it is stopped"
     return [
+        f"training on {settings.datadir} {steps}, into {settings.savedir}",
         f"{parameters / 1e6:.1f} M parameters, attention at {attended} of {settings.level_sizes()} pixels and in the "
         f"middle, {precision}, on {world.size} x {world.device.type} "
         f"({settings.batch_size_train} x {world.size} images a step)",
@@ -63,7 +65,7 @@ def ending(settings: Settings, world: World, step: int | None, averages: str) ->
     return (
         f"step {step}: weights, log and previews are in {settings.savedir}\n"
         f"averaged weights, to sample from: {best}\n"
-        f"to sample: mpiexec -np {world.size} python3 {command} --datadir {settings.datadir} "
+        f"next: mpiexec -np {world.size} python3 {command} --datadir {settings.datadir} "
         f"--dataset_mode {settings.dataset_mode} --resume_checkpoint {best} --results_dir ./results --all True"
     )
 

@@ -4,17 +4,16 @@ import contextlib
 import csv
 import io
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from command import UserError
 from guided_diffusion.runs import storage
 from output_files import EventFile, new_file, telling
+from progress import Progress
 from schema import parse_csv
 
 # The published columns, then ours. The last ones depend on the machine; all others only on the settings and the data.
@@ -39,9 +38,7 @@ class RunLog:
         self.columns = [*FIRST_COLUMNS, *statistics_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
         self._fetch()
         self._drop_rows_after(step)
-        self._bar = tqdm(
-            total=steps or None, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5 if _terminal() else 10
-        )
+        self._progress = Progress("training", steps or None, "step", start=step)
         self._board = None
         self._first_step = step + 1
 
@@ -49,7 +46,7 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        self._bar.close()
+        self._progress.close(whole=kind is None)
         if self._board is not None:
             self._board.close()
         with contextlib.suppress(*([UserError] if kind else [])):  # the error that ends the block is the one to tell
@@ -59,12 +56,11 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line for the reader, on the console and in log.txt."""
-        tqdm.write(text)
-        sys.stdout.flush()
+        self._progress.say(text)
         append(self.folder / "log.txt", text + "\n")
 
     def advance(self) -> None:
-        self._bar.update(1)
+        self._progress.advance()
 
     def row(self, values: Mapping[str, float]) -> None:
         """Write a row: columns without a value stay empty."""
@@ -164,7 +160,3 @@ def _is_row_until(row: Mapping[str, str | None], step: int) -> bool:
 def _number(value: float) -> str:
     """Whole numbers plainly, others with enough digits to be read back as the same float64."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
-
-
-def _terminal() -> bool:
-    return sys.stderr.isatty()
