@@ -70,10 +70,10 @@ def split_folder(data_dir: str, kind: str, split: str) -> Path:
     return base / split
 
 
-def check_data_dir(data_dir: str) -> None:
-    """Raises UserError unless `data_dir` leads to a folder of images and one of annotations."""
+def check_data_dir(data_dir: str, flag: str = "--data-dir") -> None:
+    """Raises UserError unless `data_dir`, given by `flag`, leads to a folder of images and one of annotations."""
     if data_dir.count("%s") > 1:
-        raise UserError(f"--data-dir {data_dir}: %s may stand once, where images or annotations goes")
+        raise UserError(f"{flag} {data_dir}: %s may stand once, where images or annotations goes")
     for kind in KINDS:
         folder = split_folder(data_dir, kind, "")
         if folder.is_dir():
@@ -83,10 +83,10 @@ def check_data_dir(data_dir: str) -> None:
             hint = "it has sector_annotations, the labels of the diffusion model: run prepare_inference4segmentation.py"
         elif "%" in data_dir.replace("%s", ""):
             hint = "the only place holder is %s"
-        raise UserError(f"--data-dir {data_dir}: {folder} is not a folder; {hint}")
+        raise UserError(f"{flag} {data_dir}: {folder} is not a folder; {hint}")
 
 
-def find_cases(data_dir: str, split: str, optional: bool = False) -> list[Case]:
+def find_cases(data_dir: str, split: str, optional: bool = False, flag: str = "--data-dir") -> list[Case]:
     """The cases of a split, sorted by name; none if `optional` and the split is not there.
 
     Hidden files and folders are passed over, and what is no picture by its name, with a warning. Raises UserError for a
@@ -97,7 +97,7 @@ def find_cases(data_dir: str, split: str, optional: bool = False) -> list[Case]:
         return []
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"--data-dir {data_dir}: the folder {folder} is not there")
+            raise UserError(f"{flag} {data_dir}: the folder {folder} is not there")
     images, annotations = (_pictures(folder) for folder in folders)
     problems = [f"{images[stem]}: no annotation of this name" for stem in sorted(set(images) - set(annotations))]
     problems += [f"{annotations[stem]}: no image of this name" for stem in sorted(set(annotations) - set(images))]

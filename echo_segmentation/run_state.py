@@ -150,7 +150,10 @@ def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data:
     names = [n for n in new if n not in FREE_TO_CHANGE and new[n] != old.get(n)]
     differ = [f"--{n.replace('_', '-')}: {shown(old.get(n))} there, {new[n]} now" for n in names]
     others = [split for split in data if data[split] != state.data.get(split)]
-    differ += [f"--data-dir: other images or labels of {split} than there" for split in others]
+    flags = dict.fromkeys(data, "--data-dir")
+    if settings.extra_data_dir or old.get("extra_data_dir"):
+        flags["training"] = "--data-dir or --extra-data-dir"
+    differ += [f"{flags[split]}: other images or labels of {split} than there" for split in others]
     if differ:
         raise UserError(
             f"{path} is of a run with other settings; give another --output-dir, or the same again:", differ

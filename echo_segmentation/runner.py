@@ -10,6 +10,7 @@ import sys
 from cases import SPLITS, check_data_dir, find_cases
 from command import UserError, run_command
 from dataset import load_cases
+from extra_data import find_extra
 from folder_lock import FolderLock
 from frames import choose_frames
 from settings import RESULT_FOLDERS, TrainSettings
@@ -22,6 +23,7 @@ def main(settings: TrainSettings) -> None:
     if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
+    cases["training"] += find_extra(settings.extra_data_dir, settings.data_dir, cases)
     counts = ", ".join(f"{len(found)} {split}" for split, found in cases.items())
     print(f"training for {settings.epochs} epochs on {settings.data_dir}: {counts} images", flush=True)
     if not cases["testing"]:

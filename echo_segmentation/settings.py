@@ -11,7 +11,7 @@ from folder_lock import LOCK
 from schema import check_settings
 
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
-SPEED_AND_PLACE = ("data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
+SPEED_AND_PLACE = ("data_dir", "extra_data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
 FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
 # Where an evaluation writes, beside its output folder itself.
@@ -69,6 +69,9 @@ class CommonSettings:
 class TrainSettings(CommonSettings):
     data_dir: str
     """Data: a path with %s where images/annotations goes (/path/%s/), or the folder that holds the two."""
+    extra_data_dir: tuple[str, ...] = ()
+    """Further folders like --data-dir, of synthetic images say, whose training split is trained on, too. What their
+    other splits hold is left alone, and an image of a patient that --data-dir has in another split is refused."""
     model_name: Literal["unet", "camus-unet"] = "unet"
     """unet: a U-Net of segmentation-models-pytorch. camus-unet: the published one of MONAI."""
     encoder_name: str = "resnet18"

@@ -1,0 +1,90 @@
+"""Further training images of --extra-data-dir, synthetic ones say: found, kept apart from patients held out, told."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from cases import SPLITS, Case, check_data_dir, find_cases, split_folder
+from command import UserError
+from dataset import read_image
+
+FLAG = "--extra-data-dir"
+HELD_OUT = ("validation", "testing")
+NAMED_SPLIT = re.compile(rf".*_({'|'.join(SPLITS)})(_\d+)?(_r\d+)?")
+MOST_NAMED = 10
+
+
+def find_extra(folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequence[Case]]) -> list[Case]:
+    """The training cases of `folders`, to be added to those of `data_dir`, whose `cases` are given by split.
+
+    Their validation and testing splits have no part in it. Raises UserError for a folder given twice, and for images of
+    a patient of `cases` that is held out.
+    """
+    found: dict[str, list[Case]] = {}
+    places = {place_of(data_dir)}
+    for folder in folders:
+        check_data_dir(folder, FLAG)
+        if place_of(folder) in places:
+            raise UserError(f"{FLAG} {folder}: stands there twice, or is --data-dir itself")
+        places.add(place_of(folder))
+        found[folder] = find_cases(folder, "training", flag=FLAG)
+        refuse_leaks(folder, found[folder], cases)
+    if found:
+        tell({data_dir: cases["training"], **found})
+    return [case for of_folder in found.values() for case in of_folder]
+
+
+def place_of(data_dir: str) -> Path:
+    """What two ways of writing one folder have in common."""
+    return split_folder(data_dir, "images", "training").resolve()
+
+
+def refuse_leaks(folder: str, extra: Sequence[Case], cases: Mapping[str, Sequence[Case]]) -> None:
+    """Raises UserError if one of `extra` shows a patient of validation or testing, naming them.
+
+    Copies of such frames, and synthetic ones made from their label maps, count alike.
+    """
+    held_out: dict[str, list[tuple[str, Case]]] = {}
+    for split in HELD_OUT:
+        for case in cases.get(split, ()):
+            held_out.setdefault(case.patient, []).append((split, case))
+    leaks: dict[str, str] = {}
+    for case in extra:
+        named = split_in_name(case)
+        if named in HELD_OUT:
+            leaks.setdefault(f"{case.patient or case.stem} ({named})", case.stem)
+        for split, other in held_out.get(case.patient, ()) if case.patient else ():
+            if same_person(case, other):
+                leaks.setdefault(f"{case.patient} ({split})", case.stem)
+                break
+    if leaks:
+        problems = [f"{patient}: {stem}" for patient, stem in list(leaks.items())[:MOST_NAMED]]
+        rest = [f"and {len(leaks) - MOST_NAMED} more"] if len(leaks) > MOST_NAMED else []
+        text = f"{FLAG} {folder}: training images of {len(leaks)} patients that are kept for validation or test"
+        raise UserError(f"{text}; leave these out:", problems + rest)
+
+
+def split_in_name(case: Case) -> str:
+    match = NAMED_SPLIT.fullmatch(case.stem)
+    return match[1] if match else ""
+
+
+def same_person(case: Case, other: Case) -> bool:
+    """Whether two cases with the same name of a patient show one person. Where metadata.csv tells, by the folder in the
+    release; otherwise names of two splits are two people, for the older CAMUS release counts anew in testing.
+    """
+    if case.source and other.source:
+        return PurePosixPath(case.source).parent == PurePosixPath(other.source).parent
+    named = split_in_name(case), split_in_name(other)
+    return not all(named) or named[0] == named[1]
+
+
+def tell(training: Mapping[str, Sequence[Case]]) -> None:
+    """How many training images come from where; and if they were made at several sizes, which a network may notice."""
+    counts = ", ".join(f"{len(found)} of {folder}" for folder, found in training.items())
+    print(f"training images: {counts}; {sum(map(len, training.values()))} in all")
+    sizes = {folder: read_image(found[0].image).shape for folder, found in training.items()}
+    if len(set(sizes.values())) > 1:
+        named = ", ".join(f"{height} x {width} in {folder}" for folder, (height, width) in sizes.items())
+        print(f"warning: training images differ in size before they are brought to one: {named}", file=sys.stderr)
