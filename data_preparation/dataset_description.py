@@ -75,6 +75,7 @@ class Structure(Strict):
     classes: Values
     title: Word | None = None
     console: Word | None = Field(None, description="Its name in the line that test_model.py prints.")
+    colour: Colour | None = Field(None, description="In figures; by default that of the last of its classes.")
     in_mean: bool = Field(True, description="Whether it counts for the mean Dice of that line and of the training.")
 
 
@@ -141,6 +142,19 @@ class Description(Strict):
             return self.reported
         pairs = zip(self.classes[1:], self.values[1:], strict=True)
         return {one.name: Structure(classes=[value], title=one.title) for one, value in pairs}
+
+    def plain_labels(self, structure: str) -> tuple[int, ...]:
+        """Of the classes of a structure."""
+        return tuple(self.values.index(value) for value in self.structures[structure].classes)
+
+    def with_classes(self, count: int) -> "Description":
+        """The same for label maps of another number of classes: the first ones alone, or more, called class_N."""
+        added = [ClassOf(name=f"class_{place}") for place in range(self.num_classes, count)]
+        classes = [*self.classes, *added][:count]
+        known = set(self.values[:count])
+        kept = {name: one for name, one in self.structures.items() if known.issuperset(one.classes)}
+        kept |= {one.name: Structure(classes=[place]) for place, one in enumerate(classes) if one in added}
+        return self.changed(classes=classes, reported=kept)
 
     def title(self, structure: str) -> str:
         return (self.structures[structure].title if structure in self.structures else None) or structure
