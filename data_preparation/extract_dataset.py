@@ -147,6 +147,7 @@ def extract_dataset(settings: OwnSettings) -> None:
     shares = {"testing": settings.share_testing, "validation": settings.share_validation}
     frames, drawn = draw_splits(frames, shares, settings.seed)
     views = sorted({frame.view for frame in frames} - {""})
+    travelling = description.travelling(mark_for(frames))
     of_set = names_of_set(settings.save_folder_path, views)
     with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
         make_folders(out, [*views, ALL_VIEWS])
@@ -159,7 +160,7 @@ def extract_dataset(settings: OwnSettings) -> None:
         rows = [one.row for one in done if one.row]
         for folder in (*views, ALL_VIEWS):
             write_metadata(out / folder, [row for row in rows if folder in folders_of(str(row["view"]))])
-            write_description(out / folder, description.travelling(mark_for(frames)))
+            write_description(out / folder, travelling)
     warn([*warnings, *(one.warning for one in done if one.warning)])
     tell(frames, rows, drawn, views, settings)
 

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from command import UserError
-from dataset_description import FIELDS, Description, camus, read_description
+from dataset_description import Description, camus, read_description
+from dataset_schema import FIELDS
 from schema import parse_csv
 
 SPLITS = ("training", "validation", "testing")

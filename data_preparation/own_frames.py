@@ -10,6 +10,7 @@ import numpy as np
 
 from command import UserError
 from dataset_description import Description
+from dataset_schema import LONGEST_MARK
 from names import ALL_VIEWS, LONGEST_NAME, SPLITS, Naming, choose_mark, read_table, view_folder
 from picture_files import passed_over
 from source_files import is_source, name_of
@@ -159,5 +160,8 @@ def draw_splits(
 
 
 def mark_for(frames: Iterable[OwnFrame]) -> str:
-    """What is to stand before the numbers that later commands append to these names."""
-    return choose_mark(frame.name for frame in frames)
+    """What is to stand before the numbers that later commands append to these names. Raises UserError."""
+    mark = choose_mark(frame.name for frame in frames)
+    if len(mark) > LONGEST_MARK:
+        raise UserError(f"a name ends in {len(mark) - 1} underscores and a number: no more than {LONGEST_MARK - 1} do")
+    return mark

@@ -11,8 +11,10 @@ import numpy as np
 
 from command import UserError, whole_file
 from cone import doubtful, plain_cone
-from dataset_description import COLOURS, Description, checked
+from dataset_description import COLOURS
+from dataset_schema import Form
 from own_frames import list_sources, pair_sources
+from schema import checked
 from source_files import read_source_image, read_source_label
 
 LOOKED_AT = 40  # images, for a sector
@@ -49,7 +51,7 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     content = {"name": images.resolve().name or "data", "names": names, "classes": classes, "sector": sector}
     content |= {"reported": reported, "keep_whole": [one["value"] for one in classes[1:]]}
     content |= {"spacing_mm": None, "volumes": None}
-    checked(Description, content, "the template")
+    checked(Form, content, "the template")
     text = re.sub(
         r"\[\s+(\d[\d,\s]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", json.dumps(content, indent=2)
     )

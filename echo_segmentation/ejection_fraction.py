@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
-from dataset_description import Volumes
+from dataset_schema import Volumes
 
 DISCS = 20
 CAVITY, MYOCARDIUM, ATRIUM = 1, 2, 3

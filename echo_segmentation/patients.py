@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from cases import Case
-from dataset_description import Volumes, camus
+from dataset_description import camus
+from dataset_schema import Volumes
 from ejection_fraction import LongAxis, agreement, biplane_volume_ml, ejection_fraction
 from rows import Row
 

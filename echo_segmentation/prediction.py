@@ -15,7 +15,8 @@ from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
-from dataset_description import Description, Volumes
+from dataset_description import Description
+from dataset_schema import Volumes
 from ejection_fraction import as_camus
 from figures import class_colours, cycle_curves, overlay
 from folder_lock import FolderLock

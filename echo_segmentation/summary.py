@@ -89,15 +89,17 @@ def console_line(overall: dict[str, Any], description: Description | None = None
 
 def table(summary: dict[str, Any]) -> str:
     """Mean and standard deviation of each metric, a line per structure; then Dice within the cone, and per group."""
-    unit = summary["unit"]
-    lines = [f"{'':14}" + "".join(f"{title:>21}" for title in ("Dice", f"HD95 {unit}", f"HD {unit}", f"MSD {unit}"))]
+    unit, width = summary["unit"], max([12, *map(len, summary["overall"])]) + 2
+    lines = [
+        f"{'':{width}}" + "".join(f"{title:>21}" for title in ("Dice", f"HD95 {unit}", f"HD {unit}", f"MSD {unit}"))
+    ]
     for structure, statistics in summary["overall"].items():
         cells = [f"{statistics[m]['mean']:.3f} +/- {statistics[m]['std']:.3f}" for m in METRICS]
         note = "".join(f"  {statistics[why]} {why}" for why in ("absent", "missed") if statistics[why])
-        lines.append(f"{structure:14}" + "".join(f"{cell:>21}" for cell in cells) + note)
+        lines.append(f"{structure:{width}}" + "".join(f"{cell:>21}" for cell in cells) + note)
         if "mean_95" in statistics["dice"]:
             edges = ["{:.3f} .. {:.3f}".format(*statistics[m]["mean_95"]) for m in METRICS]
-            lines.append(f"{'  95 %':14}" + "".join(f"{cell:>21}" for cell in edges))
+            lines.append(f"{'  95 %':{width}}" + "".join(f"{cell:>21}" for cell in edges))
     if all(WITHIN_CONE in statistics for statistics in summary["overall"].values()):
         lines.append(_dice_line("within cone", summary["overall"], WITHIN_CONE))
     for group in GROUPS:

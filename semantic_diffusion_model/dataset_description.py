@@ -10,111 +10,23 @@ import json
 import re
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Interval, Len
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from command import UserError
-from schema import Record, checked, parse_json, shown
+from dataset_schema import FIELDS, ClassOf, Form, Names, Structure, Table, contradictions
+from schema import checked, parse_json
 
 DESCRIPTION, METADATA = "dataset.json", "metadata.csv"
 CAMUS_FILE = Path(__file__).with_name("camus.json")
-FIELDS = ("patient", "view", "phase", "split")
 COLUMNS = {"file": "stem", **{name: name for name in FIELDS}}  # of metadata.csv
 # Of classes without a colour; told apart by the colour-blind too (Okabe & Ito 2008).
 COLOURS = ((230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (240, 228, 66), (213, 94, 0))
 BLACK, DULL_GREY = (0, 0, 0), (90, 90, 90)
 
-Byte = Annotated[int, Interval(ge=0, le=255)]
-Values = Annotated[list[Byte], Len(min_length=1)]
-Colour = tuple[Byte, Byte, Byte]
-Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=60)]
-Mark = Annotated[str, StringConstraints(pattern=r"^_{1,50}$")]
-Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
 
-
-class Strict(Record):
-    """A schema in which an unknown key is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassOf(Strict):
-    name: Word
-    title: Word | None = Field(None, description="As people read it, in tables, figures and nnU-Net's label names.")
-    colour: Colour | None = Field(None, description="Red, green, blue, 0 to 255.")
-    value: Byte | None = Field(None, description="In the label maps given; by default the place in the list, from 0.")
-
-
-class Table(Strict):
-    path: str = Field(description="A CSV file, from the folder of dataset.json.")
-    columns: dict[Literal["file", "patient", "view", "phase", "split"], str] = Field(
-        description="The columns that give these. Rows are found by file, or else by patient."
-    )
-
-
-class Names(Strict):
-    pattern: str | None = Field(None, description="A regular expression of the whole name, without its ending.")
-    form: str = Field("a name that names.pattern matches", description="The same for people, in messages.")
-    table: Table | None = None
-    label_ending: str = Field("", description="What the name of a label map has after that of its image.")
-    mark: Mark = Field("_", description="Written by the toolkit: what stands before the numbers that it appends.")
-
-
-class Sector(Strict):
-    outside: Byte = Field(0, description="The condition outside of the sector.")
-    inside: Byte = Field(
-        description="The condition of the background inside; the other classes take the rest in order."
-    )
-    colours: list[Colour] | None = Field(None, description="Of the conditions, if not those of the classes.")
-
-
-class Structure(Strict):
-    classes: Values
-    title: Word | None = None
-    console: Word | None = Field(None, description="Its name in the line that test_model.py prints.")
-    colour: Colour | None = Field(None, description="In figures; by default that of the last of its classes.")
-    in_mean: bool = Field(True, description="Whether it counts for the mean Dice of that line and of the training.")
-
-
-class Volumes(Strict):
-    views: Annotated[list[Word], Len(2, 2)] = Field(description="The two-chamber view, then the four-chamber view.")
-    phases: Annotated[list[Word], Len(2, 2)] = Field(description="End diastole, then end systole.")
-    cavity: Byte
-    wall: Byte | None = None
-    atrium: Byte | None = None
-
-
-def _as_structure(value):
-    return {"classes": value} if isinstance(value, list) else value
-
-
-class Description(Strict):
-    """A dataset.json. Where it names values of classes, they are those of the label maps given."""
-
-    name: Word
-    about: str = ""
-    modality: Word = "ultrasound"
-    names: Names
-    classes: Annotated[list[ClassOf], Len(2, 256)] = Field(description="The background first.")
-    sector: Sector | None = Field(None, description="Of images that show a sector on 0; null: they are full.")
-    reported: dict[Word, Annotated[Structure, BeforeValidator(_as_structure)]] | None = Field(
-        None, description="Structures by name: lists of classes. By default each class but the background."
-    )
-    keep_whole: list[Byte] | None = Field(
-        None, description="Classes that no deformation may lose or split. By default all but the background."
-    )
-    spacing_mm: Annotated[list[Millimetres], Len(2, 2)] | None = Field(
-        None, description="Size of a pixel (depth, lateral) of files that do not say."
-    )
-    volumes: Volumes | None = Field(None, description="What makes volumes and ejection fractions, if anything.")
-
-    @cached_property
-    def values(self) -> tuple[int, ...]:
-        """Of each class, in the label maps given."""
-        return tuple(place if one.value is None else one.value for place, one in enumerate(self.classes))
+class Description(Form):
+    """A dataset.json, and what follows from it."""
 
     @property
     def num_classes(self) -> int:
@@ -241,7 +153,7 @@ def parse_description(data: bytes, where: str) -> Description:
     if isinstance(content, dict):
         content.pop("$schema", None)  # what editors go by
     found = checked(Description, content, where)
-    for key, wrong in _contradictions(found):
+    for key, wrong in contradictions(found):
         raise UserError(f"{where}: {key}: {wrong}")
     return found
 
@@ -256,65 +168,3 @@ def read_description(folder: Path) -> Description:
     """Of a view folder: its dataset.json, or CAMUS' where it has none. Raises UserError."""
     path = folder / DESCRIPTION
     return parse_description(path.read_bytes(), str(path)) if path.is_file() else camus()
-
-
-def _contradictions(found: Description):
-    """(key, what is wrong) of all that the types do not say."""
-    yield from _twice("name", [one.name for one in found.classes])
-    yield from _twice("value", found.values)
-    known = ", ".join(map(str, found.values))
-    named = [(f"reported.{name}", one.classes) for name, one in found.structures.items()]
-    named.append(("keep_whole", found.keep_whole or []))
-    if found.volumes:
-        parts = {part: getattr(found.volumes, part) for part in ("cavity", "wall", "atrium")}
-        named += [(f"volumes.{part}", [value]) for part, value in parts.items() if value is not None]
-    for key, values in named:
-        for value in values:
-            if value not in found.values:
-                yield key, f"{value} is the value of no class (those are {known})"
-        if len(set(values)) < len(values):
-            yield key, "a value stands there twice"
-    if found.reported is not None and not found.reported:
-        yield "reported", "is empty: leave it out to report each class by itself"
-    if found.keep_whole and found.values[0] in found.keep_whole:
-        yield "keep_whole", f"{found.values[0]} is the background"
-    if found.volumes:
-        for key in ("views", "phases"):
-            if len(set(getattr(found.volumes, key))) < 2:
-                yield f"volumes.{key}", "both are the same"
-    if found.sector:
-        yield from _of_the_sector(found.sector, found.num_conditions)
-    yield from _of_names(found.names)
-
-
-def _twice(key: str, values):
-    for place, value in enumerate(values):
-        if value in values[:place]:
-            yield f"classes.{place}.{key}", f"{value} stands there twice"
-
-
-def _of_the_sector(sector: Sector, conditions: int):
-    for key in ("outside", "inside"):
-        if getattr(sector, key) >= conditions:
-            yield f"sector.{key}", f"{getattr(sector, key)}: with the outside there are {conditions}, from 0"
-    if sector.outside == sector.inside:
-        yield "sector.inside", f"{sector.inside} is the outside, too"
-    if sector.colours is not None and len(sector.colours) != conditions:
-        yield "sector.colours", f"{len(sector.colours)} of them, and {conditions} conditions"
-
-
-def _of_names(names: Names):
-    groups: set[str] = set()
-    if names.pattern is not None:
-        try:
-            groups = set(re.compile(names.pattern).groupindex)
-        except re.error as error:
-            yield "names.pattern", f"{shown(names.pattern)} is no regular expression: {error}"
-            return
-        for group in sorted(groups - set(FIELDS)):
-            yield "names.pattern", f"(?P<{group}>…) is none of {', '.join(FIELDS)}"
-    columns = names.table.columns if names.table else {}
-    if "patient" not in groups | columns.keys():
-        yield "names", "neither a group of the pattern, (?P<patient>…), nor a column of the table gives the patient"
-    if names.table and "file" not in columns and not {"patient"} <= groups & columns.keys():
-        yield "names.table.columns", "without file, rows are found by patient: the pattern and the table must give it"

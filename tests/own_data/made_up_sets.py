@@ -1,7 +1,11 @@
-"""Made-up data sets that are not CAMUS: fetal heads (three classes, no sector), and stills of one view of a heart."""
+"""Made-up data sets that are not CAMUS: fetal heads (three classes, no sector), and stills of one view of a heart.
+
+python tests/own_data/made_up_sets.py FOLDER   draws 30 fetal heads, from both sides, to try docs/own_data.md with
+"""
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -101,3 +105,7 @@ def write_stills(folder: Path, patients: int = 10, seed: int = 0) -> Path:
     names = STILLS["names"] | {"label_ending": "_mask"}
     (folder / "dataset.json").write_text(json.dumps(STILLS | {"names": names}))
     return folder / "dataset.json"
+
+
+if __name__ == "__main__":
+    print(write_heads(Path(sys.argv[1]), patients=30))

@@ -97,6 +97,8 @@ WRONG = [
     (("names", "pattern"), "(?P<view>.+)", "names: neither a group of the pattern"),
     (("names", "table", "columns"), {"sex": "x"}, "names.table.columns.sex"),
     (("names", "table", "columns"), {"split": "set"}, "names.table.columns: without file"),
+    (("names", "table", "path"), "../x.csv", "names.table.path: ../x.csv does not lie in the folder"),
+    (("names", "table", "path"), "/etc/x.csv", "names.table.path: /etc/x.csv does not lie in the folder"),
     (("reported", "head"), [1, 7], "reported.head: 7 is the value of no class (those are 0, 1, 2, 3)"),
     (("reported", "head"), [], "reported.head.classes"),
     (("keep_whole",), [0], "keep_whole: 0 is the background"),

@@ -72,7 +72,7 @@ def test_help_tells_what_a_command_does(command):
 
 
 PAGES = ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
-PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "reliability")]
+PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "own_data", "reliability")]
 
 
 @pytest.mark.parametrize("page", PAGES)
