@@ -1,17 +1,20 @@
-"""Make five-class sector labels: deformed ones to sample from (default), or undeformed ones to train the SDM with."""
+"""Make the labels that the SDM is conditioned on (of CAMUS: five-class sector labels): deformed ones to sample from
+(default), or undeformed ones to train it with."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from annotated_types import Interval
 
-from camus import SPLITS, Stem, to_sector_labels
 from command import UserError, YesNo, run_command
 from cone import CONES, doubtful
+from dataset_description import Description
 from deformation import MAX_TRIES, deform
+from names import SPLITS, Stem
 from outputs import new_folders
 from parallel import default_workers, for_each
 from progress import next_step
@@ -23,6 +26,7 @@ from view_folders import (
     Pair,
     check_labels,
     check_same_size,
+    common_description,
     encode_png,
     find_view_folders,
     list_pairs,
@@ -31,6 +35,7 @@ from view_folders import (
     read_label,
     read_metadata,
     warn,
+    write_description,
     write_metadata,
 )
 
@@ -68,45 +73,51 @@ class Done:
     warning: str | None = None
 
 
-def read_pair(pair: Pair):
+def read_pair(pair: Pair, description: Description):
     """(image, label) as uint8 [height, width]. Raises UserError for files that cannot be used."""
     image, label = read_image(pair.image), read_label(pair.label)
     check_same_size(pair.image, image, pair.label, label)
-    check_labels(pair.label, label)
-    if not image.any():
+    check_labels(pair.label, label, description.num_classes)
+    if description.sector and not image.any():
         raise UserError(f"{pair.image} is 0 everywhere: it shows no ultrasound cone")
     return image, label
 
 
-def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings) -> Done:
+def find_cone(image: np.ndarray, rule: str, description: Description) -> np.ndarray:
+    """What of `image` (uint8 [height, width]) is the ultrasound cone, by the `rule` of CONES: bool, the same shape; of
+    a data set without a sector, everything."""
+    return CONES[rule](image) if description.sector else np.ones(image.shape, bool)
+
+
+def process_pair(job: tuple[Pair, str], out: Path, settings: AugmentSettings, description: Description) -> Done:
     """Write what is made of one frame below `out`/<folder>."""
     pair, folder = job
     done = Done()
     try:
-        image, label = read_pair(pair)
+        image, label = read_pair(pair, description)
     except UserError as error:
         done.problem = str(error)
         return done
     image_file = encode_png(image)
-    cone = CONES[settings.cone](image)
+    cone = find_cone(image, settings.cone, description)
     if not cone.any():
         done.problem = f"{pair.image} shows no ultrasound cone: nothing is brighter than its corners"
         return done
-    if settings.cone == "plain" and (odd := doubtful(cone)):
+    if description.sector and settings.cone == "plain" and (odd := doubtful(cone)):
         done.warning = f"{pair.image} {odd}; --cone fit finds the cone otherwise"
     deformed = settings.add_augmentation and pair.stem.split != "testing"
     for repeat in range(settings.n_repeat) if deformed else [None]:
         present = label
         if deformed:
-            present, rejected = deform(label, cone, str(pair.stem), repeat, settings.seed)
+            present, rejected = deform(label, cone, str(pair.stem), repeat, settings.seed, description.kept_whole())
             done.rejected += rejected
             done.undeformed += rejected == MAX_TRIES
-        stem = Stem(pair.stem.patient, pair.stem.view, pair.stem.split, repeat)
+        stem = replace(pair.stem, repeat=repeat)
         place = {kind: out / folder / kind / stem.split / f"{stem}.png" for kind in _kinds(settings, stem.split)}
         place[IMAGES].write_bytes(image_file)
         place[ANNOTATIONS].write_bytes(encode_png(present))
         if SECTOR_ANNOTATIONS in place:
-            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(to_sector_labels(present, cone)))
+            place[SECTOR_ANNOTATIONS].write_bytes(encode_png(description.to_conditions(present, cone)))
         done.stems.append(stem)
     return done
 
@@ -140,12 +151,13 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
     folders, jobs, problems = find_jobs(settings)
     what = f"label maps deformed {settings.n_repeat} times" if settings.add_augmentation else "sector label maps"
     print(f"making {what} of {len(jobs)} frames of {settings.data_folder}, into {settings.save_folder}", flush=True)
+    description = common_description(folders.values())
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
         for folder in folders:
             for split in SPLITS:
                 for kind in _kinds(settings, split):
                     (out / folder / kind / split).mkdir(parents=True)
-        work = partial(process_pair, out=out, settings=settings)
+        work = partial(process_pair, out=out, settings=settings, description=description)
         results = list(for_each(work, jobs, settings.num_workers, "label maps"))
         problems += [done.problem for done in results if done.problem]
         if problems:
@@ -154,6 +166,7 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
         for folder, view in folders.items():
             known = read_metadata(view)
             mine = [done for (_, of), done in zip(jobs, results, strict=True) if of == folder]
+            write_description(out / folder, description)
             write_metadata(out / folder, [metadata_row(stem, known) for done in mine for stem in done.stems])
     maps = sum(len(done.stems) for done in results if done.stems[0].split != "testing")
     tests = len(results) - sum(done.stems[0].split != "testing" for done in results)

@@ -1,4 +1,6 @@
-"""The one place that knows CAMUS: file names, views, splits, label schemes, and how its two releases are read.
+"""The one place that knows the releases of CAMUS: their folders, lists and Info files, and how the two are read.
+
+Its names and label schemes are a description like that of any data set: camus.json.
 
 Releases: the older MHD/RAW one, <camus>/{training,testing}/patientNNNN/, and the NIfTI one,
 <camus>/database_nifti/patientNNNN/ with its splits in <camus>/database_split/subgroup_*.txt (Leclerc et al. 2019,
@@ -11,28 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from command import UserError
+from names import SPLITS, Stem
 from text_files import read_list, read_text
 
 VIEW_NAMES = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
-ALL_VIEWS = "all_views"
-SPLITS = ("training", "validation", "testing")
 MHD_VALIDATION = 50
 RELEASE_FOLDERS = ("database_nifti", "database_split", "training", "testing")
 SUFFIXES = {"nifti": (".nii.gz", ".nii"), "mhd": (".mhd", ".mha")}  # the usual one first
 PATIENT = re.compile(r"patient\d{4}")
-STEM = re.compile(
-    rf"(?P<patient>patient\d{{4}})_(?P<view>{'|'.join(VIEW_NAMES)})_(?P<split>{'|'.join(SPLITS)})"
-    r"(?:_(?P<repeat>0|[1-9]\d*))?(?:_r(?P<round>[1-9]\d*))?"
-)
-
-# CAMUS labels: 0 background, 1 cavity (endocardium), 2 myocardium, 3 left atrium.
-# Sector labels: 0 outside the ultrasound cone, 1 cavity, 2 cone background, 3 myocardium, 4 left atrium.
-CAMUS_CLASSES, SECTOR_CLASSES = 4, 5
-SECTOR_OF_CAMUS = np.array([2, 1, 3, 4], np.uint8)
-CAMUS_OF_SECTOR = np.array([0, 1, 0, 2, 3], np.uint8)
 
 METADATA_COLUMNS = (
     *("stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"),
@@ -45,60 +34,9 @@ INFO_NUMBERS, INFO_NUMBER = (
 INFO_KEYS = {"image_quality": ("ImageQuality",), "ef": ("LVef", "EF"), "edv_ml": ("LVedv",), "esv_ml": ("LVesv",)}
 
 
-def to_sector_labels(label: np.ndarray, cone: np.ndarray) -> np.ndarray:
-    """CAMUS `label` (0-3) within `cone` (bool, the same shape) -> five-class sector labels, cut at the cone."""
-    return np.where(cone, SECTOR_OF_CAMUS[label], 0).astype(np.uint8)
-
-
-def from_sector_labels(sector: np.ndarray) -> np.ndarray:
-    """Five-class sector labels (0-4) -> CAMUS labels (0-3)."""
-    return CAMUS_OF_SECTOR[sector]
-
-
-@dataclass(frozen=True)
-class Stem:
-    """What the name of an extracted, deformed or synthetic image says (without .png)."""
-
-    patient: str
-    view: str  # one of VIEW_NAMES
-    split: str
-    repeat: int | None = None  # _k of a deformed label map
-    round: int = 0  # _rN of repeated sampling
-
-    def __str__(self) -> str:
-        return self.label_map + (f"_r{self.round}" if self.round else "")
-
-    @property
-    def is_real(self) -> bool:
-        """Whether this is the name of a frame as extracted."""
-        return self.repeat is None and not self.round
-
-    @property
-    def label_map(self) -> str:
-        """The name of the label map that this shows, or was drawn for: the same in all rounds."""
-        return self.source + ("" if self.repeat is None else f"_{self.repeat}")
-
-    @property
-    def source(self) -> str:
-        """The name of the real frame that this comes from."""
-        return f"{self.patient}_{self.view}_{self.split}"
-
-
-def parse_stem(name: str) -> Stem:
-    """`name` (without .png) taken apart. Raises UserError for what is not <patient>_<view>_<split>[_k][_rN]."""
-    match = STEM.fullmatch(name)
-    if not match:
-        raise UserError(
-            f"{name!r} is not <patient>_<view>_<split>[_<k>][_r<round>], as in patient0001_2CH_ED_training_0"
-        )
-    repeat = match["repeat"]
-    return Stem(
-        match["patient"],
-        match["view"],
-        match["split"],
-        None if repeat is None else int(repeat),
-        int(match["round"] or 0),
-    )
+def camus_stem(patient: str, view: str, split: str, repeat: int | None = None, round: int = 0) -> Stem:
+    """The name of a frame of CAMUS, or of an image made from it; `view` is one of VIEW_NAMES."""
+    return Stem(f"{patient}_{view}_{split}", patient, view, view.split("_")[1], split, repeat, round)
 
 
 @dataclass(frozen=True)
@@ -114,7 +52,7 @@ class Frame:
 
     @property
     def stem(self) -> str:
-        return str(Stem(self.patient, self.view, self.split))
+        return str(camus_stem(self.patient, self.view, self.split))
 
 
 @dataclass(frozen=True)

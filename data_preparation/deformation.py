@@ -6,6 +6,7 @@ published recipe; pixels refer to 256 x 256 and scale with the size. docs/differ
 """
 
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,23 +130,27 @@ def pieces(label: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def is_whole(found: dict[int, int], own: dict[int, int]) -> bool:
-    """Whether each structure of `own` is in `found`, in no more pieces (both as `pieces` counts them)."""
-    return all(1 <= found.get(value, 0) <= count for value, count in own.items())
+def is_whole(found: dict[int, int], own: dict[int, int], kept: Collection[int] | None = None) -> bool:
+    """Whether each structure of `own`, or those of them in `kept`, is in `found`, in no more pieces (both as `pieces`
+    counts them)."""
+    wanted = own if kept is None else own.keys() & set(kept)
+    return all(1 <= found.get(value, 0) <= own[value] for value in wanted)
 
 
-def deform(label: np.ndarray, cone: np.ndarray, stem: str, repeat: int, seed: int) -> tuple[np.ndarray, int]:
+def deform(
+    label: np.ndarray, cone: np.ndarray, stem: str, repeat: int, seed: int, kept: Collection[int] | None = None
+) -> tuple[np.ndarray, int]:
     """The `repeat`-th deformation of the label map called `stem`, and how many were rejected before it.
 
     `cone` (bool, the shape of `label`) is where the frame shows ultrasound. Both the deformed map and what the cone
-    leaves of it must keep every structure, in no more pieces than the frame's own map has, whole and cut likewise;
-    otherwise another deformation is drawn. After MAX_TRIES rejections the undeformed map is returned. What is drawn
-    depends on (seed, stem, repeat, try) alone.
+    leaves of it must keep every structure (or those in `kept`), in no more pieces than the frame's own map has, whole
+    and cut likewise; otherwise another deformation is drawn. After MAX_TRIES rejections the undeformed map is returned.
+    What is drawn depends on (seed, stem, repeat, try) alone.
     """
     own, own_within = pieces(label), pieces(label * cone)
     for attempt in range(MAX_TRIES):
         rng = np.random.default_rng([seed, zlib.crc32(stem.encode()), repeat, attempt])
         deformed = warp(label, cone, draw_deformation(rng))
-        if is_whole(pieces(deformed), own) and is_whole(pieces(deformed * cone), own_within):
+        if is_whole(pieces(deformed), own, kept) and is_whole(pieces(deformed * cone), own_within, kept):
             return deformed, attempt
     return label.copy(), MAX_TRIES

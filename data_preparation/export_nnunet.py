@@ -12,14 +12,14 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from camus import SPLITS
 from command import UserError, YesNo, run_command
+from dataset_description import METADATA, Description, camus, read_description
 from medical_writing import write_medical_image
+from names import SPLITS
 from outputs import new_folders
 from parallel import default_workers, for_each
 from schema import check_settings
 from view_folders import (
-    METADATA,
     Pair,
     check_labels,
     check_same_size,
@@ -37,7 +37,7 @@ FOLDERS = {
     "validation": ("imagesTr", "labelsTr"),
     "testing": ("imagesTs", "labelsTs"),
 }
-LABELS = {"background": 0, "left_ventricle": 1, "myocardium": 2, "left_atrium": 3}
+UNKNOWN_SPACING = (1.0, 1.0)  # what nnU-Net takes PNGs to have
 # A 2-D NIfTI keeps the spacing of the pixels; nnU-Net takes PNGs as 1 x 1 mm.
 SUFFIX, READER = ".nii.gz", "SimpleITKIO"
 
@@ -71,32 +71,34 @@ def spacing_of(row: Mapping[str, str], shape: tuple[int, int]) -> tuple[float, f
     return found[0], found[1]
 
 
-def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path) -> str | None:
+def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path, description: Description) -> str | None:
     """Write one frame and its label map below `out`; returns what is wrong with it."""
     pair, row = job
     try:
         image, label = read_image(pair.image), read_label(pair.label)
         check_same_size(pair.image, image, pair.label, label)
-        check_labels(pair.label, label)
+        check_labels(pair.label, label, description.num_classes)
     except UserError as error:
         return str(error)
     try:
         spacing_mm = spacing_of(row, image.shape)
     except UserError as error:
-        return f"{pair.image}: {error}"
+        if description == camus():
+            return f"{pair.image}: {error}"
+        spacing_mm = UNKNOWN_SPACING
     images, labels = FOLDERS[pair.stem.split]
     write_medical_image(out / images / f"{pair.stem}_0000{SUFFIX}", image, spacing_mm)
     write_medical_image(out / labels / f"{pair.stem}{SUFFIX}", label, spacing_mm)
     return None
 
 
-def dataset_json(name: str, training_cases: int) -> dict[str, object]:
+def dataset_json(name: str, training_cases: int, description: Description) -> dict[str, object]:
     """What nnU-Net reads of a data set; an ultrasound channel has no rule of its own and is normalised by z-score."""
     return {
         "name": name,
-        "description": "Echocardiography, apical views: left ventricle, its myocardium, left atrium",
-        "channel_names": {"0": "ultrasound"},
-        "labels": LABELS,
+        "description": description.about or description.name,
+        "channel_names": {"0": description.modality},
+        "labels": {(one.title or one.name).replace(" ", "_"): value for value, one in enumerate(description.classes)},
         "numTraining": training_cases,
         "file_ending": SUFFIX,
         "overwrite_image_reader_writer": READER,
@@ -137,6 +139,7 @@ def export_nnunet(settings: ExportSettings) -> None:
     check_settings(settings)
     check_folders(settings)
     problems: list[str] = []
+    description = read_description(settings.data_folder)
     pairs, known = list_pairs(settings.data_folder, problems), read_metadata(settings.data_folder)
     splits = one_fold(pairs, problems)
     jobs = [(pair, known.get(str(pair.stem), {})) for pair in pairs]
@@ -146,11 +149,15 @@ def export_nnunet(settings: ExportSettings) -> None:
         out = building / name
         for folder in sorted({folder for both in FOLDERS.values() for folder in both}):
             (out / folder).mkdir(parents=True)
-        problems += filter(None, for_each(partial(export_pair, out=out), jobs, settings.num_workers, "frames"))
+        work = partial(export_pair, out=out, description=description)
+        problems += filter(None, for_each(work, jobs, settings.num_workers, "frames"))
         if problems:
             raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)
         training_cases = len(splits[0]["train"]) + len(splits[0]["val"])
-        for file, content in (("dataset.json", dataset_json(name, training_cases)), ("splits_final.json", splits)):
+        for file, content in (
+            ("dataset.json", dataset_json(name, training_cases, description)),
+            ("splits_final.json", splits),
+        ):
             (out / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     counts = ", ".join(f"{sum(pair.stem.split == split for pair in pairs)} {split}" for split in SPLITS)
     number = name.removeprefix("Dataset").split("_")[0].lstrip("0")

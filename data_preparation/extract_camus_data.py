@@ -7,18 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cv2
-import numpy as np
 from annotated_types import Interval
 
-from camus import ALL_VIEWS, CAMUS_CLASSES, SPLITS, VIEW_NAMES, Frame, Problem, find_release, read_info
+from camus import VIEW_NAMES, Frame, Problem, find_release, read_info
 from command import UserError, YesNo, run_command
+from dataset_description import camus
 from medical_images import read_frame, unknown_spacing
+from names import ALL_VIEWS, SPLITS
 from outputs import new_folders
 from parallel import default_workers, for_each
 from progress import next_step
+from resizing import check_size, resize_pair
 from schema import check_settings as check_ranges
-from view_folders import ANNOTATIONS, IMAGES, check_labels, check_same_size, encode_png, warn, write_metadata
+from view_folders import (
+    ANNOTATIONS,
+    IMAGES,
+    check_labels,
+    check_same_size,
+    encode_png,
+    names_of_set,
+    warn,
+    write_metadata,
+)
 
 
 @dataclass
@@ -43,31 +53,6 @@ class ExtractSettings:
     """Replace the view folders (as a whole) if save_folder_path has them already; otherwise they are an error."""
 
 
-def nearest_indices(size: int, new_size: int) -> np.ndarray:
-    """The input pixel of each of `new_size` output pixels: int(k * ((size - 1) / (new_size - 1))), in float64."""
-    return (np.arange(new_size) * ((size - 1) / (new_size - 1))).astype(int)
-
-
-def resize_nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`pixels` [rows, columns] at height x width by the published rule: first on first, last on last, rounded down."""
-    return pixels[np.ix_(nearest_indices(pixels.shape[0], height), nearest_indices(pixels.shape[1], width))]
-
-
-def resize_image_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers."""
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def resize_label_area(label: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 `label` [rows, columns], classes 0-3, at height x width: the class of most of the area that a pixel covers.
-
-    So labels lie where area-averaged images do. Of equal shares, which occur at half the size, the lower class wins.
-    """
-    one_hot = np.eye(CAMUS_CLASSES, dtype=np.float32)[label]
-    share = cv2.resize(one_hot, (width, height), interpolation=cv2.INTER_AREA)
-    return np.argmax(share, axis=2).astype(np.uint8)
-
-
 @dataclass
 class Extracted:
     """What became of a frame: its row of metadata.csv, or what is wrong with it; and what is merely doubtful."""
@@ -90,7 +75,7 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
     image, label = (found.frames[0] for found in read)
     for check in (
         partial(check_same_size, frame.image, image, frame.label, label),
-        partial(check_labels, frame.label, label),
+        partial(check_labels, frame.label, label, camus().num_classes),
     ):
         try:
             check()
@@ -98,12 +83,8 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
             problems.append(str(error))
     if problems:
         return Extracted(problems=problems)
-    area = settings.image_interpolation == "area"
-    resized = {
-        IMAGES: (resize_image_area if area else resize_nearest)(image, *settings.save_img_size),
-        ANNOTATIONS: (resize_label_area if area else resize_nearest)(label, *settings.save_img_size),
-    }
-    for kind, pixels in resized.items():
+    resized = resize_pair(image, label, settings.save_img_size, settings.image_interpolation)
+    for kind, pixels in zip((IMAGES, ANNOTATIONS), resized, strict=True):
         data = encode_png(pixels)
         for folder in (frame.view, ALL_VIEWS):
             (out / folder / kind / frame.split / f"{frame.stem}.png").write_bytes(data)
@@ -132,11 +113,7 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
 def check_settings(settings: ExtractSettings) -> None:
     """Make save_img_size (height, width). Raises UserError for impossible settings."""
     check_ranges(settings)
-    size = tuple(settings.save_img_size)
-    size = size * 2 if len(size) == 1 else size
-    if len(size) != 2 or not all(16 <= n <= 4096 for n in size):
-        raise UserError(f"--save_img_size {' '.join(map(str, size))}: one or two numbers from 16 to 4096")
-    settings.save_img_size = size
+    check_size(settings)
     spacing = settings.spacing_mm
     if spacing and (len(spacing) > 2 or not all(0 < mm < math.inf for mm in spacing)):
         raise UserError(f"--spacing_mm {' '.join(map(str, spacing))}: one or two numbers above 0")
@@ -160,7 +137,7 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         f"at {height} x {width} into {settings.save_folder_path}",
         flush=True,
     )
-    with new_folders(settings.save_folder_path, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
+    with new_folders(settings.save_folder_path, names_of_set(settings.save_folder_path), settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
                 for split in SPLITS:

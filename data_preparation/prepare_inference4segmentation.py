@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from camus import ALL_VIEWS, CAMUS_CLASSES, SECTOR_CLASSES, SPLITS, VIEW_NAMES, from_sector_labels
 from command import UserError, YesNo, run_command
+from dataset_description import Description
+from names import ALL_VIEWS, SPLITS
 from outputs import new_folders
 from parallel import default_workers, for_each
 from progress import next_step
@@ -22,13 +23,17 @@ from view_folders import (
     Pair,
     check_labels,
     check_same_size,
+    common_description,
     encode_png,
     find_view_folders,
+    folders_of,
     list_pairs,
     metadata_row,
+    names_of_set,
     read_image,
     read_label,
     read_metadata,
+    write_description,
     write_metadata,
 )
 
@@ -55,7 +60,7 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One image with its label: to be copied as it is (real), or with five classes turned into four (synthetic)."""
+    """One image with its label: copied as it is (real), or with conditions turned into plain labels (synthetic)."""
 
     pair: Pair
     synthetic: bool
@@ -76,18 +81,20 @@ def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[lis
     return list(found.values()), known
 
 
-def process_job(job: Job, out: Path) -> tuple[tuple[int, int] | None, str | None]:
+def process_job(job: Job, out: Path, description: Description) -> tuple[tuple[int, int] | None, str | None]:
     """Write one image and its label into its view's folder and all_views; returns its size or what is wrong."""
     pair = job.pair
     try:
         image, label = read_image(pair.image), read_label(pair.label)
         check_same_size(pair.image, image, pair.label, label)
-        check_labels(pair.label, label, SECTOR_CLASSES if job.synthetic else CAMUS_CLASSES)
-        if job.synthetic:
-            label = read_whole_label(job.whole, label, pair.label) if job.whole else from_sector_labels(label)
+        check_labels(pair.label, label, description.num_conditions if job.synthetic else description.num_classes)
+        if job.whole:
+            label = read_whole_label(job.whole, label, pair.label, description)
+        elif job.synthetic:
+            label = description.from_conditions(label)
     except UserError as error:
         return None, str(error)
-    for folder in (pair.stem.view, ALL_VIEWS):
+    for folder in folders_of(pair.stem.view):
         place = {kind: out / folder / kind / pair.stem.split / f"{pair.stem}.png" for kind in (IMAGES, ANNOTATIONS)}
         place[IMAGES].write_bytes(encode_png(image))
         place[ANNOTATIONS].write_bytes(encode_png(label))
@@ -106,9 +113,9 @@ def check_sizes(jobs: list[Job], sizes: list[tuple[int, int] | None]) -> list[st
     return [f"images differ in size: {text}; extract the test frames with the --save_img_size of the synthetic ones"]
 
 
-def refuse_to_replace(inputs: list[Path], save_folder: Path) -> None:
-    """Raises UserError if one of `inputs` is, or lies in, a folder that is made in `save_folder`."""
-    made = {(save_folder / folder).resolve() for folder in (*VIEW_NAMES, ALL_VIEWS)}
+def refuse_to_replace(inputs: list[Path], save_folder: Path, made_there: list[str]) -> None:
+    """Raises UserError if one of `inputs` is, or lies in, one of the folders `made_there`, in `save_folder`."""
+    made = {(save_folder / folder).resolve() for folder in made_there}
     for path in inputs:
         if made & {path.resolve(), *path.resolve().parents}:
             raise UserError(f"--save_folder {save_folder}: {path}, which is read here, would be replaced")
@@ -120,7 +127,8 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     problems: list[str] = []
     results = find_results(settings.sdm_results_folder)
     synthetic = synthetic_pairs(results, problems)
-    views = [view for view in VIEW_NAMES if any(pair.stem.view == view for pair in synthetic)]
+    description = common_description([*results, *find_view_folders(settings.testing_data_folder)])
+    views = sorted({pair.stem.view for pair in synthetic})
     real, known = real_pairs(settings.testing_data_folder, views, problems)
     whole = {}
     if settings.labels == "whole":
@@ -129,27 +137,32 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
         problems.append(f"--augmented_folder {settings.augmented_folder} is for --labels whole, not for cone")
     sampled_from = {path.parents[2] for path in whole.values()}
     inputs = [*find_view_folders(settings.testing_data_folder), *results, *sampled_from]
-    refuse_to_replace(inputs, settings.save_folder)
+    of_set = names_of_set(settings.save_folder, views)
+    refuse_to_replace(inputs, settings.save_folder, of_set)
     jobs = [Job(pair, True, whole.get(pair)) for pair in synthetic] + [Job(pair, False) for pair in real]
-    folders = (*views, ALL_VIEWS)
+    folders = [*filter(None, views), ALL_VIEWS]
     counts = f"{len(synthetic)} synthetic images and {len(real)} real ones"
     print(f"preparing {counts} for the segmentation, into {settings.save_folder}", flush=True)
-    with new_folders(settings.save_folder, (*VIEW_NAMES, ALL_VIEWS), settings.overwrite) as out:
+    with new_folders(settings.save_folder, of_set, settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
                 for split in SPLITS:
                     (out / folder / kind / split).mkdir(parents=True)
-        done = list(for_each(partial(process_job, out=out), jobs, settings.num_workers, "images"))
+        done = list(
+            for_each(partial(process_job, out=out, description=description), jobs, settings.num_workers, "images")
+        )
         problems += [problem for _, problem in done if problem]
         problems += check_sizes(jobs, [size for size, _ in done])
         if problems:
             raise UserError(f"{len(problems)} problems with the input:", problems)
         rows = [metadata_row(job.pair.stem, known) for job in jobs]
         for folder in folders:
+            write_description(out / folder, description)
             write_metadata(out / folder, [row for row in rows if folder in (row["view"], ALL_VIEWS)])
     count = {split: sum(pair.stem.split == split for pair in synthetic) for split in SPLITS}
     print(
-        f"{', '.join(views)}: {count['training']} synthetic training, {count['validation']} synthetic validation and "
+        f"{', '.join(folders[:-1] or folders)}: "
+        f"{count['training']} synthetic training, {count['validation']} synthetic validation and "
         f"{len(real)} real test images in {settings.save_folder}"
     )
     data = settings.save_folder / ALL_VIEWS

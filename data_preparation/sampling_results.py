@@ -1,7 +1,7 @@
 """What image_sample.py leaves: synthetic images, the label maps that they were drawn for, a manifest.
 
-The label maps are five-class sector labels, cut at the ultrasound cone. The same maps before the cut stand in the
-folder of deformed labels that was sampled from.
+The label maps are what the diffusion model saw: of CAMUS, five-class sector labels, cut at the cone. The same
+maps before the cut stand in the folder of deformed labels that was sampled from.
 """
 
 from collections.abc import Collection
@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from camus import ALL_VIEWS, to_sector_labels
 from command import UserError
+from dataset_description import Description
+from names import ALL_VIEWS, naming_of
 from schema import parse_csv
 from view_folders import (
     ANNOTATIONS,
@@ -41,10 +42,10 @@ def find_results(folder: Path) -> list[Path]:
 
 
 def synthetic_pairs(results: list[Path], problems: list[str]) -> list[Pair]:
-    """All synthetic images with their five-class label maps; names used twice and missing samples are problems."""
+    """All synthetic images with their label maps; names used twice and missing samples are problems."""
     found: dict[str, Pair] = {}
     for folder in results:
-        pairs = pair_by_name(folder / SAMPLES, folder / LABELS, problems)
+        pairs = pair_by_name(folder / SAMPLES, folder / LABELS, naming_of(folder), problems)
         if not pairs:
             problems.append(f"{folder / SAMPLES} holds no images")
         here = {str(pair.stem): pair for pair in pairs}
@@ -138,17 +139,21 @@ def named_by_manifests(pairs: list[Pair], problems: list[str]) -> dict[Pair, lis
     return found
 
 
-def read_whole_label(path: Path, sector: np.ndarray, sector_path: Path) -> np.ndarray:
-    """The CAMUS label map in `path`, uint8 in the shape of `sector`, the sector label that it was cut to.
+def read_whole_label(path: Path, sector: np.ndarray, sector_path: Path, description: Description) -> np.ndarray:
+    """The plain label map in `path`, uint8 in the shape of `sector`, the sector label that it was cut to.
 
     Raises UserError if it is none, or was not cut to this one.
     """
     whole = read_label(path)
-    check_labels(path, whole)
+    check_labels(path, whole, description.num_classes)
     if whole.shape != sector.shape:  # the sampler brings label maps to its own size, by the nearest pixel's centre
         whole = cv2.resize(whole, sector.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    if not np.array_equal(to_sector_labels(whole, sector != 0), sector):
+    if not np.array_equal(description.to_conditions(whole, _inside(sector, description)), sector):
         raise UserError(
             f"{path} is another label map than {sector_path}, sampled for: deformed anew since, or by --seed"
         )
     return whole
+
+
+def _inside(conditions: np.ndarray, description: Description) -> np.ndarray:
+    return conditions != description.sector.outside if description.sector else np.ones(conditions.shape, bool)

@@ -11,15 +11,16 @@ import cv2
 import numpy as np
 from annotated_types import Interval
 
-from camus import ALL_VIEWS, CAMUS_CLASSES, METADATA_COLUMNS, SPLITS, VIEW_NAMES, Stem, parse_stem
+from camus import METADATA_COLUMNS, VIEW_NAMES
 from command import UserError
+from dataset_description import DESCRIPTION, METADATA, Description, camus, read_description
+from names import ALL_VIEWS, SPLITS, Naming, Stem, naming_of
 from picture_files import decode_image, decode_labels, is_picture, passed_over, read_bytes
 from schema import Record, checked, parse_csv
 
 Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
 Volume = Annotated[float, Interval(gt=0, le=1e5)]
 IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
-METADATA = "metadata.csv"
 MOST_WARNINGS = 20
 
 
@@ -46,7 +47,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def check_labels(path: Path, label: np.ndarray, classes: int = CAMUS_CLASSES) -> None:
+def check_labels(path: Path, label: np.ndarray, classes: int) -> None:
     """Raises UserError if `label` holds values outside 0 .. classes - 1."""
     if label.max() >= classes:
         wrong = np.unique(label[label >= classes])
@@ -83,18 +84,18 @@ class Pair:
     label: Path
 
 
-def list_pictures(folder: Path, problems: list[str]) -> dict[str, Path]:
+def list_pictures(folder: Path, naming: Naming, problems: list[str]) -> dict[Stem, Path]:
     """Stem -> file of the pictures in `folder`; bad names, and names that occur twice, are problems.
 
     Hidden files are passed over; other files that are no pictures are, too, with a warning that counts and names them.
     """
-    found: dict[str, Path] = {}
+    found: dict[Stem, Path] = {}
     if not folder.is_dir():
         return found
     files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     for path in filter(is_picture, files):
         try:
-            stem = str(parse_stem(path.stem))
+            stem = naming.parse(path.stem)
         except UserError as error:
             problems.append(f"{path}: {error}")
             continue
@@ -106,21 +107,21 @@ def list_pictures(folder: Path, problems: list[str]) -> dict[str, Path]:
     return found
 
 
-def pair_by_name(images: Path, labels: Path, problems: list[str]) -> list[Pair]:
+def pair_by_name(images: Path, labels: Path, naming: Naming, problems: list[str]) -> list[Pair]:
     """Pictures of the folder `images` with those of the same name in `labels`; one without the other is a problem."""
-    image_files, label_files = list_pictures(images, problems), list_pictures(labels, problems)
+    image_files, label_files = (list_pictures(folder, naming, problems) for folder in (images, labels))
     problems += [
         f"{path} has no label map in {labels}" for stem, path in image_files.items() if stem not in label_files
     ]
     problems += [f"{path} has no image in {images}" for stem, path in label_files.items() if stem not in image_files]
-    return [Pair(parse_stem(s), image_files[s], label_files[s]) for s in image_files if s in label_files]
+    return [Pair(stem, path, label_files[stem]) for stem, path in image_files.items() if stem in label_files]
 
 
 def list_pairs(view_folder: Path, problems: list[str], splits: Iterable[str] = SPLITS) -> list[Pair]:
     """All pairs of a view folder; a file whose name says another split than its folder is a problem."""
-    pairs = []
+    pairs, naming = [], naming_of(view_folder)
     for split in splits:
-        found = pair_by_name(view_folder / IMAGES / split, view_folder / ANNOTATIONS / split, problems)
+        found = pair_by_name(view_folder / IMAGES / split, view_folder / ANNOTATIONS / split, naming, problems)
         problems += [f"{pair.image} lies in the folder of {split}" for pair in found if pair.stem.split != split]
         pairs += found
     return pairs
@@ -139,12 +140,43 @@ def find_view_folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder} is not a folder")
     if is_view_folder(folder):
         return [folder]
-    found = [folder / name for name in (*VIEW_NAMES, ALL_VIEWS) if is_view_folder(folder / name)]
+    found = [folder / name for name in names_of_set(folder) if is_view_folder(folder / name)]
     if not found:
         raise UserError(
             f"{folder} is neither a view folder (with images/ and annotations/) nor a folder of view folders"
         )
     return found
+
+
+def folders_of(view: str) -> tuple[str, ...]:
+    """The view folders that a frame stands in: that of its view, if it has one, and that of all."""
+    return (view, ALL_VIEWS) if view else (ALL_VIEWS,)
+
+
+def names_of_set(folder: Path, views: Iterable[str] = ()) -> list[str]:
+    """The names of view folders that `folder` holds, or would hold with `views`: those of CAMUS, whether there or not,
+    those with a description of their own, and last of all views together."""
+    described = folder.glob(f"*/{DESCRIPTION}") if folder.is_dir() else ()
+    own = {path.parent.name for path in described if is_view_folder(path.parent)}
+    return list(dict.fromkeys((*VIEW_NAMES, *sorted((own | set(views)) - {ALL_VIEWS}), ALL_VIEWS)))
+
+
+def common_description(folders: Iterable[Path]) -> Description:
+    """The description of view folders, or sampling results. Raises UserError if it is not the same of all."""
+    found = {folder: read_description(folder) for folder in folders}
+    first = next(iter(found))
+    for folder, description in found.items():
+        if description != found[first]:
+            raise UserError(
+                f"{first} and {folder} are not of one data set: they hold different {DESCRIPTION} (none means CAMUS)"
+            )
+    return found[first]
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """The folder's dataset.json. CAMUS needs none."""
+    if description != camus():
+        (folder / DESCRIPTION).write_text(description.as_json(), encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
@@ -168,5 +200,5 @@ def write_metadata(folder: Path, rows: Iterable[dict[str, object]]) -> None:
 
 def metadata_row(stem: Stem, known: dict[str, dict[str, str]]) -> dict[str, object]:
     """The row of an image made from a real frame: what is known of the frame, and what the name says."""
-    named = {"patient": stem.patient, "view": stem.view, "phase": stem.view.split("_")[1], "split": stem.split}
+    named = {"patient": stem.patient, "view": stem.view, "phase": stem.phase, "split": stem.split}
     return {**named, **known.get(stem.source, {}), "stem": str(stem)}

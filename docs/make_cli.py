@@ -1,8 +1,10 @@
-"""Write docs/cli.md: what --help of every command says (`make docs`). A test holds the page to it.
+"""Write docs/cli.md, what --help of every command says, and docs/dataset.schema.json (`make docs`). Tests hold both to
+the code.
 
 python docs/make_cli.py
 """
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "cli.md"
+SCHEMA = ROOT / "docs" / "dataset.schema.json"
 FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
 COLUMNS = 110
 INTRODUCTION = f"""# The commands and their flags
@@ -55,6 +58,17 @@ def page() -> str:
     return "\n".join(sections)
 
 
+def schema() -> str:
+    """The JSON schema of dataset.json."""
+    sys.path.insert(0, str(ROOT / "data_preparation"))
+    from dataset_schema import Form
+
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Form.model_json_schema()}
+    found["properties"]["$schema"] = {"type": "string"}
+    return json.dumps(found, indent=2) + "\n"
+
+
 if __name__ == "__main__":
+    SCHEMA.write_text(schema(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)}: {len(commands())} commands")

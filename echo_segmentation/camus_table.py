@@ -8,23 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dataset_description import Description, camus
 from output_files import new_file
-from patients import PHASES, QUANTITIES
+from patients import QUANTITIES
 from rows import Row, structures_in, write_rows
 from summary import Penalty, summarise_cases
 
-TITLES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "left atrium", "lv_myo": "LV myocardium"}
-TITLES |= {"edv_ml": "EDV (ml)", "esv_ml": "ESV (ml)", "ef": "EF (%)"}
+TITLES = {"edv_ml": "EDV (ml)", "esv_ml": "ESV (ml)", "ef": "EF (%)"}
 MEASURES = ("dice", "hd", "msd")
 AGREEMENT = ("correlation", "bias", "sd", "mean_absolute")
 
 
-def camus_rows(rows: Sequence[Row], statistics: dict[str, Any], penalty: Penalty) -> list[Row]:
+def phases_of(description: Description) -> list[str]:
+    return description.volumes.phases if description.volumes else []
+
+
+def camus_rows(
+    rows: Sequence[Row], statistics: dict[str, Any], penalty: Penalty, description: Description | None = None
+) -> list[Row]:
     """One row per number: `phase`, `item`, `measure`, `mean` (the number itself of an agreement), `sd`, `unit`, `n` and
     `missed` (cases where one map alone has the structure). Phases that do not occur are left out.
     """
     result = []
-    for phase in PHASES:
+    for phase in phases_of(description or camus()):
         of_phase = [row for row in rows if row["phase"] == phase]
         for structure, found in summarise_cases(of_phase, penalty).items() if of_phase else ():
             for measure in MEASURES:
@@ -40,16 +46,20 @@ def camus_rows(rows: Sequence[Row], statistics: dict[str, Any], penalty: Penalty
     return result
 
 
-def camus_markdown(rows: Sequence[Row], statistics: dict[str, Any], penalty: Penalty) -> str:
+def camus_markdown(
+    rows: Sequence[Row], statistics: dict[str, Any], penalty: Penalty, description: Description | None = None
+) -> str:
     """The same as two tables in Markdown."""
-    cells = {(row["phase"], row["item"], row["measure"]): row for row in camus_rows(rows, statistics, penalty)}
-    phases = [phase for phase in PHASES if any(phase == key[0] for key in cells)]
+    described = description or camus()
+    numbers = camus_rows(rows, statistics, penalty, described)
+    cells = {(row["phase"], row["item"], row["measure"]): row for row in numbers}
+    phases = [phase for phase in phases_of(described) if any(phase == key[0] for key in cells)]
     unit, lines = rows[0]["unit"], []
     if phases:
         heads = [f"{phase} {name}" for phase in phases for name in ("Dice", f"HD {unit}", f"MSD {unit}", "missed")]
         lines += [_line(["structure", *heads]), _line(["---"] * (1 + len(heads)))]
         for structure in structures_in(rows):
-            line = [TITLES.get(structure, structure)]
+            line = [described.title(structure)]
             for phase in phases:
                 line += [_mean_sd(cells[phase, structure, measure], measure) for measure in MEASURES]
                 line.append(f"{cells[phase, structure, 'dice']['missed']} of {cells[phase, structure, 'dice']['n']}")
@@ -67,14 +77,20 @@ def camus_markdown(rows: Sequence[Row], statistics: dict[str, Any], penalty: Pen
     return "\n".join(lines).strip() + "\n"
 
 
-def write_camus_table(folder: Path, rows: Sequence[Row], statistics: dict[str, Any], penalty: Penalty) -> str:
+def write_camus_table(
+    folder: Path,
+    rows: Sequence[Row],
+    statistics: dict[str, Any],
+    penalty: Penalty,
+    description: Description | None = None,
+) -> str:
     """Write camus_table.md and camus_table.csv, where a case's phase or a patient's volumes are known; the former."""
-    numbers = camus_rows(rows, statistics, penalty)
+    numbers = camus_rows(rows, statistics, penalty, description)
     if not numbers:
         for name in ("camus_table.csv", "camus_table.md"):
             (folder / name).unlink(missing_ok=True)
         return "no phases in the names or metadata.csv: no CAMUS table"
-    text = camus_markdown(rows, statistics, penalty)
+    text = camus_markdown(rows, statistics, penalty, description)
     write_rows(folder / "camus_table.csv", numbers)
     with new_file(folder / "camus_table.md") as path:
         path.write_text(text, encoding="utf-8")

@@ -14,12 +14,14 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from command import UserError
+from dataset_description import Description, camus, read_description
 from medical_images import FIELD_OF_VIEW_MM
 from picture_files import is_picture, passed_over
 from schema import Record, checked, parse_csv, shown
 
 SPLITS = ("training", "validation", "testing")
 KINDS = ("images", "annotations")
+PHASES = ("ED", "ES")
 STEM = re.compile(r"(?P<patient>patient\d+)_(?P<view>[^_]+)_(?P<phase>ED|ES)(_.*)?")
 GEOMETRY = ("native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm")
 CLINICAL = ("ef", "edv_ml", "esv_ml")
@@ -105,8 +107,8 @@ def find_cases(data_dir: str, split: str, optional: bool = False, flag: str = "-
         raise UserError(f"{len(problems)} files of {split} have no partner:", problems)
     if not images:
         raise UserError(f"{folders[0]}: no pictures")
-    table = read_metadata(metadata_file(data_dir))
-    cases = [_describe(stem, images[stem], annotations[stem], table.get(stem, {})) for stem in sorted(images)]
+    table, own = read_metadata(metadata_file(data_dir)), description_of(data_dir) != camus()
+    cases = [_describe(stem, images[stem], annotations[stem], table.get(stem, {}), own) for stem in sorted(images)]
     doubtful = sum(bool(table.get(case.stem, {}).get(GEOMETRY[2])) and case.extent_mm is None for case in cases)
     if doubtful:
         print(
@@ -138,6 +140,11 @@ def with_quality(cases: list[Case], qualities: Sequence[str]) -> list[Case]:
     return kept
 
 
+def description_of(data_dir: str) -> Description:
+    """What the data in `data_dir` are: the dataset.json beside metadata.csv, or CAMUS' where there is none."""
+    return read_description(metadata_file(data_dir).parent)
+
+
 def metadata_file(data_dir: str) -> Path:
     """metadata.csv of a data folder: beside the images and annotations folders."""
     if "%s" not in data_dir:
@@ -165,23 +172,25 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     return table
 
 
-def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str]) -> Case:
-    """metadata.csv comes first; otherwise a name like patient0001_2CH_ED_testing tells patient, view and phase."""
-    match = STEM.fullmatch(stem)
+def _describe(stem: str, image: Path, annotation: Path, row: dict[str, str], own: bool) -> Case:
+    """metadata.csv comes first; otherwise, unless the data set is one's `own`, a name like patient0001_2CH_ED_testing
+    tells patient, view and phase."""
+    match = None if own else STEM.fullmatch(stem)
     known = {name: row.get(name) or (match[name] if match else "") for name in ("patient", "view", "phase")}
-    if known["view"].endswith(("_ED", "_ES")):  # a view folder's name
-        known["view"] = known["view"][:-3]
+    phase = known["phase"] if own else known["view"][-2:]
+    if phase and (own or phase in PHASES):  # known is a view folder's name
+        known["view"] = known["view"].removesuffix(f"_{phase}")
     geometry = [float(row.get(name) or 0) for name in GEOMETRY]
     extent = (geometry[0] * geometry[2], geometry[1] * geometry[3])
     low, high = FIELD_OF_VIEW_MM
-    known_extent = extent if geometry[2:] != [1, 1] and all(low <= mm <= high for mm in extent) else None
+    believed = own or (geometry[2:] != [1, 1] and all(low <= mm <= high for mm in extent))  # own: said by hand, or so
     return Case(
         stem,
         image,
         annotation,
         **known,
         image_quality=row.get("image_quality") or "",
-        extent_mm=known_extent,
+        extent_mm=extent if believed and all(extent) else None,
         clinical=tuple(float(row[name]) if row.get(name) else None for name in CLINICAL),
         source=row.get("source") or "",
         native_size=(int(geometry[0]), int(geometry[1])) if all(geometry[:2]) else None,

@@ -15,6 +15,8 @@ from annotated_types import Interval
 from torch import nn
 
 from command import UserError
+from dataset_description import Description as DatasetDescription
+from dataset_description import camus, parse_description
 from model import Architecture
 from output_files import new_file, save_tensors
 from schema import Record, checked
@@ -33,6 +35,8 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     architecture: Architecture
     description: dict[str, Any] = field(default_factory=dict)
+    dataset: DatasetDescription = field(default_factory=camus)
+    """What it was trained on."""
 
 
 class DescribedArchitecture(Record):
@@ -51,6 +55,7 @@ class Description(Record):
     mean: float | None = None
     std: Annotated[float, Interval(gt=0)] | None = None
     img_size: Annotated[int, Interval(ge=1, le=2**13)] | None = None
+    dataset: str | None = None  # the dataset.json of the data, if they were not CAMUS
 
 
 def save_model(path: Path, network: nn.Module, architecture: Architecture, description: dict[str, Any]) -> None:
@@ -89,16 +94,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights = checked_weights(state, str(path))
     metadata = getattr(state, "_metadata", None)
     description = metadata.get(ENTRY) if isinstance(metadata, dict) else None
+    dataset = camus()
     if description:
         known = checked(Description, description, f"{path}, what it says of itself")
         architecture = Architecture(**dict(known.architecture))
+        if known.dataset is not None:
+            dataset = parse_description(known.dataset.encode(), f"{path}, the data set that it was trained on")
         told = {name: value for name, value in description.items() if name != "architecture" and value is not None}
         description = told | {name: getattr(known, name) for name in ("mean", "std", "img_size") if name in told}
     elif CAMUS_FIRST in weights and CAMUS_LAST in weights:
         architecture = Architecture("camus-unet", len(weights[CAMUS_LAST]))
     else:
         raise UserError(f"{path}: neither written by runner.py nor a published checkpoint of camus-unet")
-    return Checkpoint(weights, architecture, description or {})
+    return Checkpoint(weights, architecture, description or {}, dataset)
 
 
 def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
+from dataset_schema import Volumes
+
 DISCS = 20
 CAVITY, MYOCARDIUM, ATRIUM = 1, 2, 3
 MM3_PER_ML = 1000
@@ -48,6 +50,16 @@ def measure_long_axis(labels: np.ndarray, spacing_mm: Sequence[float]) -> LongAx
     disc = (along / length * DISCS).astype(int)
     areas = np.bincount(disc, minlength=DISCS) * spacing_mm[0] * spacing_mm[1]
     return LongAxis(length, areas / (length / DISCS))
+
+
+def as_camus(labels: np.ndarray, heart: Volumes, values: Sequence[int]) -> np.ndarray:
+    """Plain labels in which the parts of a `heart` have CAMUS' numbers, and all else is 0; `values` are those of the
+    classes in the description that `heart` is of."""
+    numbers = np.zeros(256, np.uint8)
+    for value, number in ((heart.cavity, CAVITY), (heart.wall, MYOCARDIUM), (heart.atrium, ATRIUM)):
+        if value is not None:
+            numbers[values.index(value)] = number
+    return numbers[labels]
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from camus_table import write_camus_table
-from ejection_fraction import measure_long_axis
-from figures import Panel, bland_altman, dice_boxes, overlay_sheet, pick_cases
+from dataset_description import Description, camus
+from ejection_fraction import as_camus, measure_long_axis
+from figures import Panel, bland_altman, class_colours, dice_boxes, overlay_sheet, pick_cases
 from frames import Frames, NativeFrames
 from label_writing import write_like
 from metrics import evaluate_case, evaluated_structures, ultrasound_cone
@@ -31,6 +32,7 @@ class Report:
     bootstrap: int = 0
     seed: int = 0
     penalty: Penalty = "none"
+    description: Description = field(default_factory=camus)
 
 
 def evaluate(
@@ -48,11 +50,13 @@ def evaluate(
     predictions/ where `network_labels` (cases, size, size) are given, and predictions_native/ (NIfTI in the geometry
     of the source) where the frames are native. Nothing of an earlier evaluation is left there.
     """
-    rows, axes = evaluate_cases(frames, predictions, num_classes)
-    patients = measure_patients(frames.cases, axes)
+    description = report.description
+    rows, axes = evaluate_cases(frames, predictions, num_classes, description)
+    patients = measure_patients(frames.cases, axes, description.volumes)
     statistics = summarise_patients(patients)
     summary = origin | summarise(rows, report.bootstrap, report.seed, report.penalty)
-    summary["ejection_fraction"] = statistics
+    if description.volumes:
+        summary["ejection_fraction"] = statistics
     (output_dir / "figures").mkdir(parents=True, exist_ok=True)
     write_rows(output_dir / "metrics.csv", rows)
     if patients:
@@ -61,25 +65,29 @@ def evaluate(
         (output_dir / "ejection_fraction.csv").unlink(missing_ok=True)
     with new_file(output_dir / "summary.json") as path:
         path.write_text(json.dumps(without_nan(summary), indent=2) + "\n", encoding="utf-8")
-    print(console_line(summary["overall"]))
+    print(console_line(summary["overall"], description))
     print(table(summary))
-    print(write_camus_table(output_dir, rows, statistics, report.penalty))
+    if description.volumes:
+        print(write_camus_table(output_dir, rows, statistics, report.penalty, description))
     write_label_maps(frames, predictions, network_labels, output_dir)
     remove_others(output_dir / "figures", set())
-    draw(frames, predictions, rows, report.overlays, output_dir / "figures")
+    draw(frames, predictions, rows, report, output_dir / "figures")
     if patients:
         against = statistics["against_labels"]["ef"]
         bland_altman(output_dir / "figures" / "ejection_fraction.png", *ejection_fractions(patients), against)
-    say_about_patients(frames, statistics)
+    say_about_patients(frames, statistics, description)
     return summary
 
 
-def evaluate_cases(frames: Frames, predictions: Sequence[np.ndarray], num_classes: int) -> tuple[list[Row], list[Axes]]:
-    """A row per case, and its long axes (none where the size of a pixel is not known).
+def evaluate_cases(
+    frames: Frames, predictions: Sequence[np.ndarray], num_classes: int, description: Description
+) -> tuple[list[Row], list[Axes]]:
+    """A row per case, and its long axes (none where the size of a pixel is not known, or the data
+    set has no volumes).
 
     Distances are in mm if that size is known of every case, otherwise in pixels for all.
     """
-    structures = evaluated_structures(num_classes)
+    structures, heart = evaluated_structures(num_classes, description), description.volumes
 
     def evaluated(index: int) -> tuple[Row, Axes]:
         case, image, reference = frames.cases[index], frames.image(index), frames.label(index)
@@ -88,9 +96,14 @@ def evaluate_cases(frames: Frames, predictions: Sequence[np.ndarray], num_classe
         row = {name: getattr(case, name) for name in ("stem", "patient", "view", "phase", "image_quality")}
         row |= {"unit": frames.unit, "grid": "x".join(map(str, reference.shape))}
         row["diagonal"] = float(np.hypot(*np.multiply(reference.shape, spacing)))
-        row |= evaluate_case(predicted, reference, structures, spacing, ultrasound_cone(image))
-        both = {"predicted": predicted, "reference": reference} if spacing_mm else {}
-        return row, {source: measure_long_axis(labels, spacing_mm) for source, labels in both.items()}
+        row |= evaluate_case(
+            predicted, reference, structures, spacing, ultrasound_cone(image) if description.sector else None
+        )
+        if not (spacing_mm and heart):
+            return row, {}
+        both = {"predicted": predicted, "reference": reference}
+        as_heart = {source: as_camus(labels, heart, description.values) for source, labels in both.items()}
+        return row, {source: measure_long_axis(labels, spacing_mm) for source, labels in as_heart.items()}
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a case is small: starting threads for it costs more than they give
@@ -127,21 +140,21 @@ def remove_others(folder: Path, names: set[str]) -> None:
             file.unlink()
 
 
-def draw(frames: Frames, predictions: Sequence[np.ndarray], rows: Sequence[Row], overlays: int, folder: Path) -> None:
+def draw(frames: Frames, predictions: Sequence[np.ndarray], rows: Sequence[Row], report: Report, folder: Path) -> None:
     """dice.png, and overlays.png of cases from best to worst."""
-    dice_boxes(folder / "dice.png", rows)
+    dice_boxes(folder / "dice.png", rows, report.description)
     panels = []
-    for index in pick_cases(rows, overlays):
+    for index in pick_cases(rows, report.overlays):
         dice = "  ".join(f"{rows[index][f'{s}_dice']:.2f}" for s in structures_in(rows))
         title = f"{frames.cases[index].stem}\nDice {dice}"
         image, reference = frames.image(index), frames.label(index)
         depth, lateral = frames.spacing_mm(index) or (1.0, 1.0)
         panels.append(Panel(title, image, predictions[index], reference, aspect=depth / lateral))
     if panels:
-        overlay_sheet(folder / "overlays.png", panels)
+        overlay_sheet(folder / "overlays.png", panels, class_colours(report.description))
 
 
-def say_about_patients(frames: Frames, statistics: dict[str, Any]) -> None:
+def say_about_patients(frames: Frames, statistics: dict[str, Any], description: Description) -> None:
     """Agreement of the ejection fraction, against labels and reported values; and what could not be given."""
     for name in ("against_labels", "against_reported"):
         if name in statistics:
@@ -156,8 +169,9 @@ def say_about_patients(frames: Frames, statistics: dict[str, Any]) -> None:
         print(
             f"distances in pixels of {grid} no pixel size for {unknown} cases (--spacing-mm gives that of the frames)"
         )
-    if not statistics["patients"]:
-        print("ejection fraction: no patient with 2CH and 4CH at ED and ES and a known pixel size")
+    if description.volumes and not statistics["patients"]:
+        views, phases = (" and ".join(names) for names in (description.volumes.views, description.volumes.phases))
+        print(f"ejection fraction: no patient with {views} at {phases} and a known pixel size")
 
 
 def without_nan(value: Any) -> Any:

@@ -8,14 +8,14 @@ import matplotlib
 import numpy as np
 
 from cycles import Cycle
+from dataset_description import Description, camus
 from output_files import new_file
 from rows import Row, column, structures_in
 
 matplotlib.use("Agg")  # files only: works without a display
 import matplotlib.pyplot as plt
 
-TITLES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium", "lv_myo": "LV myocardium"}
-# Told apart by the colour-blind too (Okabe & Ito 2008): cavity, myocardium, atrium, further classes.
+# Told apart by the colour-blind too (Okabe & Ito 2008): of lines, and of classes beyond those described.
 COLOURS = np.array([(230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167)])
 DOTS_PER_INCH = 150
 
@@ -32,9 +32,20 @@ class Panel:
     """Height of a pixel over its width."""
 
 
-def class_colour(value: int) -> np.ndarray:
-    """RGB 0 .. 255 of a class from 1 up."""
-    return COLOURS[(value - 1) % len(COLOURS)]
+def class_colours(description: Description | None = None) -> np.ndarray:
+    """RGB of each label, uint8 [256, 3]."""
+    own = (description or camus()).colours
+    table = np.array([COLOURS[(value - 1) % len(COLOURS)] for value in range(256)], np.uint8)
+    table[: len(own)] = own
+    return table
+
+
+def structure_colour(structure: str, place: int, description: Description) -> np.ndarray:
+    """RGB, each 0 .. 1, of a structure; `place`, from 1 up, chooses that of one which is not described."""
+    if structure not in description.structures:
+        return COLOURS[(place - 1) % len(COLOURS)] / 255
+    own = description.structures[structure].colour
+    return np.array(own or description.colours[description.plain_labels(structure)[-1]]) / 255
 
 
 def edges_of(mask: np.ndarray) -> np.ndarray:
@@ -45,13 +56,21 @@ def edges_of(mask: np.ndarray) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, labels: np.ndarray, reference: np.ndarray | None = None, alpha: float = 0.35
+    image: np.ndarray,
+    labels: np.ndarray,
+    reference: np.ndarray | None = None,
+    alpha: float = 0.35,
+    colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Grey image (height, width) uint8 -> RGB uint8: classes of `labels` as tints, outlines of `reference` in white."""
+    """Grey image (height, width) uint8 -> RGB uint8: classes of `labels` as tints, outlines of `reference` in white.
+
+    `colours` are those of `class_colours`, without them CAMUS'.
+    """
+    colours = class_colours() if colours is None else colours
     rgb = np.repeat(image[..., None], 3, axis=-1).astype(float)
     for value in np.unique(labels[labels > 0]):
         inside = labels == value
-        rgb[inside] = (1 - alpha) * rgb[inside] + alpha * class_colour(int(value))
+        rgb[inside] = (1 - alpha) * rgb[inside] + alpha * colours[value]
     if reference is not None:
         for value in np.unique(reference[reference > 0]):
             rgb[edges_of(reference == value)] = 255
@@ -69,20 +88,21 @@ def pick_cases(rows: Sequence[Row], count: int) -> list[int]:
     return np.argsort(-score, kind="stable")[ranks].tolist()
 
 
-def dice_boxes(path: Path, rows: Sequence[Row]) -> None:
+def dice_boxes(path: Path, rows: Sequence[Row], description: Description) -> None:
     """A box per structure (quartiles, whiskers to 1.5 times their distance), with every case as a dot."""
     structures = structures_in(rows)
     values = [column(rows, s, "dice") for s in structures]
     values = [v[np.isfinite(v)] for v in values]
     figure, axes = plt.subplots(figsize=(1.5 + 1.5 * len(structures), 4), layout="constrained")
     for position, (structure, dice) in enumerate(zip(structures, values, strict=True), start=1):
-        colour = class_colour(position) / 255
+        colour = structure_colour(structure, position, description)
         spread = np.random.default_rng(0).uniform(-0.12, 0.12, len(dice))
         axes.plot(position + spread, dice, ".", color=colour, alpha=0.5, markersize=4, zorder=1)
         axes.boxplot(dice, positions=[position], widths=0.5, showfliers=False, medianprops={"color": "black"}, zorder=2)
         mean = f"\nmean {dice.mean():.3f}" if dice.size else "\nabsent"
-        axes.annotate(TITLES.get(structure, structure) + mean, (position, -0.03), (0, 0), ("data", "axes fraction"),
-                      "offset points", ha="center", va="top")  # fmt: skip
+        title = description.title(structure)
+        axes.annotate(title[:1].upper() + title[1:] + mean, (position, -0.03), (0, 0), ("data", "axes fraction"),
+                      "offset points", ha="center", va="top", parse_math=False)  # fmt: skip
     axes.set_xticks([])
     axes.set_xlim(0.4, len(structures) + 0.6)
     axes.set_ylabel("Dice")
@@ -108,7 +128,7 @@ def bland_altman(path: Path, predicted: np.ndarray, reference: np.ndarray, stati
     _save(figure, path)
 
 
-def overlay_sheet(path: Path, panels: Sequence[Panel], columns: int = 4) -> None:
+def overlay_sheet(path: Path, panels: Sequence[Panel], colours: np.ndarray, columns: int = 4) -> None:
     """Panels side by side: prediction tinted, reference outlined in white."""
     rows = -(-len(panels) // columns)
     columns = min(columns, len(panels))
@@ -116,9 +136,9 @@ def overlay_sheet(path: Path, panels: Sequence[Panel], columns: int = 4) -> None
     for axes in grid.flat:
         axes.axis("off")
     for axes, panel in zip(grid.flat, panels, strict=False):
-        picture = overlay(panel.image, panel.labels, panel.reference)
+        picture = overlay(panel.image, panel.labels, panel.reference, colours=colours)
         axes.imshow(picture, interpolation="nearest", aspect=panel.aspect)
-        axes.set_title(panel.title, fontsize=8)
+        axes.set_title(panel.title, fontsize=8, parse_math=False)
     figure.suptitle("tint: prediction, white: reference", fontsize=9)
     _save(figure, path)
 

@@ -12,28 +12,27 @@ import torch
 from monai.metrics.utils import get_edge_surface_distance
 from scipy.ndimage import binary_fill_holes
 
+from dataset_description import Description, camus
 from rows import DISTANCES, WITHIN_CONE
 
-# The structures that CAMUS reports on, as sets of classes; the epicardium encloses cavity and myocardium.
-CAMUS_STRUCTURES = {"lv_endo": (1,), "lv_epi": (1, 2), "la": (3,)}
-MYOCARDIUM = {"lv_myo": (2,)}
-LABEL_NAMES = ("background", "lv_cavity", "lv_myocardium", "left_atrium")
+
+def structures_of(num_classes: int, description: Description | None = None) -> dict[str, tuple[int, ...]]:
+    """Structures that count for the mean Dice, as sets of labels: those of the description (CAMUS': of the published
+    report), as far as the classes go, and each further class by itself."""
+    described = (description or camus()).with_classes(num_classes)
+    return {name: described.plain_labels(name) for name, one in described.structures.items() if one.in_mean}
 
 
-def structures_of(num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Structures of the published report, as far as the classes go, and each further class by itself."""
-    known = {name: classes for name, classes in CAMUS_STRUCTURES.items() if max(classes) < num_classes}
-    return known | {f"class_{c}": (c,) for c in range(len(LABEL_NAMES), num_classes)}
+def evaluated_structures(num_classes: int, description: Description | None = None) -> dict[str, tuple[int, ...]]:
+    """`structures_of`, and those beside them, as CAMUS' myocardium: the epicardium's Dice says little of it."""
+    described = (description or camus()).with_classes(num_classes)
+    others = {name: described.plain_labels(name) for name in described.structures}
+    return structures_of(num_classes, description) | others
 
 
-def evaluated_structures(num_classes: int) -> dict[str, tuple[int, ...]]:
-    """`structures_of`, and the myocardium by itself: the epicardium's Dice says little of it."""
-    return structures_of(num_classes) | (MYOCARDIUM if num_classes > 2 else {})
-
-
-def label_names(num_classes: int) -> list[str]:
+def label_names(num_classes: int, description: Description | None = None) -> list[str]:
     """Name of each class value."""
-    return [LABEL_NAMES[c] if c < len(LABEL_NAMES) else f"class_{c}" for c in range(num_classes)]
+    return list((description or camus()).with_classes(num_classes).class_names)
 
 
 def structure_masks(labels: torch.Tensor, structures: dict[str, tuple[int, ...]]) -> torch.Tensor:
@@ -80,18 +79,21 @@ def evaluate_case(
     reference: np.ndarray,
     structures: dict[str, tuple[int, ...]],
     spacing: Sequence[float],
-    cone: np.ndarray,
+    cone: np.ndarray | None,
 ) -> dict[str, float]:
     """All metrics of one case, `<structure>_<metric>`, of label maps (height, width); see `surface_distances`.
 
     `dice_cone` is the Dice of what lies within `cone`, (height, width) bool: labels cut at the cone and whole ones are
-    equal there.
+    equal there. Without a cone there is none.
     """
     pair = [structure_masks(torch.tensor(labels)[None], structures) for labels in (predicted, reference)]
-    within = dice_scores(*(masks & torch.from_numpy(cone) for masks in pair))[0].tolist()
+    within = None
+    if cone is not None:
+        within = dice_scores(*(masks & torch.from_numpy(cone) for masks in pair))[0].tolist()
     result = {}
     for s, (name, dice) in enumerate(zip(structures, dice_scores(*pair)[0].tolist(), strict=True)):
         distances = surface_distances(*(mask[0, s].numpy() for mask in pair), spacing)
-        for metric, value in {"dice": dice, **distances, WITHIN_CONE: within[s]}.items():
+        cut = {WITHIN_CONE: within[s]} if within else {}
+        for metric, value in {"dice": dice, **distances, **cut}.items():
             result[f"{name}_{metric}"] = value
     return result

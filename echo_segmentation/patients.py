@@ -7,37 +7,40 @@ from typing import Any
 import numpy as np
 
 from cases import Case
+from dataset_description import camus
+from dataset_schema import Volumes
 from ejection_fraction import LongAxis, agreement, biplane_volume_ml, ejection_fraction
 from rows import Row
 
-VIEWS, PHASES = ("2CH", "4CH"), ("ED", "ES")
 QUANTITIES = ("edv_ml", "esv_ml", "ef")
 SOURCES = ("predicted", "reference", "reported")
 Axes = dict[str, LongAxis | None]
 
 
-def measure_patients(cases: Sequence[Case], axes: Sequence[Axes]) -> list[Row]:
-    """Volumes (ml) and ejection fraction (%) of each patient with both views at both phases and a known pixel size:
+def measure_patients(cases: Sequence[Case], axes: Sequence[Axes], heart: Volumes | None = None) -> list[Row]:
+    """Volumes (ml) and ejection fraction (%) of each patient with both views at both phases of `heart` (None: CAMUS')
+    and a known pixel size:
     `_predicted`, `_reference` (from the reference labels) and `_reported` (what metadata.csv says; NaN if nothing).
 
     `axes` has for each case its `predicted` and `reference` long axis. Patients with several frames of one view and
     phase (deformed copies) are left out: they do not belong together.
     """
+    views, phases = (heart or camus().volumes).views, (heart or camus().volumes).phases
     frames: dict[str, dict[tuple[str, str], int]] = {}
     several = set()
     for index, case in enumerate(cases):
-        if case.patient and axes[index] and case.view in VIEWS and case.phase in PHASES:
+        if case.patient and axes[index] and case.view in views and case.phase in phases:
             found = frames.setdefault(case.patient, {})
             if (case.view, case.phase) in found:
                 several.add(case.patient)
             found[case.view, case.phase] = index
-    whole = len(VIEWS) * len(PHASES)
+    whole = len(views) * len(phases)
     complete = {patient: f for patient, f in sorted(frames.items()) if len(f) == whole and patient not in several}
     rows = []
     for patient, found in complete.items():
         row: Row = {"patient": patient}
         for source in SOURCES[:2]:
-            volumes = [biplane_volume_ml(*(axes[found[view, phase]][source] for view in VIEWS)) for phase in PHASES]
+            volumes = [biplane_volume_ml(*(axes[found[view, phase]][source] for view in views)) for phase in phases]
             values = (*volumes, ejection_fraction(*volumes))
             row |= {f"{name}_{source}": value for name, value in zip(QUANTITIES, values, strict=True)}
         ef, edv, esv = reported([cases[index] for index in found.values()])

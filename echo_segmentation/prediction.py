@@ -14,7 +14,10 @@ from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
-from figures import class_colour, cycle_curves, overlay
+from dataset_description import Description
+from dataset_schema import Volumes
+from ejection_fraction import as_camus
+from figures import class_colours, cycle_curves, overlay
 from folder_lock import FolderLock
 from geometry import to_native
 from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
@@ -31,27 +34,36 @@ NAN = float("nan")
 
 def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording]) -> None:
     """Predict each recording and write its results, then what many of them tell of a patient."""
-    predictor, size = load_predictor(settings)
+    checkpoint = read_checkpoint(settings.model_path)
+    predictor, size = load_predictor(settings, checkpoint)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     with FolderLock(settings.output_dir):
         settings.check_output_dir()  # another run may have been here meanwhile
-        write_predictions(predictor, size, settings, recordings)
+        write_predictions(predictor, size, settings, recordings, checkpoint.dataset)
 
 
 def write_predictions(
-    predictor: Predictor, size: int, settings: PredictSettings, recordings: Sequence[Recording]
+    predictor: Predictor,
+    size: int,
+    settings: PredictSettings,
+    recordings: Sequence[Recording],
+    description: Description,
 ) -> None:
     """As `predict_recordings`, with a network that is loaded and a folder that nobody else writes into."""
     for folder in ("labels", "overlays"):
         (settings.output_dir / folder).mkdir(parents=True, exist_ok=True)
     rows, measured = [], []
+    heart, colours = description.volumes, class_colours(description)
     for recording in track(recordings, "predicting", len(recordings), "file"):
         image = with_spacing(recording, settings.spacing_mm)
         labels = predict_frames(predictor, image.frames, size, settings.batch_size)
-        write_labels(settings.output_dir / "labels", recording, image, labels)
-        write_overlays(settings.output_dir / "overlays", recording, image, labels)
-        ventricles = [measure_ventricle(one, image.spacing_mm) for one in labels] if image.spacing_mm else []
-        rows += frame_rows(recording, ventricles)
+        write_labels(settings.output_dir / "labels", recording, image, labels, colours)
+        write_overlays(settings.output_dir / "overlays", recording, image, labels, colours)
+        ventricles = []
+        if image.spacing_mm and heart:
+            hearts = (as_camus(one, heart, description.values) for one in labels)
+            ventricles = [measure_ventricle(one, image.spacing_mm) for one in hearts]
+        rows += frame_rows(recording, ventricles, heart)
         if ventricles and recording.view:
             measured.append((recording.patient, recording.view, recording.phase, ventricles))
     write_rows(settings.output_dir / "frames.csv", rows)
@@ -73,11 +85,10 @@ def with_spacing(recording: Recording, spacing_mm: Sequence[float]) -> MedicalIm
     return image
 
 
-def load_predictor(settings: PredictSettings) -> tuple[Predictor, int]:
+def load_predictor(settings: PredictSettings, checkpoint: Checkpoint) -> tuple[Predictor, int]:
     """The network of --model-path, and the image size it sees. Raises UserError for a checkpoint that is none, or that
     does not carry its normalisation if none is given.
     """
-    checkpoint = read_checkpoint(settings.model_path)
     size = settings.img_size or checkpoint.description.get("img_size", PUBLISHED_SIZE)
     mean, std = normalisation(settings, checkpoint)
     device = choose_device(settings.gpu)
@@ -101,11 +112,13 @@ def predict_frames(predictor: Predictor, frames: np.ndarray, size: int, batch_si
     return np.stack([to_native(probabilities, frames.shape[1:]) for batch in batches for probabilities in batch])
 
 
-def write_labels(folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray) -> None:
+def write_labels(
+    folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray, colours: np.ndarray
+) -> None:
     """A NIfTI file in the geometry of a medical image, and for each frame a PNG file of class values with a palette."""
     if recording.is_medical:
         write_like(folder / f"{recording.name}.nii.gz", labels, image)
-    palette = np.concatenate([(0, 0, 0), *(class_colour(value) for value in range(1, 256))]).tolist()
+    palette = [0, 0, 0, *colours[1:].ravel().tolist()]
     for index, one in enumerate(labels):
         picture = Image.fromarray(one).convert("L")
         picture.putpalette(palette)
@@ -113,26 +126,29 @@ def write_labels(folder: Path, recording: Recording, image: MedicalImage, labels
             picture.save(path)
 
 
-def write_overlays(folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray) -> None:
+def write_overlays(
+    folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray, colours: np.ndarray
+) -> None:
     """For each frame the image with its classes as tints; where the size of a pixel is known, true to scale."""
     height, width = labels.shape[1:]
     if image.spacing_mm:
         finest = min(image.spacing_mm)
         height, width = (round(n * mm / finest) for n, mm in zip((height, width), image.spacing_mm, strict=True))
     for index, (frame, one) in enumerate(zip(image.frames, labels, strict=True)):
-        picture = cv2.resize(overlay(frame, one), (width, height), interpolation=cv2.INTER_LINEAR)
+        picture = cv2.resize(overlay(frame, one, colours=colours), (width, height), interpolation=cv2.INTER_LINEAR)
         with new_file(folder / f"{recording.frame_name(index)}.png") as path:
             Image.fromarray(picture).save(path)
 
 
-def frame_rows(recording: Recording, ventricles: Sequence[Ventricle]) -> list[dict]:
-    """A row of frames.csv for each frame; without the size of a pixel there is no area."""
+def frame_rows(recording: Recording, ventricles: Sequence[Ventricle], heart: Volumes | None) -> list[dict]:
+    """A row of frames.csv for each frame; without the size of a pixel there is no area, and of no `heart` no column."""
     rows = []
     for index in range(recording.frames):
         area, axis = (ventricles[index].area_cm2, ventricles[index].axis) if ventricles else (NAN, None)
         row = {"name": recording.name, "frame": index}
         row |= {key: getattr(recording, key) for key in ("patient", "view", "phase")}
-        rows.append(row | {"cavity_area_cm2": area, "long_axis_mm": axis.length if axis else NAN})
+        measured = {"cavity_area_cm2": area, "long_axis_mm": axis.length if axis else NAN}
+        rows.append(row | (measured if heart else {}))
     return rows
 
 

@@ -26,7 +26,7 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
             found.setdefault(without_suffix(file), []).append(file)
     problems, files = [], []
     for case in cases:
-        names = dict.fromkeys((case.stem, f"{case.patient}_{case.view}_{case.phase}"))
+        names = dict.fromkeys((case.stem, *([f"{case.patient}_{case.view}_{case.phase}"] if case.phase else [])))
         files.append([file for name in names for file in found.get(name, [])])
         if len(files[-1]) != 1:
             what = "none" if not files[-1] else ", ".join(file.name for file in files[-1])

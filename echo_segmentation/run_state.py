@@ -12,6 +12,7 @@ from torch import nn
 from checkpoint import load_file, save_model
 from command import UserError
 from dataset import CaseSet
+from dataset_description import Description, camus
 from metrics import label_names
 from model import Architecture
 from output_files import new_file, save_tensors
@@ -78,8 +79,14 @@ class Run:
     """Network, optimiser and progress of one training in one folder, on `sets` of training and validation."""
 
     def __init__(
-        self, network: nn.Module, architecture: Architecture, settings: TrainSettings, sets: dict[str, CaseSet]
+        self,
+        network: nn.Module,
+        architecture: Architecture,
+        settings: TrainSettings,
+        sets: dict[str, CaseSet],
+        description: Description | None = None,
     ):
+        self.description = description or camus()
         self.network, self.architecture, self.settings = network, architecture, settings
         self.mean, self.std = sets["training"].mean_std()
         self.data = {split: sets[split].digest for split in ("training", "validation")}
@@ -93,10 +100,11 @@ class Run:
             "mean": self.mean,
             "std": self.std,
             "img_size": self.settings.img_size,
-            "labels": label_names(self.settings.num_classes),
+            "labels": label_names(self.architecture.num_classes, self.description),
             "epoch": self.progress.best_epoch,
             "val_dice_mean": self.progress.best_dice,
             "settings": self.settings.as_dict(),
+            **({} if self.description == camus() else {"dataset": self.description.as_json()}),
         }
 
     def save_best(self) -> None:

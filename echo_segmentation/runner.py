@@ -6,14 +6,15 @@ summary.json, predictions/ and figures/ among others.
 """
 
 import sys
+from dataclasses import replace
 
-from cases import SPLITS, check_data_dir, find_cases
+from cases import SPLITS, check_data_dir, description_of, find_cases
 from command import UserError, run_command
 from dataset import load_cases
 from extra_data import find_extra
 from folder_lock import FolderLock
 from frames import choose_frames
-from settings import RESULT_FOLDERS, TrainSettings
+from settings import RESULT_FOLDERS, TrainSettings, agreed_classes, refuse_native
 
 
 def main(settings: TrainSettings) -> None:
@@ -28,7 +29,10 @@ def main(settings: TrainSettings) -> None:
     print(f"training for {settings.epochs} epochs on {settings.data_dir}: {counts} images", flush=True)
     if not cases["testing"]:
         print("no testing split: the trained network will not be evaluated")
-    size, classes = settings.img_size, settings.num_classes
+    description = description_of(settings.data_dir)
+    refuse_native(settings.native_dir, description)
+    classes = agreed_classes(settings.num_classes, description, settings.data_dir)
+    settings, size = replace(settings, num_classes=classes), settings.img_size
     sets = {s: load_cases(found, size, classes, settings.cache_gb) for s, found in cases.items() if found}
     frames = None
     if "testing" in sets:
@@ -40,7 +44,7 @@ def main(settings: TrainSettings) -> None:
         lock.sweep(*RESULT_FOLDERS)
         from training import train_and_evaluate  # slow: torch, MONAI, segmentation-models-pytorch
 
-        train_and_evaluate(settings, sets, frames)
+        train_and_evaluate(settings, sets, frames, description)
 
 
 if __name__ == "__main__":

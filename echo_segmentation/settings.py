@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 
 from command import UserError, YesNo
+from dataset_description import Description, camus
 from folder_lock import LOCK
 from schema import check_settings
 
@@ -24,6 +25,24 @@ Positive = Annotated[int, Interval(ge=1, le=10**6)]
 Size = Annotated[int, Interval(ge=32, le=2**13)]
 Classes = Annotated[int, Interval(ge=2, le=256)]
 NotNegative = Annotated[float, Interval(ge=0)]
+
+
+def agreed_classes(given: int | None, description: Description, data_dir: str) -> int:
+    """How many classes the labels have. Raises UserError for a number given that the data's own description denies."""
+    if given is None or description == camus():
+        return given or description.num_classes
+    if given != description.num_classes:
+        names = ", ".join(description.class_names)
+        raise UserError(
+            f"--num-classes {given}: {data_dir} has {description.num_classes}, by its dataset.json ({names})"
+        )
+    return given
+
+
+def refuse_native(native_dir: Path | None, description: Description) -> None:
+    """Raises UserError for --native-dir with data that are not of CAMUS."""
+    if native_dir is not None and description != camus():
+        raise UserError(f"--native-dir is of CAMUS releases, and the data are {description.name}: leave it out")
 
 
 class Unasked(str):
@@ -83,8 +102,9 @@ class TrainSettings(CommonSettings):
     """Pre-trained weights of the encoder, downloaded unless cached: imagenet and so on. none: no download."""
     model_path: Path | None = None
     """Start from the weights of this checkpoint (of the same architecture) instead of random ones."""
-    num_classes: Classes = 4
-    """Classes of the labels: values 0 .. num_classes - 1."""
+    num_classes: Classes | None = None
+    """Classes of the labels: values 0 .. num_classes - 1. Default: as many as the dataset.json of the data says, where
+    another number given here is an error; 4, those of CAMUS, without one."""
     img_size: Size = 256
     """Height and width in pixels that images and labels are brought to."""
     compile_model: YesNo = True
@@ -149,7 +169,8 @@ class TestSettings(CommonSettings, InferenceSettings):
     image_quality: tuple[str, ...] = ()
     """Only frames of these image qualities, as metadata.csv names them (Good Medium). Default: all."""
     num_classes: Classes | None = None
-    """Classes of the network: known from the checkpoint; another number given here is an error. Of --predictions: 4."""
+    """Classes of the network: known from the checkpoint; another number given here is an error. Of
+    --predictions: as many as the dataset.json of the data says; 4 without one."""
     img_size: Size | None = None
     """Height and width in pixels. Default: the size of the training; 256 for a published checkpoint; that of the images
     with --predictions."""

@@ -6,12 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dataset_description import Description, camus
 from rows import DISTANCES, METRICS, WITHIN_CONE, Row, column, missed, structures_in
 
 GROUPS = ("view", "phase", "image_quality")
-CONSOLE_NAMES = {"lv_endo": ("Lv endo", "Lv endo std"), "lv_epi": ("Lv Epi", "Lv Epi std")}
-CONSOLE_NAMES["la"] = ("Lv Atrium", "Lv Atrium std")
-NOT_PUBLISHED = ("lv_myo",)
 Penalty = Literal["none", "diagonal"]
 
 
@@ -76,31 +74,34 @@ def bootstrap_interval(rows: Sequence[Row], values: np.ndarray, count: int, seed
     return [float(edge) for edge in np.percentile(means, [2.5, 97.5])] if means.size else [math.nan, math.nan]
 
 
-def console_line(overall: dict[str, Any]) -> str:
+def console_line(overall: dict[str, Any], description: Description | None = None) -> str:
     """The published tester's line: mean over its structures, then the mean and standard deviation of each."""
-    dice = {
-        structure: statistics["dice"] for structure, statistics in overall.items() if structure not in NOT_PUBLISHED
-    }
-    names = {structure: CONSOLE_NAMES.get(structure, (structure, f"{structure} std")) for structure in dice}
+    described = (description or camus()).structures
+    counted = [name for name in overall if name not in described or described[name].in_mean]
+    dice = {name: overall[name]["dice"] for name in counted}
+    names = {name: (described[name].console if name in described else None) or name for name in dice}
     mean = describe(np.array([d["mean"] for d in dice.values()]))["mean"]  # of the structures that occur at all
     parts = [f"[Mean: {mean:.4f}]"]
-    parts += [f"[{names[s][0]} {d['mean']:.4f}]" for s, d in dice.items()]
-    parts += [f"[{names[s][1]} {d['std']:.4f}]" for s, d in dice.items()]
+    parts += [f"[{names[s]} {d['mean']:.4f}]" for s, d in dice.items()]
+    parts += [f"[{names[s]} std {d['std']:.4f}]" for s, d in dice.items()]
     return "Test Dice: " + " ".join(parts)
 
 
 def table(summary: dict[str, Any]) -> str:
     """Mean and standard deviation of each metric, a line per structure; then Dice within the cone, and per group."""
-    unit = summary["unit"]
-    lines = [f"{'':14}" + "".join(f"{title:>21}" for title in ("Dice", f"HD95 {unit}", f"HD {unit}", f"MSD {unit}"))]
+    unit, width = summary["unit"], max([12, *map(len, summary["overall"])]) + 2
+    lines = [
+        f"{'':{width}}" + "".join(f"{title:>21}" for title in ("Dice", f"HD95 {unit}", f"HD {unit}", f"MSD {unit}"))
+    ]
     for structure, statistics in summary["overall"].items():
         cells = [f"{statistics[m]['mean']:.3f} +/- {statistics[m]['std']:.3f}" for m in METRICS]
         note = "".join(f"  {statistics[why]} {why}" for why in ("absent", "missed") if statistics[why])
-        lines.append(f"{structure:14}" + "".join(f"{cell:>21}" for cell in cells) + note)
+        lines.append(f"{structure:{width}}" + "".join(f"{cell:>21}" for cell in cells) + note)
         if "mean_95" in statistics["dice"]:
             edges = ["{:.3f} .. {:.3f}".format(*statistics[m]["mean_95"]) for m in METRICS]
-            lines.append(f"{'  95 %':14}" + "".join(f"{cell:>21}" for cell in edges))
-    lines.append(_dice_line("within cone", summary["overall"], WITHIN_CONE))
+            lines.append(f"{'  95 %':{width}}" + "".join(f"{cell:>21}" for cell in edges))
+    if all(WITHIN_CONE in statistics for statistics in summary["overall"].values()):
+        lines.append(_dice_line("within cone", summary["overall"], WITHIN_CONE))
     for group in GROUPS:
         lines += [_dice_line(name, statistics, "dice") for name, statistics in summary[group].items()]
     return "\n".join(lines)

@@ -6,11 +6,11 @@ predictions/ of a network, and with --native-dir predictions_native/, NIfTI file
 
 import sys
 
-from cases import check_data_dir, find_cases, with_quality
+from cases import check_data_dir, description_of, find_cases, with_quality
 from command import UserError, run_command
 from folder_lock import FolderLock
 from progress import next_step
-from settings import RESULT_FOLDERS, TestSettings
+from settings import RESULT_FOLDERS, TestSettings, refuse_native
 
 TRAINED = ("last.pth", "log.csv")
 
@@ -32,6 +32,7 @@ def main(settings: TestSettings) -> None:
         raise UserError(
             f"--output-dir {settings.output_dir}: holds a training ({', '.join(trained)}); give another one"
         )
+    refuse_native(settings.native_dir, description_of(settings.data_dir))
     cases = with_quality(find_cases(settings.data_dir, settings.split), settings.image_quality)
     what = settings.predictions or settings.model_path
     print(f"evaluating {what} on {len(cases)} {settings.split} images of {settings.data_dir}", flush=True)

@@ -7,25 +7,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from cases import Case, find_cases
+from cases import Case, description_of, find_cases
 from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
 from dataset import CaseSet, load_cases, read_image
+from dataset_description import Description
 from evaluation import Report, evaluate
 from frames import Frames, choose_frames
 from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, choose_device, load_network, predict
 from loader import make_loader
 from predictions import find_predictions, read_predictions
-from settings import CommonSettings, TestSettings
+from settings import CommonSettings, TestSettings, agreed_classes
 
-PUBLISHED_CLASSES = 4
 WRITTEN = "metrics.csv, summary.json, camus_table.md and figures/ among others"
 
 
 def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     """Predict and evaluate; the network, its image size and normalisation are those of the checkpoint."""
-    checkpoint = read_checkpoint(settings.model_path)
+    checkpoint, description = read_checkpoint(settings.model_path), description_of(settings.data_dir)
     classes, size = agree_on(settings, checkpoint)
+    refuse_other_classes(settings, checkpoint, description)
     device = choose_device(settings.gpu)
     network = load_network(settings.model_path, checkpoint, size, device)
     mean, std = normalisation(settings, checkpoint, size, classes)
@@ -34,7 +35,7 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
     origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
-    evaluate_network(predictor, case_set, frames, nn.functional.cross_entropy, classes, settings, origin)
+    evaluate_network(predictor, case_set, frames, nn.functional.cross_entropy, classes, settings, origin, description)
 
 
 def evaluate_network(
@@ -45,6 +46,7 @@ def evaluate_network(
     num_classes: int,
     settings: CommonSettings,
     origin: dict[str, Any],
+    description: Description,
 ) -> Predicted:
     """Predict, and write the results into settings.output_dir; returns the predictions at network size."""
     loader = make_loader(case_set, settings.batch_size, predictor.device, settings.num_workers, settings.pin_memory)
@@ -56,20 +58,21 @@ def evaluate_network(
     predicted = predict(predictor, loader, loss, each=on_the_grid_of_the_reference)
     origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss}
     folder = Path(settings.output_dir)
-    evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings), predicted.labels)
+    evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings, description), predicted.labels)
     return predicted
 
 
 def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     """Evaluate label maps of settings.predictions like those of a network."""
-    classes = settings.num_classes or PUBLISHED_CLASSES
+    description = description_of(settings.data_dir)
+    classes = agreed_classes(settings.num_classes, description, settings.data_dir)
     size = settings.img_size or max(read_image(cases[0].image).shape)
     case_set = load_in_order(cases, size, classes, settings)
     files = find_predictions(settings.predictions, case_set.cases)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     labels = read_predictions(files, frames, classes)
     origin = {"predictions": str(settings.predictions), "split": settings.split}
-    evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings))
+    evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings, description))
 
 
 def load_in_order(cases: list[Case], size: int, num_classes: int, settings: TestSettings) -> CaseSet:
@@ -78,8 +81,19 @@ def load_in_order(cases: list[Case], size: int, num_classes: int, settings: Test
     return case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
 
 
-def how_to_report(settings: CommonSettings) -> Report:
-    return Report(settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance)
+def how_to_report(settings: CommonSettings, description: Description) -> Report:
+    return Report(settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance, description)
+
+
+def refuse_other_classes(settings: TestSettings, checkpoint: Checkpoint, description: Description) -> None:
+    """Raises UserError unless the network was trained for the classes that the data have. A published one was for
+    CAMUS."""
+    theirs = checkpoint.dataset.class_names
+    if description.class_names != theirs:
+        raise UserError(
+            f"{settings.model_path} was trained for other classes than {settings.data_dir} has: {', '.join(theirs)}, "
+            f"not {', '.join(description.class_names)}"
+        )
 
 
 def agree_on(settings: TestSettings, checkpoint: Checkpoint) -> tuple[int, int]:

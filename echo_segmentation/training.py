@@ -14,7 +14,8 @@ from torch import nn
 from checkpoint import load_weights, read_checkpoint
 from command import UserError
 from dataset import CaseSet
-from figures import overlay
+from dataset_description import Description
+from figures import class_colours, overlay
 from frames import Frames
 from inference import Loss, Predicted, Predictor, autocast, batches_of, choose_device, load_network, normalise, predict
 from loader import make_loader
@@ -27,12 +28,14 @@ from settings import TrainSettings
 from testing import WRITTEN, evaluate_network
 
 
-def train_and_evaluate(settings: TrainSettings, sets: dict[str, CaseSet], frames: Frames | None) -> None:
+def train_and_evaluate(
+    settings: TrainSettings, sets: dict[str, CaseSet], frames: Frames | None, description: Description
+) -> None:
     """Train on `sets` of training and validation, then evaluate the best network on testing, if it is there: on
     `frames`, which are those of the testing set.
     """
     device = choose_device(settings.gpu)
-    run = start(settings, sets, device)
+    run = start(settings, sets, device, description)
     with new_file(settings.output_dir / "settings.json") as path:
         path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
     train(run, sets["training"], sets["validation"], device)
@@ -44,7 +47,7 @@ def train_and_evaluate(settings: TrainSettings, sets: dict[str, CaseSet], frames
     print(next_step("echo_segmentation/predict.py", "--model-path", run.folder / "model.pth", *images))
 
 
-def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.device) -> Run:
+def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.device, description: Description) -> Run:
     """A new run with random weights or those of --model-path, or the one to be resumed."""
     is_unet = settings.model_name == "unet"
     unet = {"encoder_name": settings.encoder_name, "decoder_channels": settings.decoder_channels} if is_unet else {}
@@ -57,7 +60,7 @@ def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.devic
         if checkpoint.architecture != architecture:
             raise UserError(f"{settings.model_path} is of {checkpoint.architecture}, asked for is {architecture}")
         load_weights(network, checkpoint, settings.model_path)
-    run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, sets)
+    run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, sets, description)
     run.resume()
     return run
 
@@ -77,9 +80,11 @@ def make_loss(name: str) -> Loss:
     return lambda logits, labels: nn.functional.cross_entropy(logits, labels) + dice(logits, labels)
 
 
-def mean_dice(predicted: torch.Tensor, reference: torch.Tensor, num_classes: int) -> torch.Tensor:
+def mean_dice(
+    predicted: torch.Tensor, reference: torch.Tensor, num_classes: int, description: Description
+) -> torch.Tensor:
     """Per case, the mean Dice over the structures present, of label maps (cases, height, width) -> (cases,)."""
-    structures = structures_of(num_classes)
+    structures = structures_of(num_classes, description)
     return dice_scores(structure_masks(predicted, structures), structure_masks(reference, structures)).nanmean(1)
 
 
@@ -97,13 +102,13 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
             break
         row = {"epoch": epoch} | train_epoch(run, compiled, batches, epoch, loss, device)
         predicted = predict(Predictor(compiled, run.mean, run.std, device, settings.mixed_precision), held_out, loss)
-        row |= {"val_loss": predicted.loss, "val_dice_mean": set_dice(predicted, settings.num_classes)}
+        row |= {"val_loss": predicted.loss, "val_dice_mean": set_dice(predicted, settings.num_classes, run.description)}
         progress.log.append(dict.fromkeys(LOG_COLUMNS, "") | row)
         if row["val_dice_mean"] > progress.best_dice:
             progress.best_epoch, progress.best_dice = epoch, row["val_dice_mean"]
             run.save_best()
         run.save_last()
-        log_epoch(writers, row, validation, predicted.labels, settings.test_viz_num)
+        log_epoch(writers, row, validation, predicted.labels, run)
     for writer in writers.values():
         writer.close()
 
@@ -130,7 +135,7 @@ def train_epoch(
         value.backward()
         run.optimizer.step()
         with torch.no_grad():  # summed on the device: reading a value here would stop it at each step
-            dice = mean_dice(logits.argmax(1), labels, settings.num_classes)
+            dice = mean_dice(logits.argmax(1), labels, settings.num_classes, run.description)
             totals += torch.stack([value.detach().float() * len(images), dice.nansum(), dice.isfinite().sum()])
         cases += len(images)
     total_loss, dice, defined = totals.tolist()
@@ -140,21 +145,22 @@ def train_epoch(
     return {"loss": mean_loss, "dice_mean": dice / max(defined, 1)}
 
 
-def set_dice(predicted: Predicted, num_classes: int) -> float:
+def set_dice(predicted: Predicted, num_classes: int, description: Description) -> float:
     """Mean over the cases of their mean Dice; 0 if no case shows any structure."""
-    dice = mean_dice(torch.from_numpy(predicted.labels), torch.from_numpy(predicted.reference), num_classes)
+    maps = (torch.from_numpy(labels) for labels in (predicted.labels, predicted.reference))
+    dice = mean_dice(*maps, num_classes, description)
     return float(dice.nanmean().nan_to_num(0))
 
 
-def log_epoch(writers: dict[str, EventFile], row: dict, validation: CaseSet, predictions, overlays: int) -> None:
+def log_epoch(writers: dict[str, EventFile], row: dict, validation: CaseSet, predictions, run: Run) -> None:
     """One line on the console, scalars of both splits, and the first few validation cases as overlays."""
     epoch = row["epoch"]
     for split, prefix in (("train", ""), ("val", "val_")):
         writers[split].add_scalar("loss", row[f"{prefix}loss"], epoch)
         writers[split].add_scalar("dice_mean", row[f"{prefix}dice_mean"], epoch)
-    for index in range(min(overlays, len(validation))):
+    for index in range(min(run.settings.test_viz_num, len(validation))):
         image, reference = validation[index]
-        picture = overlay(image, predictions[index], reference)
+        picture = overlay(image, predictions[index], reference, colours=class_colours(run.description))
         writers["val"].add_image(validation.cases[index].stem, picture, epoch)
     values = "  ".join(f"{name} {row[name]:.4f}" for name in LOG_COLUMNS[1:5])
     print(f"epoch {epoch}: {values}", flush=True)
@@ -170,8 +176,8 @@ def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.devi
     loss, classes = make_loss(settings.loss), settings.num_classes
     origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
     predictor = Predictor(network, run.mean, run.std, device)
-    predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin)
-    last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes)}
+    predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin, run.description)
+    last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes, run.description)}
     run.save_last()
     with EventFile(run.folder / "logs" / "test") as writer:
         for name in ("loss", "dice_mean"):

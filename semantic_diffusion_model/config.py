@@ -137,6 +137,7 @@ def names(*groups: type) -> tuple[str, ...]:
 MODEL_SETTINGS = (
     "img_size",
     "num_classes",
+    "class_names",
     "no_instance",
     *(name for name in names(NetworkSettings) if name not in ("dropout", "use_checkpoint")),
     "diffusion_steps",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import tyro
 from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -54,7 +55,9 @@ class DataSettings:
     img_size: Annotated[int, Interval(ge=1, le=2**13)] = 256
     """Height and width of the images, in pixels."""
     num_classes: Annotated[int, Interval(ge=1, le=256)] = 5
-    """Classes of the label maps: values 0 .. num_classes - 1."""
+    """Classes of the label maps: values 0 .. num_classes - 1. Where datadir has a dataset.json, as many as it says."""
+    class_names: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Their names, as the dataset.json of datadir says: no flag. Empty for CAMUS, and where nothing says."""
     no_instance: YesNo = True
     """False adds the edges between instances as one more channel of the condition."""
 

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from camus import ALL_VIEWS, METADATA_COLUMNS, SECTOR_OF_CAMUS, VIEW_NAMES, parse_stem
+from camus import METADATA_COLUMNS, VIEW_NAMES
+from dataset_description import camus as camus_description
+from names import ALL_VIEWS, parse_stem
 from view_folders import encode_png, read_image, read_metadata
 
 KINDS = ("images", "annotations", "sector_annotations")
@@ -37,7 +39,7 @@ def test_training_folder_has_each_frames_own_labels(run, extracted, tmp_path):
             image, label, sector = (read_image(made / kind / split / name) for kind in KINDS)
             assert np.array_equal(image, read_image(source / "images" / split / name))
             assert np.array_equal(label, read_image(source / "annotations" / split / name))
-            assert np.array_equal(sector, np.where(image > 0, SECTOR_OF_CAMUS[label], 0))
+            assert np.array_equal(sector, np.where(image > 0, camus_description().conditions[label], 0))
         assert all(names(made / kind / split) == names(source / "images" / split) for kind in KINDS)
     assert (tmp_path / "2CH_ED_sector/metadata.csv").read_bytes() == (extracted / "2CH_ED/metadata.csv").read_bytes()
 
@@ -62,7 +64,7 @@ def test_deformed_maps_are_cut_at_the_frames_own_cone(extracted, augmented):
         image, label, sector = (read_image(made / kind / "training" / name) for kind in KINDS)
         own = parse_stem(Path(name).stem).source + ".png"
         assert np.array_equal(image, read_image(extracted / "2CH_ED/images/training" / own))
-        assert np.array_equal(sector, np.where(image > 0, SECTOR_OF_CAMUS[label], 0))
+        assert np.array_equal(sector, np.where(image > 0, camus_description().conditions[label], 0))
         changed += not np.array_equal(label, read_image(extracted / "2CH_ED/annotations/training" / own))
         assert set(np.unique(label)) == {0, 1, 2, 3}
     assert changed == 16

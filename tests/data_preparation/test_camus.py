@@ -6,14 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import camus
-from camus import Stem, from_sector_labels, parse_stem, to_sector_labels
+from camus import camus_stem as Stem
 from command import UserError
+from dataset_description import camus as camus_description
+from names import SPLITS, parse_stem
 
 
 @given(
     st.integers(0, 9999),
     st.sampled_from(camus.VIEW_NAMES),
-    st.sampled_from(camus.SPLITS),
+    st.sampled_from(SPLITS),
     st.none() | st.integers(0, 300),
     st.integers(0, 50),
 )
@@ -50,9 +52,9 @@ def test_round_suffix_without_repeat():
 def test_sector_labels_and_back():
     label = np.array([[0, 1, 2, 3], [0, 1, 2, 3]], np.uint8)
     cone = np.array([[True] * 4, [False] * 4])
-    sector = to_sector_labels(label, cone)
+    sector = camus_description().to_conditions(label, cone)
     assert sector.tolist() == [[2, 1, 3, 4], [0, 0, 0, 0]] and sector.dtype == np.uint8
-    assert from_sector_labels(sector).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert camus_description().from_conditions(sector).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
 
 
 def test_mhd_splits_and_people_of_the_same_name(tmp_path):

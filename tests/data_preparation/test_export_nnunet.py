@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-from camus import parse_stem
 from medical_images import read_medical_image
+from names import parse_stem
 from view_folders import METADATA, encode_png, read_image, read_metadata
 
 NAME = "Dataset501_Echo"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from camus import ALL_VIEWS, METADATA_COLUMNS, SPLITS, VIEW_NAMES, find_release
-from extract_camus_data import nearest_indices, resize_image_area, resize_label_area
+from camus import METADATA_COLUMNS, VIEW_NAMES, find_release
 from medical_images import read_medical_image
 from medical_writing import write_medical_image
+from names import ALL_VIEWS, SPLITS
+from resizing import nearest_indices, resize_image_area, resize_label_area
 from view_folders import read_image, read_metadata
 
 
@@ -332,7 +333,7 @@ def test_interrupted(run, releases, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("extract_camus_data.resize_nearest", stop)
+    monkeypatch.setattr("resizing.resize_nearest", stop)
     outcome = extract(run, releases["nifti"], tmp_path / "out")
     assert outcome.code == 130 and not any((tmp_path / "out").iterdir())
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camus import ALL_VIEWS, CAMUS_OF_SECTOR, parse_stem
+from dataset_description import camus as camus_description
+from names import ALL_VIEWS, parse_stem
 from view_folders import encode_png, read_image, read_metadata
 
 VIEWS = ("2CH_ED", "4CH_ES")
@@ -62,7 +63,7 @@ def test_all_views_of_the_results(run, extracted, results, tmp_path):
             for name in expected:
                 image, label = (read_image(out / view / kind / split / name) for kind in ("images", "annotations"))
                 assert np.array_equal(image, read_image(source / "samples" / name)) and image.ndim == 2
-                assert np.array_equal(label, CAMUS_OF_SECTOR[read_image(source / "labels" / name)])
+                assert np.array_equal(label, camus_description().from_conditions(read_image(source / "labels" / name)))
         for kind in ("images", "annotations"):
             assert names(out / view / kind / "testing") == names(extracted / view / kind / "testing")
             for name in names(out / view / kind / "testing"):
@@ -92,7 +93,9 @@ def expected_whole(augmented: Path, out: Path) -> int:
         made = augmented / f"{stem.view}_augmented"
         label, whole = read_image(path), read_image(made / "annotations" / stem.split / name)
         assert np.array_equal(label, whole)
-        cut += (CAMUS_OF_SECTOR[read_image(made / "sector_annotations" / stem.split / name)] != label).any()
+        cut += (
+            camus_description().from_conditions(read_image(made / "sector_annotations" / stem.split / name)) != label
+        ).any()
     return cut
 
 

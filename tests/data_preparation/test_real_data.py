@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from camus import VIEW_NAMES, parse_stem
+from camus import VIEW_NAMES
 from deformation import deform, draw_deformation, pieces, sampling_map, warp
 from medical_images import read_medical_image
+from names import parse_stem
 from view_folders import read_image, read_metadata
 
 

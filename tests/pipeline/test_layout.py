@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
 COMMANDS = [
-    *(f"data_preparation/{name}.py" for name in ("extract_camus_data", "augment_camus_labels")),
+    *(f"data_preparation/{name}.py" for name in ("extract_camus_data", "extract_dataset", "augment_camus_labels")),
     *(f"data_preparation/{name}.py" for name in ("prepare_inference4segmentation", "make_phantom_camus")),
     *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample")),
     *(f"echo_segmentation/{name}.py" for name in ("runner", "test_model")),
@@ -42,7 +42,7 @@ def test_no_folder_imports_another(folder):
         assert not imported(path) & others, path
 
 
-NAMES = [path.name for folder in FOLDERS for path in (ROOT / folder).glob("*.py")]
+NAMES = [path.name for folder in FOLDERS for path in (*(ROOT / folder).glob("*.py"), ROOT / folder / "camus.json")]
 SHARED = sorted({name for name in NAMES if NAMES.count(name) > 1})
 
 
@@ -53,9 +53,8 @@ def test_files_of_one_name_are_the_same_in_every_folder(name):
 
 
 def test_the_readers_stand_in_every_folder_that_needs_them():
-    assert all(
-        NAMES.count(name) == len(FOLDERS) for name in ("command.py", "picture_files.py", "progress.py", "text_files.py")
-    )
+    everywhere = "command.py", "picture_files.py", "text_files.py", "progress.py", "camus.json"
+    assert all(NAMES.count(name) == len(FOLDERS) for name in everywhere)
     assert all(NAMES.count(name) == 2 for name in ("medical_images.py", "unwrapping.py"))
 
 
@@ -74,7 +73,7 @@ def test_help_tells_what_a_command_does(command):
 
 
 PAGES = ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
-PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "reliability")]
+PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "own_data", "reliability")]
 
 
 @pytest.mark.parametrize("page", PAGES)

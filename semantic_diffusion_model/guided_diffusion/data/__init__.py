@@ -1,6 +1,7 @@
 """Folders on disk -> batches. May import `network` (for a batch's Condition), `process` and `runs`.
 
     datasets           the layouts (camus, ade20k, folder ...): images and label maps, paired by name
+    description        what the data set is, by its dataset.json: names, number and colours of the classes
     label_maps         from the values of a file to classes, and the edges between instances
     loading            what a training step gets: order, flips, crops, dropped labels; pictures in memory
     batches            a rank's microbatches of each step, from loader processes or none

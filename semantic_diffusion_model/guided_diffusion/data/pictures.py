@@ -1,6 +1,7 @@
 """Images, label maps and overlays as pictures: uint8 arrays that can be looked at."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -21,12 +22,22 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )
-QUIET_CLASSES = (0, 2)  # left as they are in overlays
 OVERLAY_SHARE = 0.4
 # Of a contact sheet, in pixels.
 SMALLEST_PANEL = 96
 CAPTION_WIDTH = 84
 GAP = 4
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colour of each class, uint8 [n, 3]; `quiet` classes are left as they are in overlays."""
+
+    colours: np.ndarray = field(default_factory=lambda: PALETTE)
+    quiet: tuple[int, ...] = (0, 2)
+
+
+SECTOR = Palette()
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
@@ -43,9 +54,9 @@ def as_rgb(picture: np.ndarray) -> np.ndarray:
     return np.repeat(picture[..., None], 3, axis=-1) if picture.ndim == 2 else picture
 
 
-def colour(labels: np.ndarray) -> np.ndarray:
+def colour(labels: np.ndarray, palette: Palette = SECTOR) -> np.ndarray:
     """Label map [H, W] in colours [H, W, 3]."""
-    return PALETTE[labels % len(PALETTE)]
+    return palette.colours[labels % len(palette.colours)]
 
 
 def visible(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -53,21 +64,21 @@ def visible(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return (labels.astype(np.uint16) * 255 // max(1, num_classes - 1)).astype(np.uint8)
 
 
-def overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def overlay(picture: np.ndarray, labels: np.ndarray, palette: Palette = SECTOR) -> np.ndarray:
     """The picture with its chambers tinted in their colours."""
     rgb = as_rgb(picture)
-    tinted = ((1 - OVERLAY_SHARE) * rgb + OVERLAY_SHARE * colour(labels)).astype(np.uint8)
-    return np.where(np.isin(labels, QUIET_CLASSES)[..., None], rgb, tinted)
+    tinted = ((1 - OVERLAY_SHARE) * rgb + OVERLAY_SHARE * colour(labels, palette)).astype(np.uint8)
+    return np.where(np.isin(labels, palette.quiet)[..., None], rgb, tinted)
 
 
-def outlines(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def outlines(picture: np.ndarray, labels: np.ndarray, palette: Palette = SECTOR) -> np.ndarray:
     """The picture with the borders of its label map drawn one pixel wide."""
     rgb = as_rgb(picture).copy()
     kernel = np.ones((3, 3), np.uint8)
     for value in np.unique(labels):
-        if value not in QUIET_CLASSES:
+        if value not in palette.quiet:
             region = (labels == value).astype(np.uint8)
-            rgb[(region - cv2.erode(region, kernel)) > 0] = PALETTE[value % len(PALETTE)]
+            rgb[(region - cv2.erode(region, kernel)) > 0] = palette.colours[value % len(palette.colours)]
     return rgb
 
 

@@ -86,7 +86,9 @@ def plain_state_dict(state_dict: Mapping[str, torch.Tensor], settings: Settings)
 def model_settings(settings: Settings) -> dict[str, Any]:
     """The MODEL_SETTINGS, with the channel multipliers spelled out."""
     settings = settle_prediction(settings)
-    values = {name: getattr(settings, name) for name in MODEL_SETTINGS}
+    values = {name: getattr(settings, name) for name in MODEL_SETTINGS if name != "class_names"}
+    if settings.class_names:
+        values["class_names"] = list(settings.class_names)
     values["channel_mult"] = ",".join(f"{multiplier:g}" for multiplier in settings.multipliers())
     return values
 
@@ -246,8 +248,11 @@ def settings_known_of(settings: Settings, given: set[str], checkpoint: Checkpoin
 
 def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
     """`settings` with those that are `known` of the checkpoint at `where`. Raises UserError as `merge_settings`."""
-    known = with_prediction_type(known)
+    known = {"class_names": ()} | with_prediction_type(known)
     for name in sorted(given & known.keys()):
+        if name == "class_names" and tuple(known[name]) != settings.class_names:
+            theirs, ours = (", ".join(names) or "those of CAMUS" for names in (known[name], settings.class_names))
+            raise UserError(f"{where} was trained for other classes than {settings.datadir} has: {theirs}, not {ours}")
         if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings):
             raise UserError(
                 f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
@@ -264,4 +269,6 @@ def comparable(name: str, value: Any, settings: Settings) -> Any:
         return parse_numbers(name, value) if value else settings.multipliers()
     if name == "attention_resolutions":
         return set(attention_sizes(value))
+    if name == "class_names":
+        return tuple(value)
     return value

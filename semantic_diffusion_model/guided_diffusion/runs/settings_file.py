@@ -26,7 +26,8 @@ def to_published_json(settings: Settings) -> dict[str, Any]:
     """The settings in the nested, upper-case form of the published `train_test_config.json`."""
 
     def section(*groups: type) -> dict[str, Any]:
-        return {name.upper(): getattr(settings, name) for name in names(*groups)}
+        found = {name: getattr(settings, name) for name in names(*groups)}
+        return {name.upper(): value for name, value in found.items() if name != "class_names" or value}
 
     sections = {title: section(*groups) for title, groups in _SECTIONS.items()}
     sections["TRAIN"]["DIFFUSION"] = section(DiffusionSettings, LossSettings)
@@ -45,7 +46,7 @@ def from_published_json(tree: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             found.update(from_published_json(value))
         elif name in known:
-            if isinstance(value, list | tuple):
+            if isinstance(value, list | tuple) and name != "class_names":
                 value = ",".join(str(part) for part in value)
             if name in ("ema_rate", "attention_resolutions", "timestep_respacing") and value is not None:
                 value = str(value)

@@ -12,8 +12,10 @@ import torch
 
 from command import UserError
 from config import Settings
+from dataset_description import DESCRIPTION, METADATA
 from guided_diffusion.data import pictures
 from guided_diffusion.data.datasets import load_edges, load_image, load_label
+from guided_diffusion.data.description import palette_of, with_description
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
@@ -39,6 +41,7 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     """Make the images that the settings ask for, and a contact sheet. Raises UserError (the same on all ranks)."""
     world.fail_together(check_settings, settings)
     checkpoint = world.fail_together(_read_checkpoint, settings)
+    settings, given = world.fail_together(with_description, settings, given)
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
     precision = world.fail_together(choose_precision, settings, world.device)
@@ -75,8 +78,11 @@ def _fill(
     if world.is_main:
         made = results.made()
         results.merge(made.values())
-        carry_metadata(settings.datadir, settings.results_dir)
-        write_preview(results, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES])
+        described = [DESCRIPTION] if settings.dataset_mode == "camus" else []
+        carry_metadata(settings.datadir, settings.results_dir, [METADATA, *described])
+        write_preview(
+            results, job.palette, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES]
+        )
         tell_end(settings, len(items), len(to_make))
 
 
@@ -97,6 +103,7 @@ class Job:
         self.precision = precision
         self.device = world.device
         self.results = results
+        self.palette = palette_of(settings)
         self.batch_size = BatchSize(settings.batch_size_test, world.device)
         network = build_network(settings)
         load_weights(network, checkpoint.state_dict, checkpoint.path)
@@ -199,7 +206,11 @@ class Job:
             self.results.write_png("images", stem, real)
         self.results.write_png("labels", stem, label)
         self.results.write_png("labels_visible", stem, pictures.visible(label, self.settings.num_classes))
-        panels = real, synthetic, pictures.overlay(synthetic, label), pictures.outlines(synthetic, label)
+        panels = (
+            real,
+            synthetic,
+            *(draw(synthetic, label, self.palette) for draw in (pictures.overlay, pictures.outlines)),
+        )
         self.results.write_png("combined", stem, pictures.stack(panels))
 
 

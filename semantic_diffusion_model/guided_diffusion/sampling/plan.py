@@ -8,6 +8,7 @@ import numpy as np
 from command import UserError
 from config import Settings
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split, raise_problems, read_label, target_size
+from guided_diffusion.data.description import mark_of
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
@@ -53,7 +54,8 @@ def plan_items(settings: Settings, warn: Callable[[str], object] = lambda _: Non
         order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
         pairs = [pairs[place] for place in order]
     count = len(pairs) if settings.all or settings.num_samples == 0 else settings.num_samples
-    return [_item(index, pairs) for index in range(count)]
+    mark = mark_of(settings)
+    return [_item(index, pairs, mark) for index in range(count)]
 
 
 def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
@@ -62,10 +64,10 @@ def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
     return [split for split in splits if has_split(settings, split)] or list(splits)
 
 
-def _item(index: int, pairs: Sequence[Pair]) -> Item:
+def _item(index: int, pairs: Sequence[Pair], mark: str) -> Item:
     turn, place = divmod(index, len(pairs))
     pair = pairs[place]
-    return Item(index, f"{pair.stem}_r{turn}" if turn else pair.stem, pair, turn)
+    return Item(index, f"{pair.stem}{mark}r{turn}" if turn else pair.stem, pair, turn)
 
 
 def choose_schedule(settings: Settings) -> Schedule:

@@ -45,7 +45,8 @@ def announce(
     if not settings.class_cond:
         print("warning: the network is unconditional: its images belong to no label map, and none is written")
     elif settings.num_classes != Settings.num_classes:
-        print(f"the network knows {settings.num_classes} classes")
+        names = f": {', '.join(settings.class_names)}" if settings.class_names else ""
+        print(f"the network knows {settings.num_classes} classes{names}")
     there = total - to_make
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
     steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
@@ -100,7 +101,7 @@ def _read_picture(path: str) -> np.ndarray:
     return decode_image(read_file(path), path, colour=True)
 
 
-def write_preview(results: Results, stems: Sequence[str]) -> None:
+def write_preview(results: Results, palette: pictures.Palette, stems: Sequence[str]) -> None:
     """The contact sheet: label, synthetic, overlay and real of some images, one under the other, with a caption."""
     columns, captions = [], ("label", "synthetic", "overlay", "real")
     if "labels" not in results.kinds:
@@ -110,7 +111,7 @@ def write_preview(results: Results, stems: Sequence[str]) -> None:
         label, synthetic = (_read_picture(results.path(kind, stem)) for kind in ("labels", "samples"))
         path = results.path("images", stem)
         real = _read_picture(path) if storage.exists(path) else None
-        panels = pictures.colour(label), synthetic, pictures.overlay(synthetic, label), real
+        panels = pictures.colour(label, palette), synthetic, pictures.overlay(synthetic, label, palette), real
         columns.append(pictures.stack(panels))
     sheet = pictures.contact_sheet(columns, captions=captions)
     results.write_picture("preview.png", sheet)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from annotated_types import Interval
 from pydantic import StringConstraints
 
 from command import UserError
+from dataset_description import DESCRIPTION
 from guided_diffusion.runs import storage
 from output_files import telling
 from schema import Record, checked, parse_csv
@@ -213,14 +215,17 @@ def sha256_of(*paths: str) -> str:
     return digest.hexdigest()
 
 
-def carry_metadata(datadir: str, results_dir: str) -> None:
-    """Copy metadata.csv, where there is one, so that distances can be told in millimetres later."""
-    source = storage.join(datadir, "metadata.csv")
-    if storage.exists(source):
-        with storage.open_for_reading(source) as file:
-            data = file.read()
-        target = storage.join(results_dir, "metadata.csv")
-        storage.write_whole(target, lambda temporary: Path(temporary).write_bytes(data))
+def carry_metadata(datadir: str, results_dir: str, names: Sequence[str] = ("metadata.csv",)) -> None:
+    """Copy metadata.csv, or the files of these `names`, where they are: what later commands go by."""
+    for name in names:
+        source = storage.join(datadir, name)
+        if storage.exists(source):
+            with storage.open_for_reading(source) as file:
+                data = file.read()
+            target = storage.join(results_dir, name)
+            storage.write_whole(target, partial(Path.write_bytes, data=data))
+        elif name == DESCRIPTION:  # of results that were replaced
+            storage.remove(storage.join(results_dir, name))
 
 
 def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:

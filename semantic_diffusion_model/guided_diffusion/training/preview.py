@@ -9,6 +9,7 @@ from torch import nn
 
 from config import Settings
 from guided_diffusion.data import pictures
+from guided_diffusion.data.description import palette_of
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.precision import autocast
 from guided_diffusion.process.diffusion import GaussianDiffusion
@@ -71,7 +72,9 @@ def _column(
     drawn = pictures.to_uint8(drawn.float().cpu().numpy())
     if settings.dataset_mode == "camus":  # as image_sample.py writes it
         drawn = pictures.to_grey(drawn)
-    return pictures.stack([pictures.colour(label.numpy()), drawn, image.numpy().transpose(1, 2, 0)])
+    return pictures.stack(
+        [pictures.colour(label.numpy(), palette_of(settings)), drawn, image.numpy().transpose(1, 2, 0)]
+    )
 
 
 def write_preview(path: str, grid: np.ndarray) -> None:

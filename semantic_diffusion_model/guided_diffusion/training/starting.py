@@ -30,7 +30,7 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     known = with_prediction_type(checkpoints.settings_known_of(settings, given, checkpoint))
     if checkpoint.source == "file" and "img_size" in given and known.get("img_size"):
         known["attention_resolutions"] = _at_size(known, settings.img_size)
-    left_out = given | {"class_cond"} | (PREDICTION if given & PREDICTION else set())
+    left_out = given | {"class_cond", "class_names"} | (PREDICTION if given & PREDICTION else set())
     taken = {name: value for name, value in known.items() if name not in left_out}
     merged = settle_prediction(dataclasses.replace(settings, **taken), given)
     merged.check_network()

@@ -9,6 +9,7 @@ from command import UserError
 from config import Settings, settle_prediction
 from guided_diffusion.data.batches import worker_count
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split
+from guided_diffusion.data.description import mark_of, with_description
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion
 from guided_diffusion.process.diffusion import GaussianDiffusion
@@ -28,6 +29,7 @@ def check_and_read(
     """Everything that can be wrong with data and paths is found here, before the first step."""
     if world.device.type == "cpu":
         keep_freed_memory()
+    settings, given = with_description(settings, given)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
@@ -73,7 +75,8 @@ def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:
 
 def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
     """Raise UserError for label maps made to sample from: they lie beside images that they do not belong to."""
-    deformed = [pair.stem for pair in pairs if DEFORMED.fullmatch(pair.stem)]
+    names = re.compile(rf".+{mark_of(settings)}\d+", re.DOTALL) if settings.class_names else DEFORMED
+    deformed = [pair.stem for pair in pairs if names.fullmatch(pair.stem)]
     if settings.dataset_mode == "camus" and deformed:
         raise UserError(
             f"{settings.datadir}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: "

@@ -32,9 +32,9 @@ def test_exactly_as_many_as_asked_and_further_rounds_have_a_suffix(tiny):
 
 
 def test_the_suffix_is_one_that_the_preparation_parses(tiny):
-    import camus  # of data_preparation
+    import names  # of data_preparation
 
-    name = camus.parse_stem(f"patient0001_2CH_ED_training_3_{stems(tiny(num_samples=16))[15].split('_')[1]}")
+    name = names.parse_stem(f"patient0001_2CH_ED_training_3_{stems(tiny(num_samples=16))[15].split('_')[1]}")
     assert (name.repeat, name.round) == (3, 1)
 
 

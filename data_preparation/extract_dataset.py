@@ -1,0 +1,200 @@
+"""Extract images and label maps of your own, as a dataset.json describes them, into view folders (docs/own_data.md)."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Interval
+
+from command import UserError, YesNo, run_command
+from dataset_description import Description, parse_description
+from medical_images import unknown_spacing
+from names import ALL_VIEWS, SPLITS
+from outputs import new_folders
+from own_frames import OwnFrame, draw_splits, find_frames, mark_for
+from parallel import default_workers, for_each
+from resizing import check_size, resize_pair
+from schema import check_settings
+from source_files import read_source_image, read_source_label
+from template import write_template
+from view_folders import (
+    ANNOTATIONS,
+    IMAGES,
+    check_same_size,
+    encode_png,
+    folders_of,
+    names_of_set,
+    warn,
+    write_description,
+    write_metadata,
+)
+
+Share = Annotated[float, Interval(ge=0, lt=1)]
+
+
+@dataclass
+class OwnSettings:
+    images: Path
+    """Folder of the images: PNG, JPEG, BMP, TIFF, NIfTI, MHD or single-frame DICOM, grey or of equal channels."""
+    labels: Path
+    """Folder of their label maps, called like them (or with names.label_ending): the same kinds, but no JPEG."""
+    dataset: Path
+    """The dataset.json that describes them; with --write_template, where a first one is written."""
+    save_folder_path: Path | None = None
+    """Where the view folders are made: <save_folder_path>/<view>/{images,annotations}/<split>/*.png, and all_views."""
+    write_template: YesNo = False
+    """Look at the images and label maps, propose a dataset.json, say what was guessed, and do nothing else."""
+    save_img_size: tuple[int, ...] = (256, 256)
+    """Height and width of the extracted images in pixels (one number: both)."""
+    image_interpolation: Literal["nearest", "area"] = "area"
+    """area averages what a new pixel covers, and its label is the commonest there; nearest as published for CAMUS."""
+    share_validation: Share = 0.1
+    """Share of the patients drawn for validation, if no frame says that it is of validation. 0: none."""
+    share_testing: Share = 0.1
+    """Likewise for testing."""
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
+    """The same seed draws the same patients."""
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
+    """Processes that work at the same time; 0 works in this one."""
+    overwrite: YesNo = False
+    """Replace the view folders (as a whole) if save_folder_path has them already; otherwise they are an error."""
+
+
+@dataclass
+class Extracted:
+    """What became of a frame: its row of metadata.csv, or what is wrong with it; how many pixels of its label map have
+    each value, int [256]; and what is merely doubtful."""
+
+    row: dict[str, object] | None = None
+    problem: str | None = None
+    counts: np.ndarray | None = None
+    warning: str | None = None
+
+
+def extract_frame(frame: OwnFrame, out: Path, settings: OwnSettings, description: Description) -> Extracted:
+    """Write the PNGs of one frame below `out`."""
+    try:
+        source, label = read_source_image(frame.image), read_source_label(frame.label)
+        check_same_size(frame.image, source.pixels, frame.label, label)
+    except UserError as error:
+        return Extracted(problem=str(error))
+    counts = np.bincount(label.ravel(), minlength=256)
+    place = np.zeros(256, np.uint8)  # of a value among the classes
+    place[list(description.values)] = np.arange(description.num_classes)
+    resized = resize_pair(source.pixels, place[label], settings.save_img_size, settings.image_interpolation)
+    for kind, pixels in zip((IMAGES, ANNOTATIONS), resized, strict=True):
+        data = encode_png(pixels)
+        for folder in folders_of(frame.view):
+            (out / folder / kind / frame.split / f"{frame.name}.png").write_bytes(data)
+    spacing_mm = source.spacing_mm or description.spacing_mm or ("", "")
+    doubted = source.medical is not None and not all(spacing_mm)
+    row = {
+        **vars(frame),
+        "stem": frame.name,
+        "source": frame.image.name,
+        "native_height": label.shape[0],
+        "native_width": label.shape[1],
+        "spacing_depth_mm": spacing_mm[0] and round(spacing_mm[0], 6),
+        "spacing_lateral_mm": spacing_mm[1] and round(spacing_mm[1], 6),
+        "image_interpolation": settings.image_interpolation,
+    }
+    return Extracted(row, counts=counts, warning=unknown_spacing(frame.image, source.medical) if doubted else None)
+
+
+def wrong_values(
+    frames: Sequence[OwnFrame], counts: Sequence[np.ndarray | None], description: Description
+) -> list[str]:
+    """Problems: values of label maps that no class has, by file, and classes that no label map has."""
+    problems, total = [], np.zeros(256, np.int64)
+    for frame, found in zip(frames, counts, strict=True):
+        if found is None:
+            continue
+        total += found
+        wrong = [value for value in np.flatnonzero(found).tolist() if value not in description.values]
+        if wrong:
+            told = ", ".join(f"{value} ({found[value]} pixels)" for value in wrong[:8]) + (", …" if wrong[8:] else "")
+            known = ", ".join(map(str, description.values))
+            problems.append(f"{frame.label}: values that no class has: {told}; those of the classes are {known}")
+    pairs = list(zip(description.values, description.classes, strict=True))[1:]
+    problems += [
+        f"classes: {one.name!r}, value {value}, occurs in no label map" for value, one in pairs if not total[value]
+    ]
+    return problems
+
+
+def read_given(path: Path) -> Description:
+    """The description in the file `path`. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"--dataset {path}: no such file; --write_template True proposes one")
+    return parse_description(path.read_bytes(), str(path))
+
+
+def extract_dataset(settings: OwnSettings) -> None:
+    """Extract the data set. Raises UserError that lists everything wrong with it, before anything appears on disk."""
+    check_settings(settings)
+    check_size(settings)
+    if settings.write_template:
+        write_template(settings.images, settings.labels, settings.dataset)
+        return
+    if settings.save_folder_path is None:
+        raise UserError("--save_folder_path is needed: where the view folders are made")
+    description = read_given(settings.dataset)
+    frames, warnings = find_frames(settings.images, settings.labels, description, settings.dataset.parent)
+    shares = {"testing": settings.share_testing, "validation": settings.share_validation}
+    frames, drawn = draw_splits(frames, shares, settings.seed)
+    views = sorted({frame.view for frame in frames} - {""})
+    travelling = description.travelling(mark_for(frames))
+    of_set = names_of_set(settings.save_folder_path, views)
+    with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
+        make_folders(out, [*views, ALL_VIEWS])
+        work = partial(extract_frame, out=out, settings=settings, description=description)
+        done = list(for_each(work, frames, settings.num_workers, "frames"))
+        problems = [one.problem for one in done if one.problem]
+        problems += wrong_values(frames, [one.counts for one in done], description)
+        if problems:
+            raise UserError(f"{settings.images} and {settings.labels} have {len(problems)} problems:", problems)
+        rows = [one.row for one in done if one.row]
+        for folder in (*views, ALL_VIEWS):
+            write_metadata(out / folder, [row for row in rows if folder in folders_of(str(row["view"]))])
+            write_description(out / folder, travelling)
+    warn([*warnings, *(one.warning for one in done if one.warning)])
+    tell(frames, rows, drawn, views, settings)
+
+
+def make_folders(out: Path, folders: Sequence[str]) -> None:
+    for folder in folders:
+        for kind in (IMAGES, ANNOTATIONS):
+            for split in SPLITS:
+                (out / folder / kind / split).mkdir(parents=True)
+
+
+def tell(
+    frames: Sequence[OwnFrame],
+    rows: Sequence[dict[str, object]],
+    drawn: dict[str, list[str]],
+    views: Sequence[str],
+    settings: OwnSettings,
+) -> None:
+    """Print what was extracted, who was drawn for which split, and what is not known of the pixels."""
+    patients = {split: len({frame.patient for frame in frames if frame.split == split}) for split in SPLITS}
+    counts = ", ".join(f"{patients[split]} {split}" for split in SPLITS)
+    where = f"in {len(views)} views ({', '.join(views)})" if views else "in one view"
+    print(
+        f"{len(frames)} frames of {sum(patients.values())} patients ({counts}) {where}, in {settings.save_folder_path}"
+    )
+    for split, people in drawn.items():
+        told = ", ".join(people[:8]) + (", …" if people[8:] else "")
+        print(f"no frame said {split}: {len(people)} patients drawn for it, {told}")
+    unknown = sum(not row["spacing_depth_mm"] for row in rows)
+    if unknown:
+        print(
+            f"the size of a pixel of {unknown} frames is not known: distances will be in pixels (spacing_mm gives it)"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(extract_dataset, OwnSettings, description=__doc__))

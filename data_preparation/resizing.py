@@ -1,0 +1,62 @@
+"""Images and label maps brought to the size at which they are extracted: as published, or by area."""
+
+import math
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from command import UserError
+
+CHANNELS = 4  # of an array that OpenCV resizes by area
+
+
+class SizeSettings(Protocol):
+    """What both commands that extract have."""
+
+    save_img_size: tuple[int, ...]
+
+
+def check_size(settings: SizeSettings) -> None:
+    """Make save_img_size (height, width). Raises UserError for impossible sizes."""
+    size = tuple(settings.save_img_size)
+    size = size * 2 if len(size) == 1 else size
+    if len(size) != 2 or not all(16 <= n <= 4096 for n in size):
+        raise UserError(f"--save_img_size {' '.join(map(str, size))}: one or two numbers from 16 to 4096")
+    settings.save_img_size = size
+
+
+def nearest_indices(size: int, new_size: int) -> np.ndarray:
+    """The input pixel of each of `new_size` output pixels: int(k * ((size - 1) / (new_size - 1))), in float64."""
+    return (np.arange(new_size) * ((size - 1) / (new_size - 1))).astype(int)
+
+
+def resize_nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`pixels` [rows, columns] at height x width by the published rule: first on first, last on last, rounded down."""
+    return pixels[np.ix_(nearest_indices(pixels.shape[0], height), nearest_indices(pixels.shape[1], width))]
+
+
+def resize_image_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def resize_label_area(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 `label` [rows, columns] at height x width: the class of most of the area that a pixel covers.
+
+    So labels lie where area-averaged images do. Of equal shares, which occur at half the size, the lower class wins.
+    """
+    classes = CHANNELS * math.ceil((int(label.max()) + 1) / CHANNELS)
+    one_hot = np.eye(classes, dtype=np.float32)
+    parts = (one_hot[:, first : first + CHANNELS][label] for first in range(0, classes, CHANNELS))
+    shares = [cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in parts]
+    return np.argmax(np.concatenate(shares, axis=2), axis=2).astype(np.uint8)
+
+
+def resize_pair(
+    image: np.ndarray, label: np.ndarray, size: tuple[int, ...], interpolation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label, uint8 [rows, columns], at `size` (height, width), by `interpolation`: nearest or area."""
+    if interpolation == "area":
+        return resize_image_area(image, *size), resize_label_area(label, *size)
+    return resize_nearest(image, *size), resize_nearest(label, *size)
