@@ -3,7 +3,7 @@
     python benchmarks/segmentation.py [--threads 2] [--rounds 3]
 
 Needs no data: time does not depend on the values of the pixels. Dice by encoder, on real CAMUS frames, comes from the
-commands in benchmarks/README.md.
+commands in results/segmentation_encoders.txt.
 """
 
 import argparse

@@ -95,7 +95,7 @@ class TrainSettings(CommonSettings):
     """unet: a U-Net of segmentation-models-pytorch. camus-unet: the published one of MONAI."""
     encoder_name: str = "resnet18"
     """Encoder of unet, by its name in segmentation-models-pytorch (tu-NAME takes one of timm). The default learned most
-    in a given time: benchmarks/README.md."""
+    in a given time: docs/performance.md."""
     decoder_channels: tuple[Annotated[int, Interval(ge=1, le=2**13)], ...] = (64, 48, 32, 16, 8)
     """Channels of unet's decoder, from the coarsest level up to full size; as many as the encoder goes down."""
     encoder_weights: str = "none"

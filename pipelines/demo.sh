@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole chain, by the README's own commands at a small size: phantoms (or your CAMUS folder) in, a picture of
-# synthetic echoes and a Dice table out.
+# synthetic echoes, a Dice table and report.html, a page with both and more, out.
 #
 #   pipelines/demo.sh                  phantoms, in demo/
 #   pipelines/demo.sh /path/to/camus   a CAMUS release (MHD or NIfTI), in demo_camus/
@@ -85,3 +85,4 @@ cp "$OUT/results/preview.png" "$OUT/picture.png"
 echo
 echo "picture (label, synthetic, overlay, real): $OUT/picture.png"
 echo "table:                                     $OUT/table.txt"
+python pipelines/report.py page "$OUT"

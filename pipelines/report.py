@@ -1,12 +1,14 @@
-"""What the demo needs beside the commands: epochs that make two trainings comparable, and the closing table.
+"""What the demo needs beside the commands: epochs that make two trainings comparable, and the report it ends with.
 
 python pipelines/report.py epochs DATA OTHER_DATA EPOCHS   epochs on OTHER_DATA with as many updates as EPOCHS on DATA
 python pipelines/report.py table RUN OTHER_RUN             Dice per structure of two evaluated segmentation runs
+python pipelines/report.py page FOLDER                     FOLDER/report.html, of what a finished demo left in FOLDER
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "left atrium"}
 
@@ -19,17 +21,33 @@ def epochs(data: str, other: str, count: str) -> str:
     return str(max(1, round(int(count) * training_frames(data) / training_frames(other))))
 
 
+def name_of(run: Path) -> str:
+    """What a segmentation was trained on."""
+    return run.name.removeprefix("segmentation_")
+
+
+def read_dice(run: Path) -> dict[str, dict[str, Any]]:
+    """Of each structure mean, std and n (frames) of its Dice on the test split."""
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return {key: summary["overall"][key]["dice"] for key in STRUCTURES}
+
+
 def table(*runs: str) -> str:
     """Mean Dice and standard deviation over the test frames, a row per structure and a column per run."""
-    names = [Path(run).name.removeprefix("segmentation_") for run in runs]
-    summaries = [json.loads(Path(run, "summary.json").read_text())["overall"] for run in runs]
-    lines = ["Dice on test frames    " + "  ".join(f"trained on {name:<10}" for name in names)]
+    summaries = [read_dice(Path(run)) for run in runs]
+    lines = ["Dice on test frames    " + "  ".join(f"trained on {name_of(Path(run)):<10}" for run in runs)]
     for key, title in STRUCTURES.items():
-        dice = [summary[key]["dice"] for summary in summaries]
+        dice = [summary[key] for summary in summaries]
         cells = "  ".join(f"{one['mean']:.3f} +/- {one['std']:.3f}     " for one in dice)
         lines.append(f"{title:<23}{cells} ({dice[0]['n']} frames)")
     return "\n".join(lines)
 
 
+def page(folder: str) -> str:
+    from page import write_page  # slow: matplotlib
+
+    return f"report, to be opened in a browser:         {write_page(Path(folder))}"
+
+
 if __name__ == "__main__":
-    print({"epochs": epochs, "table": table}[sys.argv[1]](*sys.argv[2:]))
+    print({"epochs": epochs, "table": table, "page": page}[sys.argv[1]](*sys.argv[2:]))

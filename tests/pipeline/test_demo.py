@@ -39,6 +39,10 @@ def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
     first = run_demo(folder)
     assert first.returncode == 0, first.stderr[-3000:]
     assert "LV endocardium" in (folder / "table.txt").read_text()
+    steps = first.stdout.split("/10] ")[1:]
+    assert [step.count("\nnext: ") for step in steps] == [1] * 9 + [0]
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png") == 5 and page.count("<pre>") == 9
     sheet = cv2.imread(str(folder / "picture.png"))
     assert sheet.shape[0] > 4 * 64 and sheet.shape[1] > 7 * 64  # label, synthetic, overlay and real of 14 images
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100

@@ -58,6 +58,11 @@ def test_the_readers_stand_in_every_folder_that_needs_them():
     assert all(NAMES.count(name) == 2 for name in ("medical_images.py", "unwrapping.py"))
 
 
+def test_the_published_name_of_the_segmentation_s_folder_leads_to_it():
+    link = ROOT / "echo_segmentations"
+    assert link.is_symlink() and link.readlink() == Path("echo_segmentation")
+
+
 def test_torchvision_is_not_imported_by_our_own_code():
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
@@ -72,8 +77,10 @@ def test_help_tells_what_a_command_does(command):
     assert len(done.stdout.splitlines()) > 10
 
 
-PAGES = ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
-PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "own_data", "reliability")]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
+PAGES += [
+    f"docs/{name}.md" for name in ("clusters", "differences", "on_disk", "own_data", "performance", "reliability")
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -73,7 +73,7 @@ def test_the_readme_command_on_three_ranks_gives_the_images_of_one(
     out = finish(process)
     assert process.returncode == 0, out
     assert "22 images, 0 of them there already; ddpm, 6 steps, fp32, 3 ranks on cpu" in out
-    assert "22/22" in out and out.count("averaged weights") == 1
+    assert "sampling: 22 of 22" in out and out.count("averaged weights") == 1
     for size in (1, 7):
         assert_same(tmp_path / "three", alone(tmp_path / str(size), pictures, checkpoint, 22, batch_size_test=size), 22)
 
@@ -130,7 +130,7 @@ def test_a_rank_is_killed_and_the_same_command_completes_the_set(
     process = launch(["mpiexec", "-np", "2"], words)
     out = finish(process)
     assert process.returncode == 0, out
-    assert f"36 images, {len(made)} of them there already" in out and "36/36" in out
+    assert f"36 images, {len(made)} of them there already" in out and "sampling: 36 of 36" in out
     assert stamps == {stem: (results / "samples" / f"{stem}.png").stat().st_mtime_ns for stem in made}
     assert_same(results, alone(tmp_path / "alone", pictures, checkpoint, 36), 36)
     assert not list(results.rglob(".*")), "temporary files of the killed rank are swept away"

@@ -1,0 +1,132 @@
+"""The page that a demo ends with: complete, self-contained, and readable in a browser."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "pipelines"))
+from page import write_page  # noqa: E402
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DICE = {"lv_endo": 0.91, "lv_epi": 0.87, "la": 0.5}
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_picture(path: Path, grey: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((90, 600, 3), grey, np.uint8))
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    """What a demo leaves that the page tells of."""
+    demo = tmp_path / "demo"
+    write_picture(demo / "picture.png", 120)
+    write_csv(demo / "results" / "manifest.csv", [{"stem": f"p{i}"} for i in range(37)])
+    losses = [{"step": 10 * i, "mse": 1 / i, "val_mse": 2 / i if i % 2 else ""} for i in range(1, 6)]
+    write_csv(demo / "diffusion" / "progress.csv", losses)
+    for name in ("real", "synthetic"):
+        run = demo / f"segmentation_{name}"
+        write_picture(run / "figures" / "dice.png", 200)
+        write_csv(run / "log.csv", [{"epoch": i, "dice_mean": i / 9, "val_dice_mean": i / 10} for i in range(1, 4)])
+        means = {
+            key: {"dice": {"mean": mean - (name == "real") / 8, "std": 0.04, "n": 16}} for key, mean in DICE.items()
+        }
+        (run / "summary.json").write_text(json.dumps({"overall": means}))
+    (demo / ".done").mkdir()
+    for number in (10, 9, 2):
+        (demo / ".done" / str(number)).write_text(f"python step{number}.py --flag '<b>&'")
+    return demo
+
+
+def make_page(demo: Path) -> str:
+    return write_page(demo).read_text()
+
+
+class Page(HTMLParser):
+    """Headings, cells, commands, addresses and the tags left open of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.found, self.addresses = [], {"h2": [], "td": [], "th": [], "pre": []}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] in self.found:
+            self.found[self.open[-1]].append(text)
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(finished):
+    command = [sys.executable, ROOT / "pipelines" / "report.py", "page", finished]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and str(finished / "report.html") in done.stdout, done.stderr
+    text = (finished / "report.html").read_text()
+    page = Page(text)
+    assert not page.open
+    assert page.found["h2"] == ["Synthetic frames", "Segmentation", "Training", "Commands"]
+    assert "drew 37 ultrasound frames" in text and "CC BY-NC-SA" in text
+    assert page.found["th"] == ["Dice on 16 test frames", "trained on synthetic", "trained on real"]
+    assert page.found["td"][:3] == ["LV endocardium", "0.910 ± 0.040", "0.785 ± 0.040"]
+    assert page.found["pre"] == [f"python step{number}.py --flag '<b>&'" for number in (2, 9, 10)]
+    # The picture, two Dice figures and two figures of curves, nothing from elsewhere.
+    assert len(page.addresses) == 5 and all(one.startswith("data:image/png;base64,iVBOR") for one in page.addresses)
+    assert not re.search(r"https?://|url\(|@import|<script|<link", text)
+    assert not list(finished.glob(".report*"))
+
+
+def test_evaluations_and_phantoms_are_told_where_they_are(finished):
+    (finished / "camus" / "database_nifti").mkdir(parents=True)
+    (finished / "camus" / "database_nifti" / "PHANTOMS.txt").write_text("simulated\n")
+    numbers = {"fid": {"value": 12.34567, "features": "<own>"}, "images": 37, "histogram": [1, 2], "prdc": None}
+    (finished / "evaluation").mkdir()
+    (finished / "evaluation" / "evaluation.json").write_text(json.dumps(numbers))
+    text = make_page(finished)
+    cells = Page(text).found["td"]
+    assert cells[9:] == ["fid, value", "12.35", "fid, features", "<own>", "images", "37"]
+    assert "How good the synthetic frames are" in text and "phantoms, simulated" in text and "CC BY-NC-SA" not in text
+
+
+def test_what_is_not_there_has_no_section(tmp_path):
+    text = make_page(tmp_path)
+    assert Page(text).found == {"h2": [], "td": [], "th": [], "pre": []} and "<img" not in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_browser_shows_the_page(finished):
+    make_page(finished)
+    shot = finished / "page.png"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1600"]
+    place = [f"--user-data-dir={finished / 'profile'}", f"--screenshot={shot}", f"file://{finished}/report.html"]
+    subprocess.run([BROWSER, *flags, *place], check=True, capture_output=True, timeout=120)
+    page = cv2.imread(str(shot))
+    assert page.shape == (1600, 1000, 3)
+    text_and_pictures = np.ptp(page.reshape(1600, -1).astype(int), axis=1) > 60
+    assert text_and_pictures.mean() > 0.3  # rows that show anything
+    # The picture, 600 pixels wide in one grey, arrives at its own size, and both Dice figures beside one another.
+    assert (np.all(page == 120, axis=2).sum(axis=1) == 600).sum() == 90
+    assert (np.all(page == 200, axis=2).sum(axis=1) > 600).sum() > 50
