@@ -13,7 +13,7 @@ FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
 COMMANDS = [
     *(f"data_preparation/{name}.py" for name in ("extract_camus_data", "augment_camus_labels")),
     *(f"data_preparation/{name}.py" for name in ("prepare_inference4segmentation", "make_phantom_camus")),
-    *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample")),
+    *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample", "image_evaluate")),
     *(f"echo_segmentation/{name}.py" for name in ("runner", "test_model")),
 ]
 
@@ -72,7 +72,7 @@ def test_help_tells_what_a_command_does(command):
 
 
 PAGES = ["README.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
-PAGES += [f"docs/{name}.md" for name in ("differences", "on_disk", "reliability")]
+PAGES += [f"docs/{name}.md" for name in ("differences", "evaluation", "on_disk", "reliability")]
 
 
 @pytest.mark.parametrize("page", PAGES)
