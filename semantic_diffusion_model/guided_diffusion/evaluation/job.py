@@ -14,8 +14,8 @@ from guided_diffusion.evaluation import agreement, diversity, entries, figures, 
 from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
 from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
 from guided_diffusion.evaluation.features import Features, read_encoder, read_inception
-from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints
-from guided_diffusion.evaluation.image_sets import Frame, find_real, find_synthetic, size_of
+from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
+from guided_diffusion.evaluation.image_sets import Frame, find_real, find_synthetic, read_frame, size_of
 from guided_diffusion.evaluation.measuring import Measured, measure, measures_of, nearest_by
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
@@ -126,7 +126,7 @@ def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.dev
     """One pass over the training frames, whose fingerprints are kept, then one over the others."""
     measures = measures_of(settings.dynamic_range, inputs.networks)
     options = (inputs.size, settings.batch_size)
-    training = measure(inputs.training, measures | {"fingerprints": fingerprints}, *options, "training frames")
+    training = measure(inputs.training, measures | {"fingerprints": with_layouts}, *options, "training frames")
     prints = training.tables.pop("fingerprints")
     known = Nearest(prints, training.patients, device)
     others = None
@@ -135,7 +135,11 @@ def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.dev
     everything = training + others if others else training
     if others and len(others.frames) >= memorisation.ENOUGH_HELD_OUT:
         return Real(everything, training, others, known, None)
-    parts = [known(prints[i : i + 64], training.patients[i : i + 64]) for i in range(0, len(prints), 64)]
+    parts = []
+    for start in range(0, len(prints), settings.batch_size):
+        pictures = [read_frame(frame) for frame in inputs.training[start : start + settings.batch_size]]
+        asked = fingerprints(*(np.stack(part) for part in zip(*pictures, strict=True)))
+        parts.append(known(asked, training.patients[start : start + settings.batch_size]))
     training.tables["nearest"] = np.concatenate(parts)
     names = np.asarray(training.patients)
     return Real(everything, training, training, known, names[:, None] == names[None])
