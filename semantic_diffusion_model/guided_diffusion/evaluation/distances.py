@@ -1,13 +1,10 @@
-"""Distances between two clouds of features, by torch-fidelity: Frechet, kernel, precision and recall."""
+"""Distances between two clouds of features, by torch-fidelity (slow to import): Frechet, kernel, precision, recall."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from guided_diffusion.evaluation.resampling import interval, upper
 
@@ -35,12 +32,16 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
     Biased upwards, the more so the fewer images.
     """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
     statistics = [fid_features_to_statistics(torch.from_numpy(f.astype(np.float64))) for f in (first, second)]
     return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
 
 
 def kernel(first: np.ndarray, second: np.ndarray, seed: int) -> float:
     """Squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018), unbiased: may be below 0."""
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
     size = min(KERNEL_SUBSET_SIZE, len(first), len(second))
     subsets = 1 if size == len(first) == len(second) else KERNEL_SUBSETS
     options = {"kid_subsets": subsets, "kid_subset_size": size, "rng_seed": seed, "verbose": False}
@@ -50,6 +51,8 @@ def kernel(first: np.ndarray, second: np.ndarray, seed: int) -> float:
 
 def precision_recall(synthetic: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Share of synthetic images among the neighbours of real ones, and the reverse (Kynkaanniemi et al. 2019)."""
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
     options = {"prc_neighborhood": NEIGHBOURS, "prc_batch_size": AT_ONCE, "save_cpu_ram": True, "verbose": False}
     pair = (torch.from_numpy(f) for f in (synthetic, real))
     found = prc_features_to_metric(*pair, **options)

@@ -66,6 +66,10 @@ def find_synthetic(folder: str, real: Sequence[Frame]) -> list[Frame]:
     samples, labels = (_pictures(storage.join(folder, kind)) for kind in ("samples", "labels"))
     if not samples:
         raise UserError(f"{folder} has no pictures in samples/: image_sample.py writes them there")
+    if not labels:
+        raise UserError(
+            f"{folder} has no label maps in labels/: images of an unconditional network cannot be evaluated"
+        )
     problems = [f"{path}: no label map of this name in labels/" for stem, path in samples.items() if stem not in labels]
     problems += [f"{path}: no image of this name in samples/" for stem, path in labels.items() if stem not in samples]
     raise_problems(f"{folder} is not as image_sample.py writes it:", problems)

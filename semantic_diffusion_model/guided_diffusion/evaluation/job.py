@@ -15,7 +15,7 @@ from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
 from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
 from guided_diffusion.evaluation.features import Features, read_encoder, read_inception
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
-from guided_diffusion.evaluation.image_sets import Frame, find_real, find_synthetic, read_frame, size_of
+from guided_diffusion.evaluation.image_sets import LEAST_IMAGES, Frame, find_real, find_synthetic, read_frame, size_of
 from guided_diffusion.evaluation.measuring import Measured, measure, measures_of, nearest_by
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
@@ -92,8 +92,8 @@ def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
 
 def _some(frames: list[Frame], settings: EvaluationSettings) -> list[Frame]:
     order = np.random.default_rng([settings.seed, 4]).permutation(len(frames))[: settings.num_samples]
-    if len(order) < 10:
-        raise UserError(f"--num_samples {settings.num_samples}: at least 10 are needed")
+    if len(order) < LEAST_IMAGES:
+        raise UserError(f"--num_samples {settings.num_samples}: at least {LEAST_IMAGES} are needed")
     return [frames[i] for i in sorted(order)]
 
 
@@ -152,41 +152,42 @@ def evaluate_set(
     measures = measures_of(settings.dynamic_range, inputs.networks) | nearest_by(real.known)
     title = f"synthetic frames {name}".strip()
     synthetic = measure(inputs.sets[name], measures, inputs.size, settings.batch_size, title)
-    common = settings.bootstrap, settings.seed
-    steps = tqdm(total=4, desc="judging", unit="step")
-
-    def done(step: str) -> None:
-        steps.set_postfix_str(step)
-        steps.update()
-
-    entry: entries.Entry = {"version": 1, "images": counts(inputs, name, settings)}
-    sections, entry["spectrum_curve"] = entries.differences(real.all, synthetic, *common)
-    entry |= sections
-    done("differences")
-    entry["distances"] = {
-        network: entries.feature_distances(real.all, synthetic, network, settings.seed)
-        if network in inputs.networks
-        else None
-        for network in ("encoder", "inception")
-    }
-    done("distances")
-    dice = None
-    entry["label_agreement"] = None
-    if name in inputs.predictions:
-        dice = agreement.dice_of(inputs.sets[name], inputs.predictions[name])
-        real_dice = inputs.real_predictions and agreement.dice_of(real.all.frames, inputs.real_predictions)
-        entry["label_agreement"] = entries.agreement(synthetic, dice, real.all, real_dice, *common)
-    entry["diversity"] = diversity.report(synthetic.frames, real.all.frames, settings.ssim_pairs, settings.seed)
-    done("diversity")
-    entry["memorisation"], judgement = judge_copies(real, synthetic)
-    done("copies")
-    steps.close()
+    dice = agreement.dice_of(inputs.sets[name], inputs.predictions[name]) if name in inputs.predictions else None
+    entry, judgement = judged(settings, inputs, real, synthetic, dice)
+    entry = {"version": 1, "images": counts(inputs, name, settings), **entry}
     folder = storage.join(settings.output_dir, name) if name else settings.output_dir
     write_report(folder, report.page(entry), entry)
-    drawn = figures.draw(entry, real.all, synthetic, judgement, real.training.frames)
-    write_figures(folder, drawn)
+    write_figures(folder, figures.draw(entry, real.all, synthetic, judgement, real.training.frames))
     print(memorisation.sentence(entry["memorisation"]))
     return synthetic, dice
+
+
+def judged(
+    settings: EvaluationSettings, inputs: Inputs, real: Real, synthetic: Measured, dice: np.ndarray | None
+) -> tuple[entries.Entry, memorisation.Judgement]:
+    """What evaluation.json says of one synthetic set, and the judgement on copies."""
+    common = settings.bootstrap, settings.seed
+    with tqdm(total=4, desc="judging", unit="step") as steps:
+        found, curve = entries.differences(real.all, synthetic, *common)
+        found["spectrum_curve"] = curve
+        steps.update()
+        found["distances"] = {
+            name: entries.feature_distances(real.all, synthetic, name, settings.seed)
+            if name in inputs.networks
+            else None
+            for name in ("encoder", "inception")
+        }
+        steps.update()
+        found["label_agreement"] = None
+        if dice is not None:
+            seen = inputs.real_predictions
+            real_dice = None if seen is None else agreement.dice_of(real.all.frames, seen)
+            found["label_agreement"] = entries.agreement(synthetic, dice, real.all, real_dice, *common)
+        found["diversity"] = diversity.report(synthetic.frames, real.all.frames, settings.ssim_pairs, settings.seed)
+        steps.update()
+        found["memorisation"], judgement = judge_copies(real, synthetic)
+        steps.update()
+    return found, judgement
 
 
 def judge_copies(real: Real, synthetic: Measured) -> tuple[entries.Entry, memorisation.Judgement]:

@@ -20,9 +20,9 @@ def real_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_dir(real_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 label maps, two images of each."""
+    """50 label maps, two images of each."""
     folder = tmp_path_factory.mktemp("synthetic")
-    write_synthetic(folder, real_dir, 80, rounds=2)
+    write_synthetic(folder, real_dir, 50, rounds=2)
     return folder
 
 

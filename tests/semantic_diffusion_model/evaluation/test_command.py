@@ -28,7 +28,7 @@ def copy_of(folder: Path, to: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def report(real_dir, synthetic_dir, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A set with four training frames smuggled in (2.5 %), evaluated by a real process, with perfect predictions."""
+    """A set with four training frames smuggled in (4 %), evaluated by a real process, with perfect predictions."""
     from guided_diffusion.evaluation.agreement import CAMUS_OF_SECTOR
 
     folder = tmp_path_factory.mktemp("report")
@@ -51,7 +51,7 @@ def test_the_command_says_what_it_does_and_what_it_wrote(report):
     folder, done = report
     assert done.returncode == 0, done.stderr[-3000:]
     first, *_, last = done.stdout.strip().splitlines()
-    assert first.startswith("160 synthetic against 40 real training frames, 24 held out, 64 x 64 pixels")
+    assert first.startswith("100 synthetic against 40 real training frames, 24 held out, 64 x 64 pixels")
     assert last == f"written: {folder / 'evaluation.md'}" and "training frames: 100%" in done.stderr
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     figures = {"grey_levels", "distributions", "power_spectrum", "differences", "nearest", "closest_pairs"}
@@ -65,9 +65,9 @@ def test_smuggled_frames_are_counted_and_named(report):
     entry = json.loads((report[0] / "evaluation.json").read_text())
     assert entry["memorisation"]["copies"] == 4
     page = (report[0] / "evaluation.md").read_text()
-    assert "4 of the 160 synthetic images (2.5%) are copies" in page
+    assert "4 of the 100 synthetic images (4.0%) are copies" in page
     for one in entry["memorisation"]["named"]:
-        assert one["training_frame"] in page and one["correlation"] > 0.95
+        assert one["training_frame"] in page and one["correlation"] > 0.8
     assert {one["training_frame"][:11] for one in entry["memorisation"]["named"]} == {
         f"patient000{i}" for i in range(1, 5)
     }
@@ -124,11 +124,11 @@ def test_the_real_frames_themselves_differ_by_nothing_and_are_all_copies(real_di
 
 
 def test_two_sets_are_compared_by_label_map(real_dir, synthetic_dir, tmp_path, evaluate):
-    write_synthetic(tmp_path / "smooth", real_dir, 60, deviation=8.0)
+    write_synthetic(tmp_path / "smooth", real_dir, 50, deviation=8.0)
     flags = {"real_dir": real_dir, "output_dir": tmp_path / "out", "compare": (synthetic_dir, tmp_path / "smooth")}
     assert evaluate(**flags) == 0
     entry = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert entry["label_maps_in_common"] == 60 and entry["patients"] == 40
+    assert entry["label_maps_in_common"] == 50 and entry["patients"] == 40
     sd = entry["grey_levels"]["lv_cavity"]["sd"]
     assert sd["closer_to_real"] == "A" and sd["b"] < sd["a"]
     for name in ("A", "B"):
@@ -144,7 +144,13 @@ def test_the_same_seed_gives_the_same_report_in_any_batch(real_dir, synthetic_di
     texts = [(tmp_path / name / "evaluation.json").read_text() for name in ("first", "second")]
     first, second = map(json.loads, texts)
     assert first["images"]["synthetic"] == 20
-    assert first["contrast"] == second["contrast"] and first["diversity"] == second["diversity"]
+    assert first["diversity"] == second["diversity"]
+    for section in ("contrast", "speckle", "autocorrelation"):
+        for row, keys in first[section].items():
+            for key, one in keys.items():
+                other = second[section][row][key]
+                assert one["interval"] == pytest.approx(other["interval"], rel=1e-9, nan_ok=True)
+                assert one["yardstick"] == pytest.approx(other["yardstick"], rel=1e-9)
 
 
 # --- Bad input: one line, exit code 2 ---------------------------------------------------------------------------------
