@@ -32,7 +32,7 @@ mkdir -p "$OUT/.done"
 step() {
     local number=$1 title=$2
     shift 2
-    printf '\n[%s/10] %s\n$ %s\n' "$number" "$title" "$*"
+    printf '\n[%s/11] %s\n$ %s\n' "$number" "$title" "$*"
     if [ "$(cat "$OUT/.done/$number" 2>/dev/null)" = "$*" ]; then
         echo "done before"
         return
@@ -79,10 +79,15 @@ train 8 synthetic "$OUT/segmentation_data/all_views" "$EPOCHS"
 # The same number of updates for the real frames, of which there may be fewer or more.
 train 9 real "$OUT/views/all_views" \
     "$(python pipelines/report.py epochs "$OUT/segmentation_data/all_views" "$OUT/views/all_views" "$EPOCHS")"
-printf '\n[10/10] Report\n'
+step 10 "Compare the synthetic frames with the real ones" \
+    python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/all_views_sector" \
+    --synthetic_dir "$OUT/results" --output_dir "$OUT/evaluation" --bootstrap 200 --ssim_pairs 100 --overwrite True
+printf '\n[11/11] Report\n'
 python pipelines/report.py table "$OUT/segmentation_synthetic" "$OUT/segmentation_real" | tee "$OUT/table.txt"
+python pipelines/report.py evaluation "$OUT/evaluation" | tee -a "$OUT/table.txt"
 cp "$OUT/results/preview.png" "$OUT/picture.png"
 echo
 echo "picture (label, synthetic, overlay, real): $OUT/picture.png"
 echo "table:                                     $OUT/table.txt"
+echo "synthetic frames against real ones:        $OUT/evaluation/evaluation.md"
 python pipelines/report.py page "$OUT"

@@ -3,6 +3,7 @@
 python pipelines/report.py epochs DATA OTHER_DATA EPOCHS   epochs on OTHER_DATA with as many updates as EPOCHS on DATA
 python pipelines/report.py table RUN OTHER_RUN             Dice per structure of two evaluated segmentation runs
 python pipelines/report.py page FOLDER                     FOLDER/report.html, of what a finished demo left in FOLDER
+python pipelines/report.py evaluation FOLDER               one line of what image_evaluate.py wrote there
 """
 
 import json
@@ -49,5 +50,19 @@ def page(folder: str) -> str:
     return f"report, to be opened in a browser:         {write_page(Path(folder))}"
 
 
+def evaluation(folder: str) -> str:
+    """How the synthetic frames compare with the real ones: contrast, speckle, and whether any is a copy."""
+    entry = json.loads(Path(folder, "evaluation.json").read_text())
+    contrast = entry["contrast"]["lv_cavity against lv_myocardium"]["gcnr"]
+    speckle = entry["speckle"]["lv_myocardium"]["nakagami_m"]
+    told = [
+        f"{name} {one['synthetic']:.2f} (real {one['real']:.2f}, halves of the real differ by {one['yardstick']:.2f})"
+        for name, one in (("gCNR", contrast), ("Nakagami m of the wall", speckle))
+    ]
+    copies = f"{entry['memorisation']['copies']} of {entry['images']['synthetic']} are copies of training frames"
+    return f"Synthetic frames: {', '.join(told)}; {copies}"
+
+
 if __name__ == "__main__":
-    print({"epochs": epochs, "table": table, "page": page}[sys.argv[1]](*sys.argv[2:]))
+    commands = {"epochs": epochs, "table": table, "evaluation": evaluation, "page": page}
+    print(commands[sys.argv[1]](*sys.argv[2:]))

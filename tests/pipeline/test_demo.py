@@ -39,10 +39,12 @@ def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
     first = run_demo(folder)
     assert first.returncode == 0, first.stderr[-3000:]
     assert "LV endocardium" in (folder / "table.txt").read_text()
-    steps = first.stdout.split("/10] ")[1:]
+    steps = first.stdout.split("/11] ")[1:]
     assert [step.count("\nnext: ") for step in steps] == [1] * 9 + [0]
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png") == 5 and page.count("<pre>") == 9
+    assert "of 14 are copies of training frames" in (folder / "table.txt").read_text()
+    assert (folder / "evaluation" / "evaluation.md").is_file()
     sheet = cv2.imread(str(folder / "picture.png"))
     assert sheet.shape[0] > 4 * 64 and sheet.shape[1] > 7 * 64  # label, synthetic, overlay and real of 14 images
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
@@ -59,6 +61,6 @@ def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
 
     again = run_demo(folder)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert again.stdout.count("done before") == 9 and "continuing it" in again.stdout
+    assert again.stdout.count("done before") == 10 and "continuing it" in again.stdout
     other = run_demo(folder, STEPS="3")
     assert other.returncode == 2 and "made with other settings" in other.stderr

@@ -13,7 +13,7 @@ FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
 COMMANDS = [
     *(f"data_preparation/{name}.py" for name in ("extract_camus_data", "extract_dataset", "augment_camus_labels")),
     *(f"data_preparation/{name}.py" for name in ("prepare_inference4segmentation", "make_phantom_camus")),
-    *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample")),
+    *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample", "image_evaluate")),
     *(f"echo_segmentation/{name}.py" for name in ("runner", "test_model")),
 ]
 
@@ -78,9 +78,8 @@ def test_help_tells_what_a_command_does(command):
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "pipelines/demo_checkpoint/README.md"]
-PAGES += [
-    f"docs/{name}.md" for name in ("clusters", "differences", "on_disk", "own_data", "performance", "reliability")
-]
+PAGES += [f"docs/{name}.md" for name in ("clusters", "differences", "evaluation", "on_disk", "own_data", "performance")]
+PAGES.append("docs/reliability.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

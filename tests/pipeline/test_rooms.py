@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "data": {"network", "process", "runs"},
     "sampling": {"data", "network", "process", "runs"},
     "training": {"sampling", "data", "network", "process", "runs"},
+    "evaluation": {"sampling", "data", "runs"},
 }
 
 

@@ -31,7 +31,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a data set keeps its files: folders by split ("training", "validation"), and what ends their names."""
+    """Where a data set keeps its files: folders by split ("training", "validation", of CAMUS "testing" too, which is
+    evaluated alone), and what ends their names."""
 
     images: dict[str, str]
     labels: dict[str, str]
@@ -47,8 +48,8 @@ def _split_folders(pattern: str, training: str, validation: str) -> dict[str, st
 
 LAYOUTS = {
     "camus": Layout(
-        _split_folders("images/{}", "training", "validation"),
-        _split_folders("sector_annotations/{}", "training", "validation"),
+        {split: f"images/{split}" for split in ("training", "validation", "testing")},
+        {split: f"sector_annotations/{split}" for split in ("training", "validation", "testing")},
     ),
     "ade20k": Layout(
         _split_folders("images/{}", "training", "validation"),

@@ -1,0 +1,216 @@
+"""What the tables say, as pictures: real in grey, synthetic in orange, everywhere."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from guided_diffusion.evaluation.fingerprints import WAYS
+from guided_diffusion.evaluation.frame_numbers import quantities
+from guided_diffusion.evaluation.image_sets import CLASSES, Frame, read_frame
+from guided_diffusion.evaluation.measuring import Measured
+from guided_diffusion.evaluation.memorisation import SHOWN_PAIRS, Judgement, strongest
+from guided_diffusion.evaluation.resampling import mean_of
+
+REAL, SYNTHETIC = "0.35", "#e69f00"
+DPI = 110
+TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
+SECTIONS = ("grey_levels", "contrast", "speckle", "autocorrelation", "power_spectrum")
+Save = Callable[[Path], None]
+
+
+def draw(
+    entry: dict[str, Any], real: Measured, synthetic: Measured, judgement: Judgement, training: Sequence[Frame]
+) -> dict[str, Save]:
+    """The figures of one synthetic set by name: functions that save them to a path."""
+    return {
+        "grey_levels": partial(grey_levels, real=real, synthetic=synthetic),
+        "distributions": partial(distributions, real=real, synthetic=synthetic),
+        "power_spectrum": partial(power_spectrum, entry=entry),
+        "differences": partial(differences, entry=entry),
+        "nearest": partial(nearest, judgement=judgement),
+        "closest_pairs": partial(closest_pairs, synthetic=synthetic, judgement=judgement, training=training),
+    }
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=DPI)
+
+
+def _title(section: str, row: str, key: str) -> str:
+    kind = "correlation length, " if section == "autocorrelation" else ""
+    return f"{row}: {kind}{key}".replace("_", " ")
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def grey_levels(path: Path, real: Measured, synthetic: Measured) -> None:
+    """Share of pixels by grey level in each class inside the cone, means over patients."""
+    figure = Figure(figsize=(11, 3), layout="constrained")
+    axes = figure.subplots(1, len(CLASSES) - 1)
+    tables = [measured.by_patient("grey_levels") for measured in (real, synthetic)]
+    for value, panel in enumerate(axes, start=1):
+        for table, colour, name in zip(tables, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True):
+            shares = mean_of(table[:, value]).reshape(64, 4).sum(1) * 100
+            panel.stairs(
+                shares, np.arange(65) * 4, color=colour, fill=colour == REAL, alpha=0.6 if colour == REAL else 1
+            )
+            panel.plot([], [], color=colour, label=name)
+        panel.set_title(CLASSES[value].replace("_", " "), fontsize=9)
+        panel.set_xlabel("grey level", fontsize=8)
+        _plain(panel)
+    axes[0].set_ylabel("% of pixels per 4 levels", fontsize=8)
+    axes[-1].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def distributions(path: Path, real: Measured, synthetic: Measured) -> None:
+    """Numbers of single frames, real and synthetic: how each is spread, not only where its mean lies."""
+    wanted = [
+        (k, q)
+        for k, q in enumerate(quantities())
+        if q.section == "contrast" or (q.section in ("speckle", "autocorrelation") and q.row != "cone_background")
+        if q.key != "black"
+    ]
+    columns = 4
+    figure = Figure(figsize=(11, 2.1 * -(-len(wanted) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(wanted) // columns), columns).ravel()
+    for panel, (k, quantity) in zip(panels, wanted, strict=False):
+        sides = [measured.tables["numbers"][:, k] for measured in (real, synthetic)]
+        sides = [side[np.isfinite(side)] for side in sides]
+        if all(side.size for side in sides):
+            low, high = np.quantile(np.concatenate(sides), [0.005, 0.995])
+            bins = np.linspace(low, high if high > low else low + 1, 31)
+            panel.hist(sides[0], bins, density=True, color=REAL, alpha=0.6, label="real")
+            panel.hist(sides[1], bins, density=True, color=SYNTHETIC, histtype="step", lw=1.5, label="synthetic")
+        row = "" if quantity.section == "contrast" else f"{quantity.row.replace('_', ' ')}: "
+        unit = f" ({quantity.unit})" if quantity.unit else ""
+        kind = "corr. length, " if quantity.section == "autocorrelation" else ""
+        panel.set_title(f"{row}{kind}{quantity.key.replace('_', ' ')}{unit}", fontsize=8)
+        panel.set_yticks([])
+        _plain(panel)
+    for panel in panels[len(wanted) :]:
+        panel.axis("off")
+    panels[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def power_spectrum(path: Path, entry: dict[str, Any]) -> None:
+    """Share of the power by spatial frequency, with 95 % bands over patients."""
+    curve = entry["spectrum_curve"]
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    panel = figure.subplots()
+    for name, colour in (("real", REAL), ("synthetic", SYNTHETIC)):
+        low, high = np.array(curve[f"{name}_interval_db"], float).T
+        panel.fill_between(curve["cycles_per_pixel"], low, high, color=colour, alpha=0.3, lw=0)
+        panel.plot(curve["cycles_per_pixel"], curve[f"{name}_db"], color=colour, label=name)
+    panel.set_xlabel("spatial frequency (cycles per pixel)")
+    panel.set_ylabel("share of the power (dB)")
+    panel.legend(frameon=False)
+    _plain(panel)
+    _save(figure, path)
+
+
+def differences(path: Path, entry: dict[str, Any]) -> None:
+    """Every difference in units of its yardstick: within -1 .. 1 it is what two halves of the real patients show."""
+    rows = [
+        (_title(section, row, key), one)
+        for section in SECTIONS
+        for row, keys in entry[section].items()
+        for key, one in keys.items()
+        if one["yardstick"] and np.isfinite(one["difference"]) and row != CLASSES[0]
+    ]
+    figure = Figure(figsize=(8, 0.2 * len(rows) + 1), layout="constrained")
+    panel = figure.subplots()
+    panel.axvspan(-1, 1, color="0.9", lw=0)
+    for place, (_, one) in enumerate(rows):
+        colour = SYNTHETIC if one["outside"] else REAL
+        low, high = (bound / one["yardstick"] for bound in one["interval"])
+        panel.plot([low, high], [-place, -place], color=colour, lw=1.5)
+        panel.plot(one["difference"] / one["yardstick"], -place, "o", color=colour, ms=4)
+    panel.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
+    panel.set_ylim(-len(rows), 1)
+    panel.set_xscale("symlog", linthresh=2)
+    panel.set_xticks(TICKS, map(str, TICKS))
+    reach = max([2.0, *(abs(bound / one["yardstick"]) for _, one in rows for bound in one["interval"])])
+    panel.set_xlim(-1.2 * reach, 1.2 * reach)
+    panel.axvline(0, color="0.6", lw=0.8)
+    panel.set_xlabel("synthetic less real, in units of what two halves of the real patients differ by", fontsize=8)
+    _plain(panel)
+    _save(figure, path)
+
+
+def nearest(path: Path, judgement: Judgement) -> None:
+    """How well the nearest training frame matches, of synthetic and of held-out images, and where copies begin."""
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    panels = figure.subplots(1, len(WAYS))
+    for way, panel in enumerate(panels):
+        bins = np.linspace(0, 1, 51)
+        panel.hist(judgement.held_out[:, way], bins, density=True, color=REAL, alpha=0.6, label="held-out real")
+        made = judgement.synthetic[:, way]
+        panel.hist(made, bins, density=True, color=SYNTHETIC, histtype="step", lw=1.5, label="synthetic")
+        panel.axvline(judgement.thresholds[way], color="k", ls="--", lw=1, label="copies from here on")
+        panel.set_title(WAYS[way], fontsize=9)
+        panel.set_xlabel("correlation with the nearest training frame", fontsize=8)
+        panel.set_yticks([])
+        _plain(panel)
+    panels[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def closest_pairs(path: Path, synthetic: Measured, judgement: Judgement, training: Sequence[Frame]) -> None:
+    """The synthetic images that match a training frame best, above those frames (mirrored where they match so)."""
+    best = strongest(synthetic.tables["nearest"], judgement.thresholds)
+    shown = np.argsort(-best[:, 0])[:SHOWN_PAIRS]
+    figure = Figure(figsize=(1.6 * len(shown), 3.9), layout="constrained")
+    panels = figure.subplots(2, len(shown))
+    for column, index in enumerate(shown):
+        correlation, place, flipped = best[index]
+        pair = synthetic.frames[index], training[int(place)]
+        images = [read_frame(frame)[0] for frame in pair]
+        images[1] = images[1][:, ::-1] if flipped else images[1]
+        for row, (image, frame) in enumerate(zip(images, pair, strict=True)):
+            panels[row, column].imshow(image, cmap="gray", vmin=0, vmax=255)
+            panels[row, column].set_xlabel("\n".join(_lines(frame.stem)), fontsize=6)
+            panels[row, column].set_xticks([])
+            panels[row, column].set_yticks([])
+        copy = ", a copy" if judgement.copies[index] else ""
+        panels[0, column].set_title(f"{correlation:.2f}{copy}", fontsize=8)
+    panels[0, 0].set_ylabel("synthetic", fontsize=8)
+    panels[1, 0].set_ylabel("nearest training frame", fontsize=8)
+    _save(figure, path)
+
+
+def _lines(name: str, width: int = 20) -> list[str]:
+    return [name[i : i + width] for i in range(0, len(name), width)]
+
+
+def comparison(path: Path, entry: dict[str, Any]) -> None:
+    """How much farther B is from real than A, in units of A's and B's distances; left of 0 B is nearer."""
+    rows = [
+        (_title(section, row, key), one)
+        for section in SECTIONS
+        for row, keys in entry[section].items()
+        for key, one in keys.items()
+        if row != CLASSES[0] and np.isfinite([one["b_farther_from_real"], *one["farther_interval"]]).all()
+    ]
+    figure = Figure(figsize=(8, 0.2 * len(rows) + 1), layout="constrained")
+    panel = figure.subplots()
+    for place, (_, one) in enumerate(rows):
+        scale = max(*map(abs, one["farther_interval"]), abs(one["b_farther_from_real"]), 1e-12)
+        colour = {"A": "#0072b2", "B": SYNTHETIC}.get(one["closer_to_real"], REAL)
+        panel.plot([bound / scale for bound in one["farther_interval"]], [-place, -place], color=colour, lw=1.5)
+        panel.plot(one["b_farther_from_real"] / scale, -place, "o", color=colour, ms=4)
+    panel.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
+    panel.set_ylim(-len(rows), 1)
+    panel.axvline(0, color="0.6", lw=0.8)
+    panel.set_xlabel("B is nearer to real  <-   (each line scaled by itself)   ->  A is nearer to real", fontsize=8)
+    _plain(panel)
+    _save(figure, path)

@@ -1,0 +1,256 @@
+"""The whole evaluation: what is read, measured, judged and written."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from command import UserError
+from evaluation_settings import EvaluationSettings
+from guided_diffusion.evaluation import agreement, diversity, entries, figures, memorisation, report
+from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
+from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
+from guided_diffusion.evaluation.features import Features, read_encoder, read_inception
+from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
+from guided_diffusion.evaluation.image_sets import LEAST_IMAGES, Frame, find_real, find_synthetic, read_frame, size_of
+from guided_diffusion.evaluation.measuring import Measured, measure, measures_of, nearest_by
+from guided_diffusion.runs import storage
+from guided_diffusion.runs.sole_use import sole_use
+from guided_diffusion.runs.world import World
+from progress import Progress
+
+FIGURES = "figures"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that was found on disk before the work begins."""
+
+    training: list[Frame]
+    others: list[Frame]
+    sets: dict[str, list[Frame]]
+    size: tuple[int, int]
+    networks: dict[str, Features]
+    predictions: dict[str, list[str | None]]
+    real_predictions: list[str | None] | None
+    pairing: Pairing | None
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real frames as measured: training first; `held_out` are those whose nearest training frame is the yardstick,
+    and `barred` the training frames that do not count for each."""
+
+    all: Measured
+    training: Measured
+    held_out: Measured
+    known: Nearest
+    barred: np.ndarray | None
+
+
+def run_evaluation(settings: EvaluationSettings, world: World) -> None:
+    """Evaluate what the settings name, and write the report. Raises UserError."""
+    if world.size > 1:
+        raise UserError("image_evaluate.py runs in one process: start it without mpiexec or torchrun")
+    inputs = find_inputs(settings, world.device)
+    announce(settings, inputs, world)
+    with sole_use(settings.output_dir, "output_dir", world, (FIGURES, *(f"{name}/{FIGURES}" for name in inputs.sets))):
+        refuse_used(settings)
+        real = measure_real(settings, inputs, world.device)
+        measured = {name: evaluate_set(settings, inputs, real, name) for name in inputs.sets}
+        if inputs.pairing is not None:
+            write_comparison(settings, real, inputs, measured)
+    print(f"written: {', '.join(written(settings, inputs))}")
+
+
+def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
+    """Raises UserError for whatever can be found wrong without reading every picture."""
+    by_split = find_real(settings.real_dir, print)
+    training = by_split.pop("training")
+    others = [frame for frames in by_split.values() for frame in frames]
+    sets = {name: find_synthetic(path, training + others) for name, path in settings.synthetic_dirs().items()}
+    pairing = pair_by_label_map(*sets.values()) if settings.compare else None
+    if settings.num_samples and not settings.all and not settings.compare:
+        sets = {name: _some(frames, settings) for name, frames in sets.items()}
+    predictions = {
+        name: agreement.find_predictions(folder, frames, all_of_them=True)
+        for (name, frames), folder in zip(sets.items(), settings.predictions, strict=False)
+    }
+    real_predictions = None
+    if settings.real_predictions:
+        real_predictions = agreement.find_predictions(settings.real_predictions, training + others, all_of_them=False)
+    networks: dict[str, Features] = {}
+    if settings.segmentation_model:
+        networks["encoder"] = read_encoder(settings.segmentation_model, device)
+    if settings.feature_weights:
+        networks["inception"] = read_inception(settings.feature_weights, device)
+    size = size_of(training[0])
+    return Inputs(training, others, sets, size, networks, predictions, real_predictions, pairing)
+
+
+def _some(frames: list[Frame], settings: EvaluationSettings) -> list[Frame]:
+    order = np.random.default_rng([settings.seed, 4]).permutation(len(frames))[: settings.num_samples]
+    if len(order) < LEAST_IMAGES:
+        raise UserError(f"--num_samples {settings.num_samples}: at least {LEAST_IMAGES} are needed")
+    return [frames[i] for i in sorted(order)]
+
+
+def announce(settings: EvaluationSettings, inputs: Inputs, world: World) -> None:
+    """Print what is going to be done."""
+    height, width = inputs.size
+    told = [f"{len(frames)} synthetic{f' ({name})' if name else ''}" for name, frames in inputs.sets.items()]
+    real = f"{len(inputs.training)} real training frames, {len(inputs.others)} held out"
+    print(f"{', '.join(told)} against {real}, {height} x {width} pixels, on {world.device.type}")
+    fewest = min(len(inputs.training + inputs.others), *map(len, inputs.sets.values()))
+    if inputs.networks and fewest < ENOUGH_IMAGES:
+        print(f"warning: {fewest} images: Frechet distances of fewer than {ENOUGH_IMAGES} are biased upwards")
+    for name, flag in (("encoder", "segmentation_model"), ("inception", "feature_weights")):
+        if name not in inputs.networks:
+            print(f"no --{flag}: distances in its features are not computed")
+
+
+def refuse_used(settings: EvaluationSettings) -> None:
+    """Raise UserError if output_dir holds anything, unless it may be replaced."""
+    names = storage.list_names(settings.output_dir)
+    if names and not settings.overwrite:
+        raise UserError(
+            f"output_dir {settings.output_dir} is not empty ({names[0]}): choose another, or add --overwrite True"
+        )
+    if names and not any(name in ("evaluation.json", FIGURES) for name in names):
+        raise UserError(f"output_dir {settings.output_dir} holds no evaluation ({names[0]}): nothing is replaced there")
+
+
+def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.device) -> Real:
+    """One pass over the training frames, whose fingerprints are kept, then one over the others."""
+    measures = measures_of(settings.dynamic_range, inputs.networks)
+    options = (inputs.size, settings.batch_size)
+    training = measure(inputs.training, measures | {"fingerprints": with_layouts}, *options, "training frames")
+    prints = training.tables.pop("fingerprints")
+    known = Nearest(prints, training.patients, device)
+    others = None
+    if inputs.others:
+        others = measure(inputs.others, measures | nearest_by(known), *options, "held-out frames")
+    everything = training + others if others else training
+    if others and len(others.frames) >= memorisation.ENOUGH_HELD_OUT:
+        return Real(everything, training, others, known, None)
+    parts = []
+    for start in range(0, len(prints), settings.batch_size):
+        pictures = [read_frame(frame) for frame in inputs.training[start : start + settings.batch_size]]
+        asked = fingerprints(*(np.stack(part) for part in zip(*pictures, strict=True)))
+        parts.append(known(asked, training.patients[start : start + settings.batch_size]))
+    training.tables["nearest"] = np.concatenate(parts)
+    names = np.asarray(training.patients)
+    return Real(everything, training, training, known, names[:, None] == names[None])
+
+
+def evaluate_set(
+    settings: EvaluationSettings, inputs: Inputs, real: Real, name: str
+) -> tuple[Measured, np.ndarray | None]:
+    """Measure one synthetic set and write its report; what was measured, and its Dice where there are predictions."""
+    measures = measures_of(settings.dynamic_range, inputs.networks) | nearest_by(real.known)
+    title = f"synthetic frames {name}".strip()
+    synthetic = measure(inputs.sets[name], measures, inputs.size, settings.batch_size, title)
+    dice = agreement.dice_of(inputs.sets[name], inputs.predictions[name]) if name in inputs.predictions else None
+    entry, judgement = judged(settings, inputs, real, synthetic, dice)
+    entry = {"version": 1, "images": counts(inputs, name, settings), **entry}
+    folder = storage.join(settings.output_dir, name) if name else settings.output_dir
+    write_report(folder, report.page(entry), entry)
+    write_figures(folder, figures.draw(entry, real.all, synthetic, judgement, real.training.frames))
+    print(memorisation.sentence(entry["memorisation"]))
+    return synthetic, dice
+
+
+def judged(
+    settings: EvaluationSettings, inputs: Inputs, real: Real, synthetic: Measured, dice: np.ndarray | None
+) -> tuple[entries.Entry, memorisation.Judgement]:
+    """What evaluation.json says of one synthetic set, and the judgement on copies."""
+    common = settings.bootstrap, settings.seed
+    with Progress("judging", 4, "step") as steps:
+        found, curve = entries.differences(real.all, synthetic, *common)
+        found["spectrum_curve"] = curve
+        steps.advance()
+        found["distances"] = {
+            name: entries.feature_distances(real.all, synthetic, name, settings.seed)
+            if name in inputs.networks
+            else None
+            for name in ("encoder", "inception")
+        }
+        steps.advance()
+        found["label_agreement"] = None
+        if dice is not None:
+            seen = inputs.real_predictions
+            real_dice = None if seen is None else agreement.dice_of(real.all.frames, seen)
+            found["label_agreement"] = entries.agreement(synthetic, dice, real.all, real_dice, *common)
+        found["diversity"] = diversity.report(synthetic.frames, real.all.frames, settings.ssim_pairs, settings.seed)
+        steps.advance()
+        found["memorisation"], judgement = judge_copies(real, synthetic)
+        steps.advance()
+    return found, judgement
+
+
+def judge_copies(real: Real, synthetic: Measured) -> tuple[entries.Entry, memorisation.Judgement]:
+    """The entry `memorisation`, with distances in the encoder's features where there is one."""
+    nearest = [measured.tables["nearest"] for measured in (synthetic, real.held_out)]
+    entry, judgement = memorisation.report(*nearest, synthetic.frames, real.training.frames, real.held_out.frames)
+    entry["features"] = None
+    if "encoder" in synthetic.tables:
+        clouds = [measured.tables["encoder"] for measured in (synthetic, real.held_out, real.training)]
+        entry["features"] = memorisation.nearest_in_features(*clouds, real.barred)
+    return entry, judgement
+
+
+def counts(inputs: Inputs, name: str, settings: EvaluationSettings) -> entries.Entry:
+    """The entry `images`: how many of what."""
+    real, synthetic = inputs.training + inputs.others, inputs.sets[name]
+    return {
+        "synthetic": len(synthetic),
+        "synthetic_patients": len({frame.patient for frame in synthetic}),
+        "label_maps": len({frame.label_map for frame in synthetic}),
+        "real": len(real),
+        "real_patients": len({frame.patient for frame in real}),
+        "training": len(inputs.training),
+        "held_out": len(inputs.others),
+        "height": inputs.size[0],
+        "width": inputs.size[1],
+        "dynamic_range_db": settings.dynamic_range,
+        "bootstrap": settings.bootstrap,
+        "seed": settings.seed,
+        "synthetic_dir": os.path.abspath(settings.synthetic_dirs()[name]),
+        "real_dir": os.path.abspath(settings.real_dir),
+    }
+
+
+def write_comparison(
+    settings: EvaluationSettings, real: Real, inputs: Inputs, measured: Mapping[str, tuple[Measured, np.ndarray | None]]
+) -> None:
+    """evaluation.json, evaluation.md and a figure of A against B, in output_dir itself."""
+    (first, first_dice), (second, second_dice) = measured.values()
+    dice = None if first_dice is None or second_dice is None else (first_dice, second_dice)
+    assert inputs.pairing is not None
+    common = settings.bootstrap, settings.seed
+    entry = entries.comparison(real.all, (first, second), inputs.pairing, dice, *common)
+    entry = {"version": 1, "sets": dict(zip("AB", map(os.path.abspath, settings.compare), strict=True)), **entry}
+    write_report(settings.output_dir, report.comparison_page(entry), entry)
+    write_figures(settings.output_dir, {"comparison": lambda path: figures.comparison(path, entry)})
+
+
+def write_report(folder: str, page: str, entry: entries.Entry) -> None:
+    storage.make_folder(folder)
+    for name, text in (("evaluation.json", entries.as_json(entry)), ("evaluation.md", page)):
+        storage.write_whole(storage.join(folder, name), lambda path, text=text: path.write_text(text, encoding="utf-8"))
+
+
+def write_figures(folder: str, drawn: Mapping[str, Callable]) -> None:
+    storage.make_folder(storage.join(folder, FIGURES))
+    for name, save in drawn.items():
+        storage.write_whole(storage.join(folder, FIGURES, f"{name}.png"), save)
+
+
+def written(settings: EvaluationSettings, inputs: Inputs) -> list[str]:
+    """The reports, to be told at the end."""
+    folders = [storage.join(settings.output_dir, name) if name else settings.output_dir for name in inputs.sets]
+    if inputs.pairing is not None:
+        folders.insert(0, settings.output_dir)
+    return [storage.join(folder, "evaluation.md") for folder in folders]

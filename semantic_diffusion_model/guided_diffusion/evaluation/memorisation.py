@@ -1,0 +1,152 @@
+"""Are patients copied? Nearest training frames of synthetic images, against those of real frames never trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import norm
+
+from guided_diffusion.evaluation.fingerprints import WAYS
+from guided_diffusion.evaluation.image_sets import Frame
+
+FALSE_ALARM = 0.001
+"""Chance of calling any image of an honest set a copy."""
+ENOUGH_HELD_OUT = 10
+SHOWN_PAIRS = 8
+LEAST_SPREAD = 0.02
+MOST_ALIKE = 1 - 1e-6
+IQR_OF_NORMAL = 1.349
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of N synthetic and H held-out images, each way of looking (columns): correlation with the nearest training frame,
+    and the threshold beyond which it is a copy."""
+
+    synthetic: np.ndarray
+    held_out: np.ndarray
+    thresholds: np.ndarray
+    copies: np.ndarray
+    held_out_copies: np.ndarray
+
+    @property
+    def closest_held_out(self) -> np.ndarray:
+        """Of each way, the correlation of the closest held-out frame that is no copy itself."""
+        return self.held_out[~self.held_out_copies].max(0)
+
+    @property
+    def closer(self) -> np.ndarray:
+        """Bool [N]: closer than the closest held-out frame, in either way."""
+        return (self.synthetic > self.closest_held_out).any(1)
+
+
+def judge(synthetic: np.ndarray, held_out: np.ndarray) -> Judgement:
+    """Correlations with the nearest training frame, [N, ways] and [H, ways], 0 to 1 -> who is a copy.
+
+    How close frames of unseen patients come is taken as normal in Fisher's z = artanh(r), by median and quartiles, so
+    that a few that are copies themselves do not count. The threshold is where none of N such frames would lie, in
+    either way, but by a chance of FALSE_ALARM (Bonferroni).
+    """
+    z = np.arctanh(held_out.clip(0, MOST_ALIKE))
+    low, middle, high = np.quantile(z, [0.25, 0.5, 0.75], axis=0)
+    spread = np.maximum((high - low) / IQR_OF_NORMAL, LEAST_SPREAD)
+
+    def threshold(images: int) -> np.ndarray:
+        return np.tanh(middle + norm.isf(FALSE_ALARM / images / len(WAYS)) * spread)
+
+    limits = threshold(len(synthetic))
+    copies, held_out_copies = (synthetic > limits).any(1), (held_out > threshold(len(held_out))).any(1)
+    return Judgement(synthetic, held_out, limits, copies, held_out_copies)
+
+
+def strongest(nearest: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Of [N, ways, 3], the row [N, 3] of the way that stands out most against its threshold."""
+    way = (np.arctanh(nearest[..., 0].clip(0, MOST_ALIKE)) / np.arctanh(thresholds)).argmax(1)
+    return nearest[np.arange(len(nearest)), way]
+
+
+def report(
+    nearest: np.ndarray,
+    nearest_held_out: np.ndarray,
+    frames: Sequence[Frame],
+    training: Sequence[Frame],
+    held_out: Sequence[Frame],
+) -> tuple[dict, Judgement]:
+    """The entry `memorisation` of evaluation.json but for features, and the judgement it rests on."""
+    found = judge(nearest[..., 0], nearest_held_out[..., 0])
+    best = strongest(nearest, found.thresholds)
+    order = np.argsort(-best[:, 0])
+    names = [_pair(frames[i], best[i], training) for i in order]
+    doubles = strongest(nearest_held_out, found.thresholds)
+    return {
+        "copies": int(found.copies.sum()),
+        "images": len(frames),
+        "share_of_copies": float(found.copies.mean()),
+        "false_alarm": FALSE_ALARM,
+        "held_out_images": len(held_out),
+        "held_out_are_training": bool(held_out) and held_out[0] is training[0],
+        "closer_than_closest_held_out": float(found.closer.mean()),
+        "ways": {
+            way: {
+                "threshold": float(found.thresholds[w]),
+                "closest_held_out": float(found.closest_held_out[w]),
+                "median_held_out": float(np.median(found.held_out[:, w])),
+                "median_synthetic": float(np.median(found.synthetic[:, w])),
+                "closest_synthetic": float(found.synthetic[:, w].max()),
+            }
+            for w, way in enumerate(WAYS)
+        },
+        "named": [name for name, i in zip(names, order, strict=True) if found.copies[i]],
+        "closest": names[:SHOWN_PAIRS],
+        "doubles_among_real": [_pair(held_out[i], doubles[i], training) for i in np.flatnonzero(found.held_out_copies)],
+    }, found
+
+
+def _pair(frame: Frame, nearest: np.ndarray, training: Sequence[Frame]) -> dict:
+    correlation, place, flipped = nearest
+    other = training[int(place)]
+    return {
+        "image": frame.stem,
+        "training_frame": other.stem,
+        "correlation": float(correlation),
+        "flipped": bool(flipped),
+        "own_label": frame.source == other.stem,
+    }
+
+
+def sentence(entry: dict) -> str:
+    """What `report` found, in plain words."""
+    count, images = entry["copies"], entry["images"]
+    whom = "training frames of other patients" if entry["held_out_are_training"] else "real frames never trained on"
+    if not count:
+        return (
+            f"None of the {images} synthetic images is a copy: none comes closer to a training frame than "
+            f"{whom} do, beyond chance."
+        )
+    return (
+        f"{count} of the {images} synthetic images ({entry['share_of_copies']:.1%}) are copies of training frames: "
+        f"they match one far closer than any of {whom} does. Do not publish them, and look at the training."
+    )
+
+
+def nearest_in_features(
+    synthetic: np.ndarray, held_out: np.ndarray, training: np.ndarray, barred: np.ndarray | None = None
+) -> dict:
+    """Euclidean distance to the nearest training frame, of features [N, D], [H, D] and [T, D].
+
+    `barred` [H, T] bool: training frames that do not count for a held-out one.
+    """
+    known = torch.from_numpy(training)
+    parts = [torch.cdist(part, known).amin(1) for part in torch.from_numpy(synthetic).split(1024)]
+    distances = torch.cdist(torch.from_numpy(held_out), known)
+    if barred is not None:
+        distances = distances.masked_fill(torch.from_numpy(barred), float("inf"))
+    made, real = torch.cat(parts).numpy(), distances.amin(1).numpy()
+    return {
+        "median_synthetic": float(np.median(made)),
+        "median_held_out": float(np.median(real)),
+        "closest_synthetic": float(made.min()),
+        "closest_held_out": float(real.min()),
+        "closer_than_closest_held_out": float((made < real.min()).mean()),
+    }
