@@ -14,7 +14,7 @@ from command import UserError, YesNo, run_command
 from dataset_description import Description, parse_description
 from medical_images import unknown_spacing
 from names import ALL_VIEWS, SPLITS
-from outputs import new_folders
+from outputs import new_folders, refuse_to_replace
 from own_frames import OwnFrame, draw_splits, find_frames, mark_for
 from parallel import default_workers, for_each
 from resizing import check_size, resize_pair
@@ -149,6 +149,7 @@ def extract_dataset(settings: OwnSettings) -> None:
     views = sorted({frame.view for frame in frames} - {""})
     travelling = description.travelling(mark_for(frames))
     of_set = names_of_set(settings.save_folder_path, views)
+    refuse_to_replace([settings.images, settings.labels], settings.save_folder_path, of_set)
     with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
         make_folders(out, [*views, ALL_VIEWS])
         work = partial(extract_frame, out=out, settings=settings, description=description)

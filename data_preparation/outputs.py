@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from command import DISK_ERRORS, UMASK, UserError
@@ -39,6 +39,14 @@ def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator
         sweep(parent, names)
         _refuse_existing(parent, names, overwrite)  # what was put back, or made until the lock was free
         yield from _build(parent, names, overwrite)
+
+
+def refuse_to_replace(inputs: Iterable[Path], parent: Path, names: Iterable[str]) -> None:
+    """Raises UserError if one of `inputs` is, or lies in, one of the folders `names` of `parent`, which are made."""
+    made = {(parent / name).resolve() for name in names}
+    for path in inputs:
+        if made & {path.resolve(), *path.resolve().parents}:
+            raise UserError(f"--save_folder {parent}: {path}, which is read here, would be replaced")
 
 
 def _refuse_existing(parent: Path, names: Sequence[str], overwrite: bool) -> None:

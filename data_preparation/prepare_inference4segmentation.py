@@ -12,7 +12,7 @@ from annotated_types import Interval
 from command import UserError, YesNo, run_command
 from dataset_description import Description
 from names import ALL_VIEWS, SPLITS
-from outputs import new_folders
+from outputs import new_folders, refuse_to_replace
 from parallel import default_workers, for_each
 from progress import next_step
 from sampling_results import find_results, find_whole_labels, read_whole_label, synthetic_pairs
@@ -111,14 +111,6 @@ def check_sizes(jobs: list[Job], sizes: list[tuple[int, int] | None]) -> list[st
         return []
     text = "; ".join(f"{len(paths)} of {h} x {w} (as {paths[0]})" for (h, w), paths in by_size.items())
     return [f"images differ in size: {text}; extract the test frames with the --save_img_size of the synthetic ones"]
-
-
-def refuse_to_replace(inputs: list[Path], save_folder: Path, made_there: list[str]) -> None:
-    """Raises UserError if one of `inputs` is, or lies in, one of the folders `made_there`, in `save_folder`."""
-    made = {(save_folder / folder).resolve() for folder in made_there}
-    for path in inputs:
-        if made & {path.resolve(), *path.resolve().parents}:
-            raise UserError(f"--save_folder {save_folder}: {path}, which is read here, would be replaced")
 
 
 def prepare_inference4segmentation(settings: PrepareSettings) -> None:

@@ -157,7 +157,8 @@ def names_of_set(folder: Path, views: Iterable[str] = ()) -> list[str]:
     """The names of view folders that `folder` holds, or would hold with `views`: those of CAMUS, whether there or not,
     those with a description of their own, and last of all views together."""
     described = folder.glob(f"*/{DESCRIPTION}") if folder.is_dir() else ()
-    own = {path.parent.name for path in described if is_view_folder(path.parent)}
+    views_there = (path.parent for path in described if is_view_folder(path.parent))
+    own = {view.name for view in views_there if not (view / SECTOR_ANNOTATIONS).is_dir()}  # which are made from views
     return list(dict.fromkeys((*VIEW_NAMES, *sorted((own | set(views)) - {ALL_VIEWS}), ALL_VIEWS)))
 
 

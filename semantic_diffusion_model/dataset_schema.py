@@ -147,6 +147,8 @@ def _of_the_sector(sector: Sector, conditions: int) -> Iterator[tuple[str, str]]
     for key in ("outside", "inside"):
         if getattr(sector, key) >= conditions:
             yield f"sector.{key}", f"{getattr(sector, key)}: with the outside there are {conditions}, from 0"
+    if conditions > 256:
+        yield "classes", "with a sector there may be 255 of them"
     if sector.outside == sector.inside:
         yield "sector.inside", f"{sector.inside} is the outside, too"
     if sector.colours is not None and len(sector.colours) != conditions:

@@ -158,3 +158,41 @@ def test_names_are_found_by_file_with_or_without_ending_or_by_patient():
     names = HEADS["names"] | {"table": {"path": "x.csv", "columns": {"patient": "who", "split": "set"}}}
     by_patient = Naming(described(HEADS, names=names), {"HC_0042": {"who": "HC_0042", "set": "val"}})
     assert by_patient.fields("HC_0042 (right)")["split"] == "val"
+
+
+def test_descriptions_are_equal_by_their_keys_whatever_was_worked_out():
+    first, second = described(HEADS), described(HEADS)
+    assert first.colours.shape == second.colours.shape == (4, 3)
+    assert first == second and first != described(HEADS, name="Other heads") and first != camus()
+
+
+def test_volumes_of_hearts_with_other_names_and_numbers_are_those_of_camus():
+    from types import SimpleNamespace
+
+    from ejection_fraction import as_camus, measure_long_axis
+    from patients import measure_patients
+
+    rows, columns = np.mgrid[:80, :60]
+    axes, cases = ({"camus": [], "own": []} for _ in range(2))
+    heart = described(
+        HEADS,
+        classes=[{"name": name} for name in ("background", "atrium", "other", "wall", "cavity")],
+        reported=None,
+        keep_whole=None,
+        volumes={"views": ["a2c", "a4c"], "phases": ["dia", "sys"], "cavity": 4, "wall": 3, "atrium": 1},
+    )
+    mine = np.array([0, 4, 3, 1], np.uint8)  # of CAMUS' numbers
+    for view, own_view, width in (("2CH", "a2c", 14), ("4CH", "a4c", 18)):
+        for phase, own_phase, length in (("ED", "dia", 50), ("ES", "sys", 40)):
+            label = np.where(rows < 70, 2, 3).astype(np.uint8)
+            label[((columns - 30) / width) ** 2 + ((rows - 70) / length) ** 2 < 1] = 1
+            label[rows >= 70] = 3
+            for kind, one in (("camus", label), ("own", as_camus(mine[label], heart.volumes, heart.values))):
+                axes[kind].append(dict.fromkeys(("predicted", "reference"), measure_long_axis(one, (1.0, 1.0))))
+                names = (view, phase) if kind == "camus" else (own_view, own_phase)
+                cases[kind].append(SimpleNamespace(patient="p", view=names[0], phase=names[1], clinical=(None,) * 3))
+    camus_numbers = measure_patients(cases["camus"], axes["camus"])
+    own = measure_patients(cases["own"], axes["own"], heart.volumes)
+    assert str(own) == str(camus_numbers)  # as text, since what nobody reported is NaN
+    assert len(own) == 1 and 5 < own[0]["ef_predicted"] < 95
+    assert measure_patients(cases["own"], axes["own"]) == []  # their views are not CAMUS'
