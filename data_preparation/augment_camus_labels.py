@@ -149,8 +149,9 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
     check_settings(settings)
     folders, jobs, problems = find_jobs(settings)
-    what = f"label maps deformed {settings.n_repeat} times" if settings.add_augmentation else "sector label maps"
-    print(f"making {what} of {len(jobs)} frames of {settings.data_folder}, into {settings.save_folder}", flush=True)
+    what = f"{settings.n_repeat} x deformed" if settings.add_augmentation else "undeformed"
+    source = f"{len(jobs)} frames of {settings.data_folder}"
+    print(f"making {what} label maps of {source}, into {settings.save_folder}", flush=True)
     description = common_description(folders.values())
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
         for folder in folders:

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 class Progress:
     """`start` of `total` items are done (None: nobody knows how many there will be). Use as a context manager.
 
-    On a terminal a bar with rate and time left; otherwise a line every 30 s, and one at the end. `keep` False leaves
-    nothing behind when all is done.
+    On a terminal a bar with rate and time left; otherwise a line every 30 s, and one when all is done. `keep` False
+    leaves nothing behind.
     """
 
     def __init__(self, title: str, total: int | None, unit: str = "it", start: int = 0, keep: bool = True):
@@ -39,8 +39,8 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self.close(whole=kind is None)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def advance(self) -> None:
         self.reach(self.done + 1)
@@ -50,7 +50,13 @@ class Progress:
         before, self.done = self.done, done
         if self._bar is not None:
             self._bar.update(done - before)
-        elif time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
+            if done == self.total:
+                self.close()
+        elif done == self.total and done != before:
+            if self.keep:
+                taken = tqdm.format_interval(time.monotonic() - self._began)
+                print(f"{self._count()} in {taken}", file=sys.stderr, flush=True)
+        elif done != self.total and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             print(f"{self._count()}, {self._speed()}", file=sys.stderr, flush=True)
 
@@ -62,13 +68,11 @@ class Progress:
             print(text)
         sys.stdout.flush()
 
-    def close(self, whole: bool = True) -> None:
-        """Nothing more will come; `whole` says that the work came to its end."""
-        if self._bar is not None:
-            self._bar.close()
-        elif whole and self.keep:
-            taken = tqdm.format_interval(time.monotonic() - self._began)
-            print(f"{self._count()} in {taken}", file=sys.stderr, flush=True)
+    def close(self) -> None:
+        """Nothing more will come."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
 
     def _count(self) -> str:
         return f"{self.title}: {self.done}" + ("" if self.total is None else f" of {self.total}")

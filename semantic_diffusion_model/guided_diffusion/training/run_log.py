@@ -46,7 +46,7 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        self._progress.close(whole=kind is None)
+        self._progress.close()
         if self._board is not None:
             self._board.close()
         with contextlib.suppress(*([UserError] if kind else [])):  # the error that ends the block is the one to tell
