@@ -51,6 +51,12 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
+def _histograms(panel: Axes, real: np.ndarray, synthetic: np.ndarray, bins: np.ndarray, name: str) -> None:
+    """Densities of real values as an area, and of synthetic ones as a line."""
+    panel.stairs(*np.histogram(real, bins, density=True), color=REAL, fill=True, alpha=0.6, label=name)
+    panel.stairs(*np.histogram(synthetic, bins, density=True), color=SYNTHETIC, lw=1.5, label="synthetic")
+
+
 def grey_levels(path: Path, real: Measured, synthetic: Measured) -> None:
     """Share of pixels by grey level in each class inside the cone, means over patients."""
     figure = Figure(figsize=(11, 3), layout="constrained")
@@ -88,8 +94,7 @@ def distributions(path: Path, real: Measured, synthetic: Measured) -> None:
         if all(side.size for side in sides):
             low, high = np.quantile(np.concatenate(sides), [0.005, 0.995])
             bins = np.linspace(low, high if high > low else low + 1, 31)
-            panel.hist(sides[0], bins, density=True, color=REAL, alpha=0.6, label="real")
-            panel.hist(sides[1], bins, density=True, color=SYNTHETIC, histtype="step", lw=1.5, label="synthetic")
+            _histograms(panel, *sides, bins, "real")
         row = "" if quantity.section == "contrast" else f"{quantity.row.replace('_', ' ')}: "
         unit = f" ({quantity.unit})" if quantity.unit else ""
         kind = "corr. length, " if quantity.section == "autocorrelation" else ""
@@ -153,9 +158,7 @@ def nearest(path: Path, judgement: Judgement) -> None:
     panels = figure.subplots(1, len(WAYS))
     for way, panel in enumerate(panels):
         bins = np.linspace(0, 1, 51)
-        panel.hist(judgement.held_out[:, way], bins, density=True, color=REAL, alpha=0.6, label="held-out real")
-        made = judgement.synthetic[:, way]
-        panel.hist(made, bins, density=True, color=SYNTHETIC, histtype="step", lw=1.5, label="synthetic")
+        _histograms(panel, judgement.held_out[:, way], judgement.synthetic[:, way], bins, "held-out real")
         panel.axvline(judgement.thresholds[way], color="k", ls="--", lw=1, label="copies from here on")
         panel.set_title(WAYS[way], fontsize=9)
         panel.set_xlabel("correlation with the nearest training frame", fontsize=8)

@@ -22,6 +22,14 @@ def run(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
 
 
+@pytest.fixture
+def without_figures(monkeypatch) -> None:
+    """Figures take most of the time of so small an evaluation; the report of the real process has them."""
+    from guided_diffusion.evaluation import figures
+
+    monkeypatch.setattr(figures, "draw", lambda *_: {})
+
+
 def copy_of(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to))
 
@@ -98,7 +106,7 @@ def test_every_key_of_the_page_is_there(report):
         assert key in page or key == "held_out_are_training", key
 
 
-def test_smoother_images_are_found_out(real_dir, tmp_path, evaluate):
+def test_smoother_images_are_found_out(real_dir, tmp_path, evaluate, without_figures):
     write_synthetic(tmp_path / "smooth", real_dir, 40, deviation=8.0)
     code = evaluate(real_dir=real_dir, synthetic_dir=tmp_path / "smooth", output_dir=tmp_path / "out")
     assert code == 0
@@ -109,7 +117,9 @@ def test_smoother_images_are_found_out(real_dir, tmp_path, evaluate):
     assert entry["memorisation"]["copies"] == 0
 
 
-def test_the_real_frames_themselves_differ_by_nothing_and_are_all_copies(real_dir, tmp_path, evaluate, capsys):
+def test_the_real_frames_themselves_differ_by_nothing_and_are_all_copies(
+    real_dir, tmp_path, evaluate, without_figures, capsys
+):
     """A set against itself; without held-out frames the yardstick of copies are other patients."""
     for kind, folder in (("samples", "images"), ("labels", "sector_annotations")):
         shutil.copytree(real_dir / folder / "training", tmp_path / "made" / kind)
@@ -137,7 +147,7 @@ def test_two_sets_are_compared_by_label_map(real_dir, synthetic_dir, tmp_path, e
     assert "closer to real" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
-def test_the_same_seed_gives_the_same_report_in_any_batch(real_dir, synthetic_dir, tmp_path, evaluate):
+def test_the_same_seed_gives_the_same_report_in_any_batch(real_dir, synthetic_dir, tmp_path, evaluate, without_figures):
     for name, batch in (("first", 64), ("second", 7)):
         flags = {"real_dir": real_dir, "synthetic_dir": synthetic_dir, "num_samples": 20, "batch_size": batch}
         assert evaluate(**flags, output_dir=tmp_path / name) == 0
