@@ -28,23 +28,8 @@ EPOCHS=${DEMO_EPOCHS:-15}
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
-# step NUMBER TITLE COMMAND...: print and run a command, unless it ran to its end before with the same words.
-step() {
-    local number=$1 title=$2
-    shift 2
-    printf '\n[%s/10] %s\n$ %s\n' "$number" "$title" "$*"
-    if [ "$(cat "$OUT/.done/$number" 2>/dev/null)" = "$*" ]; then
-        echo "done before"
-        return
-    fi
-    if [ -e "$OUT/.done/$number" ]; then
-        echo "error: $OUT/ was made with other settings: delete it, or give another DEMO_FOLDER" >&2
-        exit 2
-    fi
-    "$@"
-    printf '%s' "$*" >"$OUT/.done/$number.tmp"
-    mv "$OUT/.done/$number.tmp" "$OUT/.done/$number"
-}
+LAST=10 ANOTHER=DEMO_FOLDER
+source pipelines/steps.sh
 
 if [ -z "$CAMUS" ]; then
     CAMUS=$OUT/camus
