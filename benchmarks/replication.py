@@ -19,8 +19,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from chain import HEADING, describe, error_of, once, patient_dice
-from replication_table import PUBLISHED, STRUCTURES, epochs
+from replication_table import PUBLISHED, STRUCTURES
 from timing import RESULTS, ROOT, Log
+from updates import epochs
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
 from command import UserError, run_command  # noqa: E402
@@ -107,7 +108,7 @@ def evaluate(point: Point, settings: BenchmarkSettings) -> Path:
         base / f"{out.name}.done",
         *(ROOT / "echo_segmentation/runner.py", "--data-dir", data / "all_views", "--output-dir", out),
         *("--img-size", size, "--batch-size", BATCH, "--loss", "dice_ce", "--min-lr", "1e-5", "--seed", settings.seed),
-        *("--epochs", epochs(str(settings.updates), str(BATCH), str(data / "all_views"))),
+        *("--epochs", epochs(settings.updates, BATCH, data / "all_views")),
         *("--native-dir", settings.camus, "--gpu", "cpu", "--num-workers", 0, "--test-viz-num", 0),
     )
     return out

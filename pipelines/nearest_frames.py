@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_preparation"))
 from camus import Stem, parse_stem  # noqa: E402
-from command import whole_file  # noqa: E402
+from command import UserError, whole_file  # noqa: E402
 from view_folders import read_image, read_label  # noqa: E402
 
 COUNT = 8
@@ -43,7 +43,7 @@ class Training:
     def __init__(self, real: dict[str, np.ndarray]):
         self.stems = [parse_stem(name) for name in real]
         self.images = real
-        self.blurred = np.stack([blurred(image) for image in real.values()])
+        self.blurred = np.array([blurred(image) for image in real.values()])
 
     def nearest(self, image: np.ndarray, stem: Stem, cone: np.ndarray) -> tuple[float, Stem]:
         """Root mean square difference within `cone`, and the frame, of those of the same view."""
@@ -77,6 +77,8 @@ def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
     training, validation = Training(frames(real / "training")), frames(real / "validation")
     rng = np.random.default_rng(seed)
     drawn = sorted((folder / "results").glob("*/samples/*.png"))
+    if not (drawn and training.images and validation):
+        raise UserError(f"{folder}: no synthetic frames in results/, or no real ones in views/all_views")
     drawn = [drawn[i] for i in sorted(rng.permutation(len(drawn))[:count])]
     cases = []
     for path in drawn:
@@ -100,6 +102,9 @@ def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    text = report(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    try:
+        text = report(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    except UserError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     print(text)
     Path(sys.argv[1], "nearest.txt").write_text(text + "\n")

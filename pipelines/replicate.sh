@@ -70,7 +70,7 @@ next() {
 # Epochs that make the updates asked for, of the training images of the folders given; unknown before they are there.
 epochs() {
     if [ "$MODE" = plan ]; then echo 1; else
-        python pipelines/replication_table.py epochs "$UPDATES" "$SEGMENTATION_BATCH" "$@"
+        python pipelines/updates.py "$UPDATES" "$SEGMENTATION_BATCH" "$@"
     fi
 }
 
@@ -146,7 +146,7 @@ plan_all
 [ -z "$DRY" ] || expected_left=0 # nothing worth telling
 chain
 printf '\nThe table\n'
-python pipelines/replication_table.py table "$OUT" "$SCALE" | tee "$OUT/table.txt"
+python pipelines/replication_table.py "$OUT" "$SCALE" | tee "$OUT/table.txt"
 python pipelines/nearest_frames.py "$OUT"
 echo
 if [ "$DRY" ]; then

@@ -1,7 +1,6 @@
-"""What `replicate.sh` needs beside the commands: epochs that make a number of updates, and the closing table.
+"""The table that `replicate.sh` ends with: real, synthetic, both, and what was published.
 
-python pipelines/replication_table.py epochs UPDATES BATCH DATA [EXTRA_DATA ...]   epochs of UPDATES updates on them
-python pipelines/replication_table.py table FOLDER SCALE                           real, synthetic, both, and published
+python pipelines/replication_table.py FOLDER SCALE
 """
 
 import json
@@ -15,8 +14,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "echo_segmentation"), str(ROOT / "benchmarks")]
 from timing import processor  # noqa: E402
+from updates import training_frames  # noqa: E402
 
-from command import UserError, one_line  # noqa: E402
+from command import UserError  # noqa: E402
 from comparison import Difference, paired_differences  # noqa: E402
 from rows import Row, read_rows  # noqa: E402
 
@@ -24,18 +24,6 @@ KINDS = ("real", "synthetic", "both")
 STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "left atrium"}
 # Stojanovski et al. 2023: trained on synthetic frames alone, tested on the 50 real test patients.
 PUBLISHED = {"lv_endo": 0.886, "lv_epi": 0.919, "la": 0.852}
-
-
-def training_frames(data: str | Path) -> int:
-    return sum(1 for _ in Path(data, "images", "training").glob("*.png"))
-
-
-def epochs(updates: str, batch: str, *data: str) -> str:
-    """As many as come nearest to `updates` of `batch` images (an epoch rounds up), and at least one."""
-    frames = sum(map(training_frames, data))
-    if not frames:
-        raise UserError(f"no training images in {', '.join(data)}")
-    return str(max(1, round(int(updates) / -(-frames // int(batch)))))
 
 
 def runs_of(folder: Path) -> dict[str, list[Path]]:
@@ -119,6 +107,6 @@ def seconds_by_step(folder: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     try:
-        print({"epochs": epochs, "table": table}[sys.argv[1]](*sys.argv[2:]))
+        print(table(*sys.argv[1:]))
     except UserError as error:
-        sys.exit(print(f"error: {one_line(error)}", file=sys.stderr) or 2)
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)

@@ -11,7 +11,7 @@ import cv2
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"STEPS": "10", "REPEAT": "1", "SAMPLING_STEPS": "3", "UPDATES": "2", "SEEDS": "0", "RANKS": "1"}
+SMALL = {"STEPS": "10", "REPEAT": "1", "SAMPLING_STEPS": "3", "UPDATES": "1", "SEEDS": "0", "RANKS": "1"}
 TABLE = r"^(LV endocardium|LV epicardium|left atrium) +(\d\.\d+ \(.*?\) +){3}\d\.\d{3}$"
 
 
@@ -137,6 +137,12 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     assert "'many' is no number" in replicate(tmp_path, STEPS="many", **folder).stderr
     assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_make_takes_folder_scale_and_dry_run():
+    words = ["make", "-n", "replicate", "CAMUS=/a folder", "SCALE=cpu128", "DRY=1"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 'pipelines/replicate.sh "/a folder" cpu128 --dry-run' in told
 
 
 @pytest.mark.slow

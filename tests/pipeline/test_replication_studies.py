@@ -16,6 +16,7 @@ import few_patients  # noqa: E402
 import nearest_frames  # noqa: E402
 import replication  # noqa: E402
 import replication_table  # noqa: E402
+from updates import epochs  # noqa: E402
 
 from command import UserError  # noqa: E402
 
@@ -71,11 +72,11 @@ def test_epochs_make_the_updates_asked_for(tmp_path):
         (tmp_path / name / "images" / "training").mkdir(parents=True)
         for number in range(frames):
             (tmp_path / name / "images" / "training" / f"{number}.png").touch()
-    real, synthetic = str(tmp_path / "real"), str(tmp_path / "synthetic")
-    assert replication_table.epochs("300", "16", real) == "30"
-    assert replication_table.epochs("300", "16", synthetic) == "6"
-    assert replication_table.epochs("300", "16", real, synthetic) == "5"
-    assert replication_table.epochs("2", "16", real) == "1"
+    real, synthetic = tmp_path / "real", tmp_path / "synthetic"
+    assert epochs(300, 16, real) == 30
+    assert epochs(300, 16, synthetic) == 6
+    assert epochs(300, 16, real, synthetic) == 5
+    assert epochs(2, 16, real) == 1
 
 
 def test_the_nearest_frame_is_of_the_same_view_and_measured_inside_the_cone():
