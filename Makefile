@@ -54,10 +54,13 @@ test-faults: setup  ## runs that are killed, signalled, doubled, starved: the ta
 demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(if $(CAMUS),"$(CAMUS)")
 
+replicate: setup  ## the paper's claim on your data: make replicate CAMUS=/path/to/camus SCALE=cpu64|cpu128|gpu256 (DRY=1: try it)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/replicate.sh $(if $(CAMUS),"$(CAMUS)") $(or $(SCALE),cpu64) $(if $(DRY),--dry-run)
+
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
 	env -u OMP_WAIT_POLICY PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")
 
 docs: setup  ## write docs/cli.md anew
 	$(BIN)/python docs/make_cli.py
 
-.PHONY: docs help setup lock lint format test test-all test-faults demo bench
+.PHONY: docs help setup lock lint format test test-all test-faults demo replicate bench

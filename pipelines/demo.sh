@@ -28,23 +28,8 @@ EPOCHS=${DEMO_EPOCHS:-15}
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
-# step NUMBER TITLE COMMAND...: print and run a command, unless it ran to its end before with the same words.
-step() {
-    local number=$1 title=$2
-    shift 2
-    printf '\n[%s/11] %s\n$ %s\n' "$number" "$title" "$*"
-    if [ "$(cat "$OUT/.done/$number" 2>/dev/null)" = "$*" ]; then
-        echo "done before"
-        return
-    fi
-    if [ -e "$OUT/.done/$number" ]; then
-        echo "error: $OUT/ was made with other settings: delete it, or give another DEMO_FOLDER" >&2
-        exit 2
-    fi
-    "$@"
-    printf '%s' "$*" >"$OUT/.done/$number.tmp"
-    mv "$OUT/.done/$number.tmp" "$OUT/.done/$number"
-}
+LAST=11 ANOTHER=DEMO_FOLDER
+source pipelines/steps.sh
 
 if [ -z "$CAMUS" ]; then
     CAMUS=$OUT/camus
@@ -82,7 +67,7 @@ train 9 real "$OUT/views/all_views" \
 step 10 "Compare the synthetic frames with the real ones" \
     python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/all_views_sector" \
     --synthetic_dir "$OUT/results" --output_dir "$OUT/evaluation" --bootstrap 200 --ssim_pairs 100 --overwrite True
-printf '\n[11/11] Report\n'
+printf '\n[%s/%s] Report\n' "$LAST" "$LAST"
 python pipelines/report.py table "$OUT/segmentation_synthetic" "$OUT/segmentation_real" | tee "$OUT/table.txt"
 python pipelines/report.py evaluation "$OUT/evaluation" | tee -a "$OUT/table.txt"
 cp "$OUT/results/preview.png" "$OUT/picture.png"

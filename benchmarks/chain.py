@@ -1,0 +1,60 @@
+"""What the benchmarks of the whole chain share: commands that are not done twice, and Dice over patients."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from timing import ROOT
+
+sys.path[:0] = [str(ROOT / "echo_segmentation"), str(ROOT / "pipelines")]
+from replication_table import STRUCTURES, dice_differences  # noqa: E402
+
+from command import UserError  # noqa: E402
+
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "NO_ALBUMENTATIONS_UPDATE": "1"}
+
+
+def run(*words: object, quiet: bool = True, **environment: str) -> None:
+    """A command of the project, to its end. Raises UserError if it fails. quiet: only errors and progress are shown."""
+    command = [str(word) for word in words]
+    command = [sys.executable, *command] if command[0].endswith(".py") else command
+    print("$", *command, flush=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    settings = os.environ | QUIET | {"PATH": path} | environment
+    if subprocess.run(command, env=settings, stdout=subprocess.DEVNULL if quiet else None).returncode:
+        raise UserError(f"this command failed: {' '.join(command)}")
+
+
+def once(mark: Path, *words: object, **environment: str) -> None:
+    """`run`, unless it ran to its end before: `mark` is then there, with the words."""
+    told = " ".join(map(str, words))
+    if mark.exists():
+        if mark.read_text() != told:
+            raise UserError(f"{mark} is of another command ({mark.read_text()}): give another folder")
+        return
+    run(*words, **environment)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(told)
+
+
+def patient_dice(runs: Sequence[Path]) -> dict[str, np.ndarray]:
+    """By structure the Dice of each patient, (patients,): means over frames, and over the seeds of `runs`."""
+    return {structure: found.first for structure, found in dice_differences(runs, runs).items()}
+
+
+def error_of(values: np.ndarray) -> float:
+    """Standard error of the mean."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def describe(values: dict[str, np.ndarray]) -> str:
+    """Mean and standard error of each structure, and the mean of the structures."""
+    cells = [f"{values[s].mean():9.4f} ({error_of(values[s]):.4f})" for s in STRUCTURES]
+    mean = np.mean([values[s] for s in STRUCTURES], axis=0)
+    return "".join(cells) + f"{mean.mean():9.4f} ({error_of(mean):.4f})"
+
+
+HEADING = "".join(f"{title:>18}" for title in (*STRUCTURES.values(), "mean"))

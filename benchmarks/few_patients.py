@@ -1,0 +1,149 @@
+"""Do synthetic frames help those who have few labelled patients? The log goes to results/few_patients.txt.
+
+    python benchmarks/few_patients.py --camus RELEASE --work FOLDER [--patients 10 25 50 100] [--log FILE]
+
+For each number, as many of the training patients are drawn at random (the smaller sets lie within the larger ones), a
+fifth of them for validation, and pipelines/replicate.sh runs on a release of these and the test patients alone: the
+diffusion model, the deformed label maps and the choice of the best epoch see nobody else. Compared are the segmentation
+trained on the real frames, and on these and the synthetic ones. Run again, it goes on. NIfTI releases only.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from chain import HEADING, describe, error_of, patient_dice, run
+from replication_table import KINDS, STRUCTURES, dice_differences, difference_line, runs_of
+from timing import RESULTS, ROOT, Log
+
+sys.path.insert(0, str(ROOT / "data_preparation"))
+from camus import SPLITS, find_release, write_subgroups  # noqa: E402
+from command import UserError, run_command  # noqa: E402
+
+VALIDATION_SHARE = 0.2
+FRAMES_PER_PATIENT = 4
+COLOURS = dict(zip(KINDS, ("#0072b2", "#e69f00", "#009e73"), strict=True))
+
+
+@dataclass
+class BenchmarkSettings:
+    camus: Path
+    """The CAMUS release (NIfTI)."""
+    work: Path
+    """Folder for the small releases and their runs."""
+    patients: tuple[int, ...] = (10, 25, 50, 100)
+    """Numbers of labelled patients, training and validation together."""
+    synthetic: int = 2000
+    """Synthetic frames aimed at, for every number of patients: so many deformed maps are made of each frame."""
+    steps: int = 5000
+    """Of the diffusion training."""
+    updates: int = 3000
+    """Of each segmentation."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the segmentation."""
+    draw_seed: int = 0
+    """Which patients are drawn."""
+    log: Path = RESULTS / "few_patients.txt"
+    """Where the results are written; the plot beside it."""
+
+
+def choose(names: list[str], count: int, seed: int) -> dict[str, list[str]]:
+    """`count` of the patients in `names`, by split; those of smaller counts are among those of larger ones.
+
+    Raises UserError if there are too few of them, or none would be left for validation.
+    """
+    if not 2 <= count <= len(names):
+        raise UserError(f"patients {count}: from 2 to the {len(names)} training patients of the release")
+    chosen = [names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]]
+    held_out = max(1, round(VALIDATION_SHARE * count))
+    return {"training": sorted(chosen[held_out:]), "validation": sorted(chosen[:held_out])}
+
+
+def make_release(settings: BenchmarkSettings, count: int) -> Path:
+    """A release of `count` of the training patients and all test patients, as links into the whole one."""
+    release = find_release(settings.camus)
+    if release.kind != "nifti":
+        raise UserError(f"{settings.camus} is no NIfTI release, whose splits are lists")
+    by_split = {split: sorted(p for s, p in release.people if s == split) for split in SPLITS}
+    patients = choose(by_split["training"], count, settings.draw_seed) | {"testing": by_split["testing"]}
+    root = settings.work / f"release_{count}"
+    if (root / "database_split").exists():
+        lists = {s: (root / "database_split" / f"subgroup_{s}.txt").read_text().split() for s in SPLITS}
+        if lists != patients:
+            raise UserError(f"{root} holds other patients: give another --work")
+        return root
+    (root / "database_nifti").mkdir(parents=True, exist_ok=True)
+    for name in (name for names in patients.values() for name in names):
+        link = root / "database_nifti" / name
+        if not link.is_symlink():
+            os.symlink((release.root / "database_nifti" / name).resolve(), link)
+    write_subgroups(root, patients)  # last: it says that the rest is there
+    return root
+
+
+def replicate(settings: BenchmarkSettings, count: int) -> dict[str, list[Path]]:
+    """The evaluated runs of each kind for `count` patients."""
+    root, folder = make_release(settings, count), settings.work / f"run_{count}"
+    repeat = max(1, round(settings.synthetic / (FRAMES_PER_PATIENT * count)))
+    run(
+        *(ROOT / "pipelines/replicate.sh", root, "cpu64"),
+        quiet=False,
+        REPLICATE_FOLDER=str(folder.resolve()),
+        REPLICATE_STEPS=str(settings.steps),
+        REPLICATE_REPEAT=str(repeat),
+        REPLICATE_UPDATES=str(settings.updates),
+        REPLICATE_SEEDS=" ".join(map(str, settings.seeds)),
+    )
+    return runs_of(folder)
+
+
+def draw(found: dict[int, dict[str, dict[str, np.ndarray]]], path: Path) -> None:
+    """A panel for each structure: Dice against the number of patients, a line for what was trained on."""
+    figure, panels = plt.subplots(1, len(STRUCTURES), figsize=(4.2 * len(STRUCTURES), 3.8))
+    for panel, (structure, title) in zip(panels, STRUCTURES.items(), strict=True):
+        for kind in KINDS:
+            values = [by_kind[kind][structure] for by_kind in found.values()]
+            means, errors = [v.mean() for v in values], [error_of(v) for v in values]
+            panel.errorbar(list(found), means, errors, color=COLOURS[kind], marker="o", capsize=3, label=kind)
+        panel.set(title=title, xscale="log", xlabel="labelled patients")
+        panel.set_xticks(list(found), list(map(str, found)))
+        panel.minorticks_off()
+    panels[0].set_ylabel("Dice on real test patients")
+    panels[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def measure(settings: BenchmarkSettings) -> None:
+    log = Log(
+        settings.log,
+        f"python benchmarks/few_patients.py --patients {' '.join(map(str, settings.patients))}",
+        f"64 x 64 pixels, diffusion {settings.steps} steps, about {settings.synthetic} synthetic frames, "
+        f"{settings.updates} updates of each segmentation; seeds {settings.seeds}, of the draw {settings.draw_seed}",
+        "Dice on the real test patients, mean (standard error over patients), in native geometry",
+    )
+    found: dict[int, dict[str, dict[str, np.ndarray]]] = {}
+    for count in sorted(settings.patients):
+        runs = replicate(settings, count)
+        found[count] = {kind: patient_dice(runs[kind]) for kind in KINDS}
+        log.say(f"{f'{count} patients, trained on':40}{HEADING}")
+        for kind in KINDS:
+            log.say(f"{kind:40}{describe(found[count][kind])}")
+        differences = dice_differences(runs["real"], runs["both"])
+        log.say(f"{'':38}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}")
+        for structure, difference in differences.items():
+            log.say(difference_line(f"both - real, {STRUCTURES[structure]}", difference))
+        log.say()
+    log.write()
+    draw(found, settings.log.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(measure, BenchmarkSettings, description=__doc__))

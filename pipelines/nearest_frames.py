@@ -1,0 +1,110 @@
+"""Has the diffusion model drawn, or remembered? Label, synthetic frame and nearest real training frame, side by side.
+
+    python pipelines/nearest_frames.py FOLDER [COUNT [SEED]]
+
+FOLDER is that of replicate.sh. The cases are drawn at random. Nearest is the frame of the same view with the smallest
+root mean square difference in grey levels, inside the cone of the label map, after a blur that takes the speckle away.
+Writes nearest.png and nearest.txt, where real frames of validation patients, seen in no training, are the measure.
+"""
+
+import sys
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # files only: works without a display
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "data_preparation"))
+from camus import Stem, parse_stem  # noqa: E402
+from command import UserError, whole_file  # noqa: E402
+from view_folders import read_image, read_label  # noqa: E402
+
+COUNT = 8
+BLUR = 1.0  # pixels, standard deviation
+COLUMNS = ("label map", "synthetic", "nearest real training frame")
+
+
+def frames(folder: Path) -> dict[str, np.ndarray]:
+    """Stem -> grey values of the pictures of a folder."""
+    return {path.stem: read_image(path) for path in sorted(folder.glob("*.png"))}
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image.astype(np.float32), (0, 0), BLUR)
+
+
+class Training:
+    """The real training frames, to be searched."""
+
+    def __init__(self, real: dict[str, np.ndarray]):
+        self.stems = [parse_stem(name) for name in real]
+        self.images = real
+        self.blurred = np.array([blurred(image) for image in real.values()])
+
+    def nearest(self, image: np.ndarray, stem: Stem, cone: np.ndarray) -> tuple[float, Stem]:
+        """Root mean square difference within `cone`, and the frame, of those of the same view."""
+        candidates = [i for i, other in enumerate(self.stems) if other.view == stem.view]
+        difference = (self.blurred[candidates] - blurred(image))[:, cone]
+        errors = np.sqrt(np.mean(difference**2, axis=1))
+        return float(errors.min()), self.stems[candidates[int(errors.argmin())]]
+
+
+def draw(cases: list[tuple[Stem, np.ndarray, np.ndarray, float, Stem]], training: Training, path: Path) -> None:
+    """A row for each case: stem, sector label map, synthetic frame, distance, nearest frame."""
+    figure, axes = plt.subplots(len(cases), 3, figsize=(7.5, 2.6 * len(cases)), squeeze=False)
+    for row, (stem, label, synthetic, distance, near) in zip(axes, cases, strict=True):
+        row[0].imshow(label, cmap="viridis", vmin=0, vmax=4, interpolation="nearest")
+        row[1].imshow(synthetic, cmap="gray", vmin=0, vmax=255)
+        row[2].imshow(training.images[str(near)], cmap="gray", vmin=0, vmax=255)
+        for axis, title in zip(row, (stem, "", f"{near}: {distance:.1f}"), strict=True):
+            axis.set_title(str(title), fontsize=7)
+            axis.set_axis_off()
+    for axis, title in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title("\n".join(filter(None, (title, axis.get_title()))), fontsize=7)
+    figure.tight_layout()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
+    """Draw `count` cases, and tell distances of the synthetic frames drawn and of as many real validation frames."""
+    real = folder / "views" / "all_views" / "images"
+    training, validation = Training(frames(real / "training")), frames(real / "validation")
+    rng = np.random.default_rng(seed)
+    drawn = sorted((folder / "results").glob("*/samples/*.png"))
+    if not (drawn and training.images and validation):
+        raise UserError(f"{folder}: no synthetic frames in results/, or no real ones in views/all_views")
+    drawn = [drawn[i] for i in sorted(rng.permutation(len(drawn))[:count])]
+    cases = []
+    for path in drawn:
+        stem, label = parse_stem(path.stem), read_label(path.parents[1] / "labels" / path.name)
+        synthetic = read_image(path)
+        cases.append((stem, label, synthetic, *training.nearest(synthetic, stem, label != 0)))
+    draw(cases, training, folder / "nearest.png")
+    held_out = [parse_stem(name) for name in rng.permutation(list(validation))[:count]]
+    measure = [training.nearest(validation[str(s)], s, validation[str(s)] != 0)[0] for s in held_out]
+    own = sum(near.source == stem.source for stem, _, _, _, near in cases)
+    distances = np.array([distance for *_, distance, _ in cases])
+    return "\n".join(
+        (
+            f"nearest real training frame, rms difference in grey levels inside the cone (blurred by {BLUR:g} pixel)",
+            f"of {len(cases)} synthetic frames: median {np.median(distances):.1f}, smallest {distances.min():.1f}",
+            f"of {len(measure)} real frames of validation patients: median {np.median(measure):.1f}, "
+            f"smallest {np.min(measure):.1f}",
+            f"the nearest is the frame whose label map was deformed: {own} of {len(cases)}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    try:
+        text = report(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    except UserError as error:
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    print(text)
+    Path(sys.argv[1], "nearest.txt").write_text(text + "\n")

@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# The paper's claim, from a CAMUS folder to its table: a segmentation trained on synthetic frames alone, on real ones,
+# and on both, each judged on the real test patients. By the README's own commands, at one of three sizes:
+#
+#   pipelines/replicate.sh /path/to/camus cpu64     64 pixels, one small network for all views: two cores, 8 hours or so
+#   pipelines/replicate.sh /path/to/camus cpu128    128 pixels, a wider one: two cores, some days
+#   pipelines/replicate.sh /path/to/camus gpu256    the paper's recipe: 256 pixels, a network per view, 8 GPUs
+#   pipelines/replicate.sh --dry-run gpu256         every command read and checked, then the chain at 32 pixels, one step
+#                                                   each, on phantoms (or on the CAMUS folder, if one is named)
+#
+# Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
+# start clean. Settings (environment), each with the scale's own default: REPLICATE_FOLDER, REPLICATE_STEPS (of the
+# diffusion training), REPLICATE_SAMPLING_STEPS, REPLICATE_REPEAT (synthetic frames per frame), REPLICATE_UPDATES (of
+# each segmentation), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS.
+set -euo pipefail
+fail() { echo "error: $*" >&2 && exit 2; }
+CAMUS= SCALE=cpu64 DRY=
+for word in "$@"; do
+    case $word in
+        cpu64 | cpu128 | gpu256) SCALE=$word ;;
+        --dry-run) DRY=1 ;;
+        *) [ -d "$word" ] || fail "$word is neither a folder (of a CAMUS release) nor a scale (cpu64, cpu128, gpu256)"
+            CAMUS=$(realpath "$word") ;;
+    esac
+done
+[ "$CAMUS$DRY" ] || fail "name the folder of a CAMUS release: pipelines/replicate.sh /path/to/camus $SCALE"
+cd "$(dirname "$0")/.."
+export NO_ALBUMENTATIONS_UPDATE=1
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
+
+# The scales. *_COST are seconds on the machine of the benchmarks (two cores), a guess where none was measured: what is
+# told of the time left follows the pace that is found.
+VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0)
+SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
+    --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --lr 1e-3 --max_grad_norm 1 --ema_rate 0.999
+    --save_interval 2500 --log_interval 50 --num_workers 0)
+case $SCALE in
+    cpu64)
+        SIZE=64 STEPS=20000 BATCH=8 RANKS=2 UPDATES=3000 STEP_COST=700 FRAME_COST=200 UPDATE_COST=250
+        NETWORK=(--num_channels 32 --channel_mult 1,1,2 "${SMALL[@]}") ;;
+    cpu128)
+        SIZE=128 STEPS=30000 BATCH=8 RANKS=2 UPDATES=4000 STEP_COST=4500 FRAME_COST=1200 UPDATE_COST=900
+        NETWORK=(--num_channels 64 --channel_mult 0.5,1,1,2 "${SMALL[@]}") ;;
+    gpu256)
+        SIZE=256 STEPS=50000 BATCH=96 RANKS=8 UPDATES=20000 STEP_COST=600 FRAME_COST=50 UPDATE_COST=100
+        VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=()
+        NETWORK=(--is_train True --save_interval 5000 --random_flip True --deterministic_train False) ;;
+esac
+STEPS=${REPLICATE_STEPS:-$STEPS}
+SAMPLING_STEPS=${REPLICATE_SAMPLING_STEPS:-10}
+REPEAT=${REPLICATE_REPEAT:-5}
+UPDATES=${REPLICATE_UPDATES:-$UPDATES}
+SEEDS=${REPLICATE_SEEDS:-0 1 2}
+RANKS=${REPLICATE_RANKS:-$RANKS}
+SEGMENTATION_BATCH=16
+OUT=${REPLICATE_FOLDER:-replicate_$SCALE}
+for number in "$STEPS" "$SAMPLING_STEPS" "$REPEAT" "$UPDATES" "$RANKS"; do
+    [[ $number =~ ^[1-9][0-9]{0,8}$ ]] || fail "'$number' is no number of steps, frames or ranks"
+done
+[ $((BATCH % RANKS)) = 0 ] || fail "REPLICATE_RANKS $RANKS does not divide the batch of $BATCH"
+command -v mpiexec >/dev/null || fail "no mpiexec: 'make setup' installs it into .venv; put .venv/bin on the path"
+LAST='?' ANOTHER=REPLICATE_FOLDER
+source pipelines/steps.sh
+
+next() {
+    number=$((number + 1))
+    step "$number" "$@"
+}
+
+# Epochs that make the updates asked for, of the training images of the folders given; unknown before they are there.
+epochs() {
+    if [ "$MODE" = plan ]; then echo 1; else
+        python pipelines/updates.py "$UPDATES" "$SEGMENTATION_BATCH" "$@"
+    fi
+}
+
+segmentation() { # KIND SEED DATA [EXTRA_DATA]
+    local extra=() count
+    [ $# = 3 ] || extra=(--extra-data-dir "$4")
+    count=$(epochs "${@:3}")
+    COST=$((UPDATES * UPDATE_COST / 1000 + 60)) next "Train the segmentation on $1 frames (seed $2), and test it on real ones" \
+        python echo_segmentation/runner.py --data-dir "$3" "${extra[@]}" --output-dir "$OUT/segmentation_$1_$2" \
+        --img-size "$SIZE" --batch-size "$SEGMENTATION_BATCH" --epochs "$count" --loss dice_ce --min-lr 1e-5 \
+        --seed "$2" --native-dir "$CAMUS" "${GPU[@]}"
+}
+
+chain() {
+    number=0
+    COST=15 next "Extract the frames" \
+        python data_preparation/extract_camus_data.py --camus_data_folder "$CAMUS" --save_folder_path "$OUT/views" \
+        --save_img_size "$SIZE" --image_interpolation $RESIZE --skip_incomplete True --overwrite True
+    COST=5 next "Make sector labels, to train the diffusion model with" \
+        python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/sector" \
+        --add_augmentation False --overwrite True
+    COST=15 next "Deform the label maps, to sample from" \
+        python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
+        --n_repeat "$REPEAT" --overwrite True
+    for view in "${VIEWS[@]}"; do
+        COST=$((STEPS * STEP_COST / 1000)) next "Train the semantic diffusion model of $view" \
+            mpiexec -np "$RANKS" python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/${view}_sector" \
+            --savedir "$OUT/diffusion/$view" --img_size "$SIZE" --batch_size_train $((BATCH / RANKS)) \
+            --lr_anneal_steps "$STEPS" "${NETWORK[@]}"
+    done
+    for view in "${VIEWS[@]}"; do
+        COST=$((REPEAT * 1800 / ${#VIEWS[@]} * SAMPLING_STEPS / 10 * FRAME_COST / 1000)) \
+            next "Sample a synthetic frame for each deformed label map of $view" \
+            mpiexec -np "$RANKS" python semantic_diffusion_model/image_sample.py --num_steps "$SAMPLING_STEPS" --all True \
+            --datadir "$OUT/augmented/${view}_augmented" --resume_checkpoint "$OUT/diffusion/$view" \
+            --results_dir "$OUT/results/$view"
+    done
+    COST=20 next "Prepare them for the segmentation" \
+        python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
+        --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
+    for seed in $SEEDS; do
+        segmentation real "$seed" "$OUT/views/all_views"
+        segmentation synthetic "$seed" "$OUT/segmentation_data/all_views"
+        segmentation both "$seed" "$OUT/views/all_views" "$OUT/segmentation_data/all_views"
+    done
+}
+
+plan_all() { # what is to be done, and each command in $OUT/commands.txt
+    mkdir -p "$OUT/.done"
+    rm -f "$OUT/commands.txt"
+    MODE=plan chain
+    LAST=$number
+}
+
+if [ "$DRY" ]; then
+    OUT=$(mktemp -d)
+    trap 'rm -rf "$OUT"' EXIT
+    CAMUS=${CAMUS:-$OUT/camus}
+    plan_all
+    python pipelines/check_commands.py "$OUT/commands.txt"
+    # The same chain, once more and in fact, as small as it can be.
+    SIZE=32 STEPS=1 BATCH=1 RANKS=1 UPDATES=1 REPEAT=1 SEEDS=0 SAMPLING_STEPS=2 expected_left=0
+    GPU=(--gpu cpu --num-workers 0 --decoder-channels 16 8 8 --test-viz-num 0)
+    NETWORK+=(--num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --attention_resolutions 16
+        --num_head_channels 32 --preview_steps 0 --num_workers 0)
+    if [ ! -e "$CAMUS" ]; then
+        python data_preparation/make_phantom_camus.py --save_folder "$CAMUS" --n_patients 4 --size 128 --num_workers 0
+    fi
+else
+    [ ! -e "$OUT/.done/1" ] || echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
+fi
+plan_all
+[ -z "$DRY" ] || expected_left=0 # nothing worth telling
+chain
+printf '\nThe table\n'
+python pipelines/replication_table.py "$OUT" "$SCALE" | tee "$OUT/table.txt"
+python pipelines/nearest_frames.py "$OUT"
+echo
+if [ "$DRY" ]; then
+    echo "dry run of $SCALE: all is well"
+else
+    echo "table:                                          $OUT/table.txt"
+    echo "label, synthetic and nearest real frames:       $OUT/nearest.png (yours alone: it shows patients)"
+fi

@@ -1,0 +1,158 @@
+"""From a CAMUS folder to the table of the paper's claim, at the smallest size: interrupted, resumed, and dry."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"STEPS": "10", "REPEAT": "1", "SAMPLING_STEPS": "3", "UPDATES": "1", "SEEDS": "0", "RANKS": "1"}
+TABLE = r"^(LV endocardium|LV epicardium|left atrium) +(\d\.\d+ \(.*?\) +){3}\d\.\d{3}$"
+
+
+def environment(**changes: str) -> dict[str, str]:
+    settings = {f"REPLICATE_{name}": value for name, value in (SMALL | changes).items()}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | settings | {"PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def replicate(*words: object, **changes: str) -> subprocess.CompletedProcess:
+    command = [ROOT / "pipelines" / "replicate.sh", *map(str, words)]
+    return subprocess.run(command, env=environment(**changes), capture_output=True, text=True, timeout=1500)
+
+
+def interrupt_at(text: str, *words: object, **changes: str) -> str:
+    """Start, and end all its processes as a cluster does as soon as `text` is printed; what was printed."""
+    command = [ROOT / "pipelines" / "replicate.sh", *map(str, words)]
+    said = ""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=environment(**changes), **pipes) as run:
+        for line in run.stdout:  # to the end, which comes when the last of them has gone
+            said += line
+            if text in line:
+                os.killpg(run.pid, signal.SIGTERM)
+    assert run.returncode not in (0, 2)
+    return said
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("release") / "camus"
+    script = ROOT / "data_preparation" / "make_phantom_camus.py"
+    flags = ("--save_folder", folder, "--n_patients", "4", "--size", "128", "--num_workers", "0")
+    subprocess.run([sys.executable, script, *flags], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replicated(phantoms, tmp_path_factory) -> tuple[Path, str, subprocess.CompletedProcess]:
+    """The folder of a run that was ended in its training and then went to the end; what both halves said."""
+    folder = tmp_path_factory.mktemp("replicate") / "run"
+    before = interrupt_at("activations are kept", phantoms, "cpu64", FOLDER=str(folder))
+    assert sorted(path.name for path in (folder / ".done").iterdir()) == ["1", "2", "3", "times"]
+    return folder, before, replicate(phantoms, "cpu64", FOLDER=str(folder))
+
+
+@pytest.mark.launch
+@pytest.mark.timeout(1500)
+def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
+    folder, before, done = replicated
+    assert "min left" in before and "[5/9]" not in before
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done before") == 3 and "continuing it" in done.stdout
+    table = (folder / "table.txt").read_text()
+    assert len(re.findall(TABLE, table, re.M)) == 3, table
+    assert "1 patients, in native geometry; networks of 64 x 64 pixels" in table
+    assert "8 real, 8 synthetic" in table and "hours on" in table
+    assert "training images: 8 of" in done.stdout and "16 in all" in done.stdout  # real and synthetic together
+    sheet = cv2.imread(str(folder / "nearest.png"))
+    assert sheet.shape[0] > 8 * 64 and sheet.std() > 10
+    assert "of 8 synthetic frames: median" in (folder / "nearest.txt").read_text()
+
+    other = replicate(phantoms, "cpu64", FOLDER=str(folder), STEPS="11")
+    assert other.returncode == 2 and "made with other settings" in other.stderr
+
+
+def study(name: str, *flags: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, flags)]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1500)
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.timeout(1500)
+def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, phantoms, tmp_path):
+    flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "log.txt", "--updates", 1)
+    flags += ("--frames", 8, 12, "--usual_frames", 12, "--usual_steps", 3)
+    done = study("replication.py", *flags, "--steps", 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("$ ") == 3 * 3  # three different points: sampled, prepared, judged
+    rows = re.findall(r"^(\d+) +(?:\d\.\d{4} \(.+?\) *){4}", (tmp_path / "log.txt").read_text(), re.M)
+    assert rows == ["8", "12", "2", "10"]
+    assert cv2.imread(str(tmp_path / "log.png")).std() > 10
+    again = study("replication.py", *flags, "--steps", 2, 4)
+    assert again.returncode == 0 and again.stdout.count("$ ") == 3  # one more point
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.timeout(1500)
+def test_few_patients_and_nobody_else(tmp_path):
+    camus, work = tmp_path / "camus", tmp_path / "work"
+    script = ROOT / "data_preparation" / "make_phantom_camus.py"
+    flags = ("--save_folder", camus, "--n_patients", "7", "--size", "128", "--num_workers", "0")
+    subprocess.run([sys.executable, script, *flags], check=True, capture_output=True)
+    flags = ("--camus", camus, "--work", work, "--patients", 3, "--synthetic", 12, "--steps", 1, "--updates", 1)
+    done = study("few_patients.py", *flags, "--log", tmp_path / "log.txt")
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "log.txt").read_text()
+    assert "3 patients, trained on" in text and "both - real, left atrium" in text
+    assert cv2.imread(str(tmp_path / "log.png")).std() > 10
+    chosen = {
+        split: (work / "release_3" / "database_split" / f"subgroup_{split}.txt").read_text().split()
+        for split in ("training", "validation", "testing")
+    }
+    assert [len(names) for names in chosen.values()] == [2, 1, 1]
+    for pictures in ("diffusion", "views", "results", "segmentation_data"):
+        assert (work / "run_3" / pictures).is_dir()
+    seen = {path.name[:11] for path in (work / "run_3").rglob("patient*.png")}
+    assert seen == {name for names in chosen.values() for name in names}
+
+
+def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
+    folder = {"FOLDER": str(tmp_path / "run")}
+    told = {
+        (str(tmp_path / "no"),): "is neither a folder",
+        (): "name the folder of a CAMUS release",
+        (tmp_path, "cpu65"): "cpu65 is neither",
+    }
+    for words, text in told.items():
+        done = replicate(*words, **folder)
+        assert done.returncode == 2 and text in done.stderr and done.stderr.count("\n") == 1
+    assert "'many' is no number" in replicate(tmp_path, STEPS="many", **folder).stderr
+    assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_make_takes_folder_scale_and_dry_run():
+    words = ["make", "-n", "replicate", "CAMUS=/a folder", "SCALE=cpu128", "DRY=1"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 'pipelines/replicate.sh "/a folder" cpu128 --dry-run' in told
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("scale", ["cpu64", "cpu128", "gpu256"])
+def test_a_dry_run_goes_to_the_end_and_leaves_nothing(scale, tmp_path):
+    before = set(ROOT.iterdir())
+    done = replicate("--dry-run", scale, RANKS="8" if scale == "gpu256" else "2", SEEDS="0 1 2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"{4 + 2 * (4 if scale == 'gpu256' else 1) + 9} commands read and checked" in done.stdout
+    assert f"dry run of {scale}: all is well" in done.stdout
+    assert set(ROOT.iterdir()) == before

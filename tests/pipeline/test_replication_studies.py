@@ -1,0 +1,141 @@
+"""The table's numbers by hand, the plan of commands, and the two studies on what replicate.sh leaves."""
+
+import csv
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "pipelines"), str(ROOT / "benchmarks")]
+import check_commands  # noqa: E402
+import few_patients  # noqa: E402
+import nearest_frames  # noqa: E402
+import replication  # noqa: E402
+import replication_table  # noqa: E402
+from updates import epochs  # noqa: E402
+
+from command import UserError  # noqa: E402
+
+STRUCTURES = list(replication_table.STRUCTURES)
+TEXTS = {"view": "2CH", "phase": "ED", "image_quality": "Good", "unit": "mm", "grid": "400x300", "diagonal": 160.0}
+
+
+def write_run(folder: Path, kind: str, seed: int, dice: np.ndarray) -> None:
+    """A run on three patients with two frames each, whose Dice is `dice` (6,) for each structure."""
+    run = folder / f"segmentation_{kind}_{seed}"
+    run.mkdir(parents=True)
+    rows = []
+    for i, value in enumerate(dice):
+        row = {"stem": f"patient{i // 2:04d}_2CH_{'ED' if i % 2 else 'ES'}_testing", "patient": f"patient{i // 2:04d}"}
+        metrics = {f"{s}_{m}": value if m == "dice" else 1.0 for s in STRUCTURES for m in ("dice", "hd95", "hd", "msd")}
+        rows.append(row | TEXTS | metrics)
+    with open(run / "metrics.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows[::-1] if seed else rows)  # in whatever order
+    (run / "summary.json").write_text(json.dumps({"epoch": 3 + seed}))
+    (run / "settings.json").write_text(json.dumps({"img_size": 64, "epochs": 9}))
+
+
+def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path):
+    rng = np.random.default_rng(0)
+    dice = {kind: rng.uniform(0.7, 0.9, (2, 6)) for kind in replication_table.KINDS}
+    for kind, of_kind in dice.items():
+        for seed in (0, 1):
+            write_run(tmp_path, kind, seed, of_kind[seed])
+    (tmp_path / ".done").mkdir()
+    (tmp_path / ".done" / "times").write_text("3600\t1\tTrain\n1800\t2\tSample\n1800\t1\tTrain\n")
+    text = replication_table.table(str(tmp_path), "cpu64")
+    patients = {kind: of_kind.reshape(2, 3, 2).mean(axis=(0, 2)) for kind, of_kind in dice.items()}
+    for kind, values in patients.items():
+        error = values.std(ddof=1) / np.sqrt(3)
+        assert f"{values.mean():.3f} ({error:.3f})" in text, kind
+    for kind in ("synthetic", "both"):
+        line = next(line for line in text.splitlines() if line.startswith(f"{kind}, left atrium"))
+        assert f"{(patients[kind] - patients['real']).mean():+.4f}" in line
+    assert "2.0 hours" in text and "5400 s  Train" in text and "9 epochs" in text and ": 3, 4" in text
+
+
+def test_a_table_of_other_seeds_is_refused(tmp_path):
+    for kind in ("real", "synthetic"):
+        write_run(tmp_path, kind, 0, np.full(6, 0.8))
+    with pytest.raises(UserError, match="needed are the same for all"):
+        replication_table.table(str(tmp_path), "cpu64")
+
+
+def test_epochs_make_the_updates_asked_for(tmp_path):
+    for name, frames in (("real", 160), ("synthetic", 800)):
+        (tmp_path / name / "images" / "training").mkdir(parents=True)
+        for number in range(frames):
+            (tmp_path / name / "images" / "training" / f"{number}.png").touch()
+    real, synthetic = tmp_path / "real", tmp_path / "synthetic"
+    assert epochs(300, 16, real) == 30
+    assert epochs(300, 16, synthetic) == 6
+    assert epochs(300, 16, real, synthetic) == 5
+    assert epochs(2, 16, real) == 1
+
+
+def test_the_nearest_frame_is_of_the_same_view_and_measured_inside_the_cone():
+    rng = np.random.default_rng(0)
+    names = [f"patient000{i}_{view}_training" for i in (1, 2) for view in ("2CH_ED", "4CH_ED")]
+    training = nearest_frames.Training({name: rng.integers(0, 256, (32, 32), dtype=np.uint8) for name in names})
+    cone = np.zeros((32, 32), bool)
+    cone[8:24, 8:24] = True
+    changed = training.images[names[2]].copy()
+    changed[0, 0] ^= 255  # too far from the cone to matter
+    distance, near = training.nearest(changed, training.stems[0], cone)
+    assert str(near) == names[2] and distance == pytest.approx(0, abs=1e-4)
+    distance, near = training.nearest(changed, training.stems[1], cone)
+    assert near.view == "4CH_ED" and distance > 10
+
+
+def test_few_patients_are_drawn_within_one_another_with_their_own_validation():
+    names = [f"patient{i:04d}" for i in range(400)]
+    drawn = {count: few_patients.choose(names, count, 0) for count in (2, 10, 25, 100)}
+    for count, splits in drawn.items():
+        assert len({*splits["training"], *splits["validation"]}) == count
+        assert len(splits["validation"]) == max(1, count // 5)
+    everyone = {count: {*splits["training"], *splits["validation"]} for count, splits in drawn.items()}
+    assert everyone[10] < everyone[25] < everyone[100]
+    assert few_patients.choose(names, 10, 1) != drawn[10]
+    with pytest.raises(UserError, match="from 2 to the 400"):
+        few_patients.choose(names, 401, 0)
+
+
+def test_a_wrong_command_of_a_plan_is_named(tmp_path, capsys):
+    good = ["mpiexec", "-np", "2", "python", "semantic_diffusion_model/image_train.py", "--datadir", "a b"]
+    wrong = [
+        [*good, "--num_chanels", "32"],
+        [*good, "--num_channels", "33"],
+        ["python", "echo_segmentation/runner.py", "--data-dir", "d", "--lr", "1e-9"],
+        ["python", "echo_segmentation/train.py"],
+    ]
+    plan = tmp_path / "commands.txt"
+    plan.write_text(shlex.join(good) + "\n")
+    assert check_commands.main(str(plan)) == 0
+    assert "1 commands read" in capsys.readouterr().out
+    plan.write_text("".join(shlex.join(words) + "\n" for words in [good, *wrong]))
+    assert check_commands.main(str(plan)) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4 and errors[0].startswith("error: command 2") and "--num_channels" in errors[0]
+
+
+def test_what_decides_takes_checkpoints_on_the_way(tmp_path):
+    folder = tmp_path / "diffusion" / "all_views"
+    folder.mkdir(parents=True)
+    settings = replication.BenchmarkSettings(replicate_folder=tmp_path, camus=tmp_path, steps=(50, 10))
+    with pytest.raises(UserError, match="let replicate.sh train first"):
+        replication.plan(settings)
+    for step in (2500, 5000, 20000):
+        (folder / f"ema_0.999_{step:06d}.pt").touch()
+    axes = replication.plan(settings)
+    assert [point.length for point in axes["length"]] == [2500, 5000, 20000]
+    assert [point.steps for point in axes["steps"]] == [10, 50]
+    assert {point.length for axis in ("frames", "steps") for point in axes[axis]} == {20000}
+    settings.lengths = (3000,)
+    with pytest.raises(UserError, match="no checkpoint after 3000 steps; there are 2500, 5000, 20000"):
+        replication.plan(settings)
