@@ -136,8 +136,7 @@ def distances_table(entry: dict[str, Any]) -> str:
     for network, (title, *titles) in names.items():
         found = entry[network]
         if found is None:
-            rows += [[title, name, NOT_COMPUTED[network], "", "", "", ""] for name in titles]
-            rows += [[title, name, NOT_COMPUTED[network], "", "", "", ""] for name in ("precision", "recall")]
+            rows += [[title, name, "not computed", "", "", "", ""] for name in (*titles, "precision", "recall")]
             continue
         for name, key in zip(titles, ("frechet", "kernel"), strict=True):
             one = found[key]
@@ -145,9 +144,11 @@ def distances_table(entry: dict[str, Any]) -> str:
             told = "**outside**" if one["outside"] else "within"
             rows.append([title, name, *values, number(one["yardstick"]), told])
         rows += [[title, key, number(found[key]), "", "", "", ""] for key in ("precision", "recall")]
+    missing = [f"{names[name][0]}: {NOT_COMPUTED[name]}." for name, found in entry.items() if found is None]
     few = [name for name, found in entry.items() if found is not None and not found["enough_images"]]
-    warning = f"\n\nFewer than {ENOUGH_IMAGES} images: do not compare these distances with other work." if few else ""
-    return table(header, rows) + warning
+    if few:
+        missing.append(f"Fewer than {ENOUGH_IMAGES} images: do not compare these distances with other work.")
+    return "\n\n".join([table(header, rows), *missing])
 
 
 def _agreement(entry: dict[str, Any] | None) -> list[str]:
