@@ -129,7 +129,7 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
         problems.append(f"--augmented_folder {settings.augmented_folder} is for --labels whole, not for cone")
     sampled_from = {path.parents[2] for path in whole.values()}
     inputs = [*find_view_folders(settings.testing_data_folder), *results, *sampled_from]
-    of_set = names_of_set(settings.save_folder, views)
+    of_set = names_of_set(settings.save_folder, filter(None, views))
     refuse_to_replace(inputs, settings.save_folder, of_set)
     jobs = [Job(pair, True, whole.get(pair)) for pair in synthetic] + [Job(pair, False) for pair in real]
     folders = [*filter(None, views), ALL_VIEWS]

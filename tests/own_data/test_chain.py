@@ -133,13 +133,28 @@ def test_another_description_is_refused_by_every_command_with_a_checkpoint(chain
     given = ("--resume_checkpoint", chain / "diffusion", "--results_dir", tmp_path / "results", "--device", "cpu")
     told = command("semantic_diffusion_model/image_sample.py", "--datadir", other, *given, code=2)
     assert "was trained for other classes" in told and "background, cerebrum" not in told and "cerebrum" in told
-    (other / "dataset.json").unlink()  # then it is CAMUS
-    told = command("semantic_diffusion_model/image_sample.py", "--datadir", other, *given, code=2)
-    assert "brain, cavum, not those of CAMUS" in told and not (tmp_path / "results").exists()
+    assert not (tmp_path / "results").exists()
     other = renamed(data, tmp_path / "data")
     given = ("--model-path", chain / "segmentation/model.pth", "--output-dir", tmp_path / "out", *CPU)
     told = command("echo_segmentation/test_model.py", "--data-dir", other, *given, code=2)
     assert "was trained for other classes" in told and "cerebrum" in told and not any((tmp_path / "out").glob("*.csv"))
+
+
+def test_camus_and_heads_are_not_mixed(chain, tmp_path):
+    from command import UserError
+    from config import Settings
+    from guided_diffusion.data.description import with_description
+    from guided_diffusion.runs.checkpoints import merge_settings, read_checkpoint
+
+    checkpoint = read_checkpoint(str(chain / "diffusion"))
+    sector = Settings(datadir=str(chain / "sector/all_views_sector"))
+    merged = merge_settings(*with_description(sector, set()), checkpoint)
+    assert merged.num_classes == 4 and merged.class_names == ("background", "skull", "brain", "cavum")
+    with pytest.raises(UserError, match="brain, cavum, not those of CAMUS"):
+        merge_settings(*with_description(Settings(datadir=str(tmp_path)), set()), checkpoint)
+    checkpoint.settings.pop("class_names")
+    with pytest.raises(UserError, match="those of CAMUS, not background, skull"):
+        merge_settings(*with_description(sector, set()), checkpoint)
 
 
 def test_a_number_of_classes_that_disagrees_is_an_error(chain, tmp_path):
