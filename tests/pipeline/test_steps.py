@@ -1,0 +1,47 @@
+"""The steps of the pipelines: each done once, taken up after an end too soon, with the time that is left."""
+
+import subprocess
+from pathlib import Path
+
+STEPS = Path(__file__).resolve().parents[2] / "pipelines" / "steps.sh"
+
+
+def pipeline(folder: Path, text: str) -> subprocess.CompletedProcess:
+    (folder / ".done").mkdir(exist_ok=True)
+    script = f"set -euo pipefail\nOUT='{folder}' LAST=2 ANOTHER=SOME_FOLDER\nsource '{STEPS}'\n{text}"
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+
+
+def test_a_step_is_done_once_and_refused_with_other_words(tmp_path):
+    once = f"step 1 Write bash -c 'echo more >> \"{tmp_path}/out\"'"
+    assert "[1/2] Write" in pipeline(tmp_path, once).stdout
+    again = pipeline(tmp_path, once)
+    assert again.returncode == 0 and "done before" in again.stdout
+    assert (tmp_path / "out").read_text() == "more\n"
+    other = pipeline(tmp_path, "step 1 Write echo other")
+    assert other.returncode == 2 and "give another SOME_FOLDER" in other.stderr
+    assert "left" not in again.stdout  # nothing was said of what it takes
+
+
+def test_a_step_that_fails_ends_all_and_is_done_again(tmp_path):
+    wrong = pipeline(tmp_path, "step 1 Fail false\necho never")
+    assert wrong.returncode == 1 and "never" not in wrong.stdout
+    assert not (tmp_path / ".done" / "1").exists()
+    assert (tmp_path / ".done" / "times").read_text().split("\t")[1:] == ["1", "Fail\n"]
+    assert pipeline(tmp_path, "step 1 Fail true").returncode == 0
+
+
+def test_the_time_left_follows_the_pace(tmp_path):
+    chain = "chain() { COST=7200 step 1 'Long one' true; COST=3600 step 2 'The other' echo 'it is' \"$1\"; }\n"
+    planned = pipeline(tmp_path, f"{chain}MODE=plan chain a")
+    assert planned.stdout == "" and not (tmp_path / ".done" / "1").exists()
+    commands = (tmp_path / "commands.txt").read_text().splitlines()
+    assert commands == ["'true'", "'echo' 'it is' 'a'"]
+    told = pipeline(tmp_path, f"{chain}MODE=plan chain a; chain a").stdout
+    # The first step took no second instead of two hours: so the second will not take its hour either.
+    assert "[1/2] Long one\n$ true\nabout 3 h 00 min left" in told
+    assert "about 0 h 04 min left\nit is a" in told
+    # Half of what was expected, with what was spent before it was interrupted.
+    (tmp_path / ".done" / "2").unlink()
+    (tmp_path / ".done" / "times").write_text("1800\t1\tLong one\n1800\t1\tLong one\n")
+    assert "about 0 h 32 min left" in pipeline(tmp_path, f"{chain}MODE=plan chain a; chain a").stdout
