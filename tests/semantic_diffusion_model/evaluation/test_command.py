@@ -37,7 +37,7 @@ def copy_of(folder: Path, to: Path) -> Path:
 @pytest.fixture(scope="module")
 def report(real_dir, synthetic_dir, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A set with four training frames smuggled in (4 %), evaluated by a real process, with perfect predictions."""
-    from guided_diffusion.evaluation.agreement import CAMUS_OF_SECTOR
+    from dataset_description import camus
 
     folder = tmp_path_factory.mktemp("report")
     made = copy_of(synthetic_dir, folder / "results")
@@ -46,7 +46,7 @@ def report(real_dir, synthetic_dir, tmp_path_factory) -> tuple[Path, subprocess.
         cv2.imwrite(str(path), frame[:, ::-1] if i % 2 else frame)
     (folder / "predictions" / "labels").mkdir(parents=True)
     for path in (made / "labels").iterdir():
-        seen = CAMUS_OF_SECTOR[cv2.imread(str(path), 0)]
+        seen = camus().from_conditions(cv2.imread(str(path), 0))
         cv2.imwrite(str(folder / "predictions" / "labels" / path.name), seen)
     done = run(
         *("--real_dir", real_dir, "--synthetic_dir", made, "--output_dir", folder / "evaluation", "--bootstrap", 200),
