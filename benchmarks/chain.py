@@ -52,9 +52,9 @@ def error_of(values: np.ndarray) -> float:
 
 def describe(values: dict[str, np.ndarray]) -> str:
     """Mean and standard error of each structure, and the mean of the structures."""
-    cells = [f"{values[s].mean():9.4f} ({error_of(values[s]):.4f})" for s in STRUCTURES]
-    mean = np.mean([values[s] for s in STRUCTURES], axis=0)
-    return "".join(cells) + f"{mean.mean():9.4f} ({error_of(mean):.4f})"
+    columns = [values[s] for s in STRUCTURES]
+    columns.append(np.mean(columns, axis=0))
+    return "".join(f"{f'{one.mean():.4f} ({error_of(one):.4f})':>18}" for one in columns)
 
 
 HEADING = "".join(f"{title:>18}" for title in (*STRUCTURES.values(), "mean"))

@@ -42,7 +42,8 @@ class BenchmarkSettings:
     steps: tuple[int, ...] = (8, 10, 20, 50, 250)
     """Sampling steps, for usual_frames frames from the last checkpoint."""
     lengths: tuple[int, ...] = ()
-    """Training steps of the checkpoints compared, for usual_frames frames at the usual steps. Default: all."""
+    """Training steps of the checkpoints compared, for usual_frames frames at the usual steps. Default: the whole
+    training, its half, quarter and eighth, as far as they are kept."""
     usual_frames: int = 2000
     """Frames where their number is not what is compared."""
     usual_steps: int = 10
@@ -80,10 +81,11 @@ def plan(settings: BenchmarkSettings) -> dict[str, list[Point]]:
     if missing:
         raise UserError(f"no checkpoint after {missing[0]} steps; there are {', '.join(map(str, kept))}")
     last, steps, frames = max(kept), settings.usual_steps, settings.usual_frames
+    halves = [length for length in kept if length in (last, last / 2, last / 4, last / 8)]
     return {
         "frames": [Point(last, steps, n) for n in sorted(settings.frames)],
         "steps": [Point(last, n, frames) for n in sorted(settings.steps)],
-        "length": [Point(n, steps, frames) for n in sorted(settings.lengths or kept)],
+        "length": [Point(n, steps, frames) for n in sorted(settings.lengths or halves)],
     }
 
 

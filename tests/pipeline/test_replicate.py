@@ -92,7 +92,7 @@ def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, pha
     done = study("replication.py", *flags, "--steps", 2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("$ ") == 3 * 3  # three different points: sampled, prepared, judged
-    rows = re.findall(r"^(\d+) +(?:\d\.\d{4} \(.+?\) *){4}", (tmp_path / "log.txt").read_text(), re.M)
+    rows = re.findall(r"^(\d+) +(?:\d\.\d{4} \(.+?\) +){4}Point", (tmp_path / "log.txt").read_text(), re.M)
     assert rows == ["8", "12", "2", "10"]
     assert cv2.imread(str(tmp_path / "log.png")).std() > 10
     again = study("replication.py", *flags, "--steps", 2, 4)

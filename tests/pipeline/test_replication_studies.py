@@ -130,12 +130,12 @@ def test_what_decides_takes_checkpoints_on_the_way(tmp_path):
     settings = replication.BenchmarkSettings(replicate_folder=tmp_path, camus=tmp_path, steps=(50, 10))
     with pytest.raises(UserError, match="let replicate.sh train first"):
         replication.plan(settings)
-    for step in (2500, 5000, 20000):
+    for step in (2500, 3331, 5000, 20000):  # the second was left by an interruption
         (folder / f"ema_0.999_{step:06d}.pt").touch()
     axes = replication.plan(settings)
     assert [point.length for point in axes["length"]] == [2500, 5000, 20000]
     assert [point.steps for point in axes["steps"]] == [10, 50]
     assert {point.length for axis in ("frames", "steps") for point in axes[axis]} == {20000}
     settings.lengths = (3000,)
-    with pytest.raises(UserError, match="no checkpoint after 3000 steps; there are 2500, 5000, 20000"):
+    with pytest.raises(UserError, match="no checkpoint after 3000 steps; there are 2500, 3331, 5000, 20000"):
         replication.plan(settings)

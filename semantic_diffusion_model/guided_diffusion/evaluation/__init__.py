@@ -1,6 +1,7 @@
 """How good a folder of images is. May import `sampling` (for its manifest), `data` and `runs`.
 
     job             the whole evaluation: what is read, measured, judged and written
+    classes         what the classes mean: which is the outside, which are told apart
     image_sets      folders on disk -> frames with their label maps and patients
     measuring       one pass over a set: every measure, batch by batch
     frame_numbers   the row of numbers of a frame, its histograms and bands

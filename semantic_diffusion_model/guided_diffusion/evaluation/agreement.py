@@ -1,6 +1,6 @@
 """Does an image show its label? Dice between the label it was drawn for and what a segmentation network sees in it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os.path import splitext
 
 import numpy as np
@@ -8,13 +8,10 @@ import numpy as np
 from command import UserError
 from guided_diffusion.data.datasets import raise_problems, read_file
 from guided_diffusion.data.label_maps import check_classes
-from guided_diffusion.evaluation.image_sets import CLASSES, Frame, read_frame
+from guided_diffusion.evaluation.classes import Classes, Values
+from guided_diffusion.evaluation.image_sets import Frame, read_frame
 from guided_diffusion.runs import storage
 from picture_files import decode_labels, is_picture
-
-CAMUS_OF_SECTOR = np.array([0, 1, 0, 2, 3], np.uint8)
-"""Class of CAMUS (0 background, 1 cavity, 2 myocardium, 3 left atrium) of each sector class."""
-STRUCTURES = {"lv_endo": (1,), "lv_epi": (1, 2), "la": (3,)}
 
 
 def find_predictions(folder: str, frames: Sequence[Frame], all_of_them: bool) -> list[str | None]:
@@ -34,39 +31,39 @@ def find_predictions(folder: str, frames: Sequence[Frame], all_of_them: bool) ->
     return found
 
 
-def dice_of(frames: Sequence[Frame], predictions: Sequence[str | None]) -> np.ndarray:
+def dice_of(frames: Sequence[Frame], predictions: Sequence[str | None], classes: Classes) -> np.ndarray:
     """Dice within the cone, of each frame and structure, [N, structures]; NaN without prediction, or where neither map
-    has the structure. Raises UserError for predictions that are no label maps of CAMUS' four classes, of equal size.
+    has the structure. Raises UserError for predictions that are no label maps of plain labels, of equal size.
     """
-    found, problems = np.full((len(frames), len(STRUCTURES)), np.nan), []
+    found, problems = np.full((len(frames), len(classes.structures)), np.nan), []
     for row, (frame, path) in enumerate(zip(frames, predictions, strict=True)):
         if path is None:
             continue
         try:
-            found[row] = dice(*_pair(frame, path))
+            found[row] = dice(*_pair(frame, path, classes), classes.structures.values())
         except UserError as error:
             problems.append(str(error))
     raise_problems(f"{len(problems)} predictions cannot be evaluated:", problems)
     return found
 
 
-def _pair(frame: Frame, path: str) -> tuple[np.ndarray, np.ndarray]:
-    predicted, (_, labels) = decode_labels(read_file(path), path), read_frame(frame)
+def _pair(frame: Frame, path: str, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+    predicted, (_, labels) = decode_labels(read_file(path), path), read_frame(frame, classes)
     if predicted.shape != labels.shape:
         sizes = [f"{height} x {width}" for height, width in (predicted.shape, labels.shape)]
         raise UserError(f"{path} is {sizes[0]} pixels, the frame {sizes[1]}")
     try:
-        check_classes(predicted, len(CLASSES) - 1)
+        check_classes(predicted, classes.description.num_classes)
     except UserError as error:
         raise UserError(f"{path} {error}") from None
-    return np.where(labels > 0, predicted, 0), CAMUS_OF_SECTOR[labels]
+    return np.where(classes.shown(labels), predicted, 0), classes.description.from_conditions(labels)
 
 
-def dice(predicted: np.ndarray, reference: np.ndarray) -> list[float]:
-    """2 |A and B| / (|A| + |B|) of each of STRUCTURES, of maps [H, W] of CAMUS' classes; NaN where both lack it."""
+def dice(predicted: np.ndarray, reference: np.ndarray, structures: Iterable[Values]) -> list[float]:
+    """2 |A and B| / (|A| + |B|) of each of `structures`, of maps [H, W] of plain labels; NaN where both lack it."""
     values = []
-    for classes in STRUCTURES.values():
-        a, b = np.isin(predicted, classes), np.isin(reference, classes)
+    for labels in structures:
+        a, b = np.isin(predicted, labels), np.isin(reference, labels)
         total = a.sum() + b.sum()
         values.append(float(2 * (a & b).sum() / total) if total else float("nan"))
     return values

@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.image_sets import Frame, read_frame
 from guided_diffusion.evaluation.resampling import interval
 
 WINDOW = 7
 
 
-def similarity(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
+def similarity(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], classes: Classes) -> float:
     """Structural similarity (Wang et al. 2004) of two frames (image, label map), [H, W] uint8 each, averaged over the
     pixels where either has a cone: outside, all images are alike. 1: the same image."""
     (image, label), (other, other_label) = first, second
     window = min(WINDOW, (min(image.shape) - 1) // 2 * 2 + 1)
     _, local = structural_similarity(image, other, win_size=window, data_range=255, full=True)
-    return float(local[(label > 0) | (other_label > 0)].mean())
+    return float(local[classes.shown(label) | classes.shown(other_label)].mean())
 
 
 def pairs_of_one_map(frames: Sequence[Frame], most: int, generator: np.random.Generator) -> list[tuple[int, int]]:
@@ -36,17 +37,19 @@ def pairs_of_patients(frames: Sequence[Frame], most: int, generator: np.random.G
     return [(int(a), int(b)) for a, b in drawn[patients[drawn[:, 0]] != patients[drawn[:, 1]]][:most]]
 
 
-def mean_similarity(frames: Sequence[Frame], pairs: Sequence[tuple[int, int]], generator: np.random.Generator) -> dict:
+def mean_similarity(
+    frames: Sequence[Frame], pairs: Sequence[tuple[int, int]], generator: np.random.Generator, classes: Classes
+) -> dict:
     """Mean over `pairs`, with a bootstrap interval over them; nothing but a count of 0 without pairs."""
     if not pairs:
         return {"pairs": 0, "mean": None, "interval": None}
-    read = {index: read_frame(frames[index]) for index in {i for pair in pairs for i in pair}}
-    values = np.array([similarity(read[a], read[b]) for a, b in pairs])
+    read = {index: read_frame(frames[index], classes) for index in {i for pair in pairs for i in pair}}
+    values = np.array([similarity(read[a], read[b], classes) for a, b in pairs])
     means = generator.choice(values, (1000, len(values))).mean(1)
     return {"pairs": len(pairs), "mean": float(values.mean()), "interval": interval(means)}
 
 
-def report(synthetic: Sequence[Frame], real: Sequence[Frame], most: int, seed: int) -> dict:
+def report(synthetic: Sequence[Frame], real: Sequence[Frame], most: int, seed: int, classes: Classes) -> dict:
     """The entry `diversity` of evaluation.json."""
     found = {}
     for name, frames, choose in (
@@ -55,5 +58,5 @@ def report(synthetic: Sequence[Frame], real: Sequence[Frame], most: int, seed: i
         ("real_of_different_patients", real, pairs_of_patients),
     ):
         generator = np.random.default_rng([seed, 3])
-        found[name] = mean_similarity(frames, choose(frames, most, generator), generator)
+        found[name] = mean_similarity(frames, choose(frames, most, generator), generator, classes)
     return found

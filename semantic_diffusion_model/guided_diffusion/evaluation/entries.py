@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from guided_diffusion.evaluation.agreement import STRUCTURES
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.comparison import Pairing, compare_dice, compare_histograms, compare_numbers
 from guided_diffusion.evaluation.distances import Cloud, compare_clouds, standardised
 from guided_diffusion.evaluation.frame_numbers import quantities
-from guided_diffusion.evaluation.image_sets import CLASSES
 from guided_diffusion.evaluation.measuring import Measured
 from guided_diffusion.evaluation.resampling import (
     Draws,
@@ -27,15 +26,17 @@ Entry = dict[str, Any]
 SECTIONS = ("grey_levels", "contrast", "speckle", "autocorrelation", "power_spectrum")
 
 
-def differences(real: Measured, synthetic: Measured, resamplings: int, seed: int) -> tuple[Entry, Entry]:
+def differences(
+    classes: Classes, real: Measured, synthetic: Measured, resamplings: int, seed: int
+) -> tuple[Entry, Entry]:
     """The SECTIONS, by row and key, and the curve of the power spectrum."""
     pair = [measured.by_patient("numbers") for measured in (real, synthetic)]
     draws = draw(*map(len, pair), resamplings, seed)
     found: Entry = {section: {} for section in SECTIONS}
     histograms = [measured.by_patient("grey_levels") for measured in (real, synthetic)]
-    for name, one in zip(CLASSES, histogram_distances(*histograms, draws), strict=True):
+    for name, one in zip(classes.names, histogram_distances(*histograms, draws), strict=True):
         found["grey_levels"].setdefault(name, {})["wasserstein"] = one.as_dict() | {"unit": "grey level"}
-    for quantity, one in zip(quantities(), compare_means(*pair, draws), strict=True):
+    for quantity, one in zip(quantities(classes), compare_means(*pair, draws), strict=True):
         found[quantity.section].setdefault(quantity.row, {})[quantity.key] = one.as_dict() | {"unit": quantity.unit}
     return found, spectrum_curve(*(measured.by_patient("spectrum") for measured in (real, synthetic)), draws)
 
@@ -66,7 +67,13 @@ def feature_distances(real: Measured, synthetic: Measured, network: str, seed: i
 
 
 def agreement(
-    synthetic: Measured, dice: np.ndarray, real: Measured, real_dice: np.ndarray | None, resamplings: int, seed: int
+    classes: Classes,
+    synthetic: Measured,
+    dice: np.ndarray,
+    real: Measured,
+    real_dice: np.ndarray | None,
+    resamplings: int,
+    seed: int,
 ) -> Entry:
     """Mean Dice over patients by structure, of synthetic frames and of those real ones that have a prediction."""
     found: Entry = {}
@@ -79,12 +86,13 @@ def agreement(
         drawn = weighted_means(draw(2, len(table), resamplings, seed).synthetic, table)
         found[name] = {"frames": int(np.isfinite(values).any(1).sum())} | {
             structure: {"dice": float(mean_of(table)[k]), "interval": interval(drawn[:, k])}
-            for k, structure in enumerate(STRUCTURES)
+            for k, structure in enumerate(classes.structures)
         }
     return found
 
 
 def comparison(
+    classes: Classes,
     real: Measured,
     sets: tuple[Measured, Measured],
     pairing: Pairing,
@@ -98,16 +106,16 @@ def comparison(
     def sides(name: str) -> list[np.ndarray]:
         return [real.by_patient(name)] + [pairing.values(side, one.tables[name]) for side, one in enumerate(sets)]
 
-    for name, one in zip(CLASSES, compare_histograms(*sides("grey_levels"), resamplings, seed), strict=True):
+    for name, one in zip(classes.names, compare_histograms(*sides("grey_levels"), resamplings, seed), strict=True):
         found["grey_levels"].setdefault(name, {})["wasserstein"] = one
-    for quantity, one in zip(quantities(), compare_numbers(*sides("numbers"), resamplings, seed), strict=True):
+    for quantity, one in zip(quantities(classes), compare_numbers(*sides("numbers"), resamplings, seed), strict=True):
         found[quantity.section].setdefault(quantity.row, {})[quantity.key] = one
     found["label_maps_in_common"] = len(pairing.patients)
     found["patients"] = len(set(pairing.patients))
     found["label_agreement"] = None
     if dice is not None:
         tables = [pairing.values(side, table) for side, table in enumerate(dice)]
-        found["label_agreement"] = dict(zip(STRUCTURES, compare_dice(*tables, resamplings, seed), strict=True))
+        found["label_agreement"] = dict(zip(classes.structures, compare_dice(*tables, resamplings, seed), strict=True))
     return found
 
 

@@ -9,31 +9,40 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.fingerprints import WAYS
 from guided_diffusion.evaluation.frame_numbers import quantities
-from guided_diffusion.evaluation.image_sets import CLASSES, Frame, read_frame
+from guided_diffusion.evaluation.image_sets import Frame, read_frame
 from guided_diffusion.evaluation.measuring import Measured
 from guided_diffusion.evaluation.memorisation import SHOWN_PAIRS, Judgement, strongest
 from guided_diffusion.evaluation.resampling import mean_of
 
 REAL, SYNTHETIC = "0.35", "#e69f00"
 DPI = 110
+COLUMNS = 4
 TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
 SECTIONS = ("grey_levels", "contrast", "speckle", "autocorrelation", "power_spectrum")
 Save = Callable[[Path], None]
 
 
 def draw(
-    entry: dict[str, Any], real: Measured, synthetic: Measured, judgement: Judgement, training: Sequence[Frame]
+    classes: Classes,
+    entry: dict[str, Any],
+    real: Measured,
+    synthetic: Measured,
+    judgement: Judgement,
+    training: Sequence[Frame],
 ) -> dict[str, Save]:
     """The figures of one synthetic set by name: functions that save them to a path."""
+    sides = {"classes": classes, "real": real, "synthetic": synthetic}
+    best = {"synthetic": synthetic, "judgement": judgement, "training": training}
     return {
-        "grey_levels": partial(grey_levels, real=real, synthetic=synthetic),
-        "distributions": partial(distributions, real=real, synthetic=synthetic),
+        "grey_levels": partial(grey_levels, **sides),
+        "distributions": partial(distributions, **sides),
         "power_spectrum": partial(power_spectrum, entry=entry),
-        "differences": partial(differences, entry=entry),
+        "differences": partial(differences, classes=classes, entry=entry),
         "nearest": partial(nearest, judgement=judgement),
-        "closest_pairs": partial(closest_pairs, synthetic=synthetic, judgement=judgement, training=training),
+        "closest_pairs": partial(closest_pairs, classes=classes, **best),
     }
 
 
@@ -57,37 +66,41 @@ def _histograms(panel: Axes, real: np.ndarray, synthetic: np.ndarray, bins: np.n
     panel.stairs(*np.histogram(synthetic, bins, density=True), color=SYNTHETIC, lw=1.5, label="synthetic")
 
 
-def grey_levels(path: Path, real: Measured, synthetic: Measured) -> None:
-    """Share of pixels by grey level in each class inside the cone, means over patients."""
-    figure = Figure(figsize=(11, 3), layout="constrained")
-    axes = figure.subplots(1, len(CLASSES) - 1)
+def grey_levels(path: Path, classes: Classes, real: Measured, synthetic: Measured) -> None:
+    """Share of pixels by grey level in each class but the outside, means over patients."""
+    lines = -(-len(classes.inside) // COLUMNS)
+    figure = Figure(figsize=(11, 3 * lines), layout="constrained")
+    axes = figure.subplots(lines, COLUMNS).ravel()
     tables = [measured.by_patient("grey_levels") for measured in (real, synthetic)]
-    for value, panel in enumerate(axes, start=1):
+    for value, panel in zip(classes.inside, axes, strict=False):
         for table, colour, name in zip(tables, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True):
             shares = mean_of(table[:, value]).reshape(64, 4).sum(1) * 100
             panel.stairs(
                 shares, np.arange(65) * 4, color=colour, fill=colour == REAL, alpha=0.6 if colour == REAL else 1
             )
             panel.plot([], [], color=colour, label=name)
-        panel.set_title(CLASSES[value].replace("_", " "), fontsize=9)
+        panel.set_title(classes.names[value].replace("_", " "), fontsize=9)
         panel.set_xlabel("grey level", fontsize=8)
         _plain(panel)
     axes[0].set_ylabel("% of pixels per 4 levels", fontsize=8)
-    axes[-1].legend(frameon=False, fontsize=8)
+    axes[len(classes.inside) - 1].legend(frameon=False, fontsize=8)
+    for panel in axes[len(classes.inside) :]:
+        panel.axis("off")
     _save(figure, path)
 
 
-def distributions(path: Path, real: Measured, synthetic: Measured) -> None:
+def distributions(path: Path, classes: Classes, real: Measured, synthetic: Measured) -> None:
     """Numbers of single frames, real and synthetic: how each is spread, not only where its mean lies."""
+    quiet = classes.names[classes.background]
     wanted = [
         (k, q)
-        for k, q in enumerate(quantities())
-        if q.section == "contrast" or (q.section in ("speckle", "autocorrelation") and q.row != "cone_background")
+        for k, q in enumerate(quantities(classes))
+        if q.section == "contrast" or (q.section in ("speckle", "autocorrelation") and q.row != quiet)
         if q.key != "black"
     ]
-    columns = 4
-    figure = Figure(figsize=(11, 2.1 * -(-len(wanted) // columns)), layout="constrained")
-    panels = figure.subplots(-(-len(wanted) // columns), columns).ravel()
+    lines = -(-len(wanted) // COLUMNS)
+    figure = Figure(figsize=(11, 2.1 * lines), layout="constrained")
+    panels = figure.subplots(lines, COLUMNS).ravel()
     for panel, (k, quantity) in zip(panels, wanted, strict=False):
         sides = [measured.tables["numbers"][:, k] for measured in (real, synthetic)]
         sides = [side[np.isfinite(side)] for side in sides]
@@ -95,7 +108,8 @@ def distributions(path: Path, real: Measured, synthetic: Measured) -> None:
             low, high = np.quantile(np.concatenate(sides), [0.005, 0.995])
             bins = np.linspace(low, high if high > low else low + 1, 31)
             _histograms(panel, *sides, bins, "real")
-        row = "" if quantity.section == "contrast" else f"{quantity.row.replace('_', ' ')}: "
+        one_pair = quantity.section == "contrast" and len(classes.contrasts) == 1
+        row = "" if one_pair else f"{quantity.row.replace('_', ' ')}: "
         unit = f" ({quantity.unit})" if quantity.unit else ""
         kind = "corr. length, " if quantity.section == "autocorrelation" else ""
         panel.set_title(f"{row}{kind}{quantity.key.replace('_', ' ')}{unit}", fontsize=8)
@@ -123,14 +137,15 @@ def power_spectrum(path: Path, entry: dict[str, Any]) -> None:
     _save(figure, path)
 
 
-def differences(path: Path, entry: dict[str, Any]) -> None:
+def differences(path: Path, classes: Classes, entry: dict[str, Any]) -> None:
     """Every difference in units of its yardstick: within -1 .. 1 it is what two halves of the real patients show."""
+    outside = None if classes.outside is None else classes.names[classes.outside]
     rows = [
         (_title(section, row, key), one)
         for section in SECTIONS
         for row, keys in entry[section].items()
         for key, one in keys.items()
-        if one["yardstick"] and np.isfinite(one["difference"]) and row != CLASSES[0]
+        if one["yardstick"] and np.isfinite(one["difference"]) and row != outside
     ]
     figure = Figure(figsize=(8, 0.2 * len(rows) + 1), layout="constrained")
     panel = figure.subplots()
@@ -168,7 +183,9 @@ def nearest(path: Path, judgement: Judgement) -> None:
     _save(figure, path)
 
 
-def closest_pairs(path: Path, synthetic: Measured, judgement: Judgement, training: Sequence[Frame]) -> None:
+def closest_pairs(
+    path: Path, classes: Classes, synthetic: Measured, judgement: Judgement, training: Sequence[Frame]
+) -> None:
     """The synthetic images that match a training frame best, above those frames (mirrored where they match so)."""
     best = strongest(synthetic.tables["nearest"], judgement.thresholds)
     shown = np.argsort(-best[:, 0])[:SHOWN_PAIRS]
@@ -177,7 +194,7 @@ def closest_pairs(path: Path, synthetic: Measured, judgement: Judgement, trainin
     for column, index in enumerate(shown):
         correlation, place, flipped = best[index]
         pair = synthetic.frames[index], training[int(place)]
-        images = [read_frame(frame)[0] for frame in pair]
+        images = [read_frame(frame, classes)[0] for frame in pair]
         images[1] = images[1][:, ::-1] if flipped else images[1]
         for row, (image, frame) in enumerate(zip(images, pair, strict=True)):
             panels[row, column].imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -195,14 +212,15 @@ def _lines(name: str, width: int = 20) -> list[str]:
     return [name[i : i + width] for i in range(0, len(name), width)]
 
 
-def comparison(path: Path, entry: dict[str, Any]) -> None:
+def comparison(path: Path, classes: Classes, entry: dict[str, Any]) -> None:
     """How much farther B is from real than A, in units of A's and B's distances; left of 0 B is nearer."""
+    outside = None if classes.outside is None else classes.names[classes.outside]
     rows = [
         (_title(section, row, key), one)
         for section in SECTIONS
         for row, keys in entry[section].items()
         for key, one in keys.items()
-        if row != CLASSES[0] and np.isfinite([one["b_farther_from_real"], *one["farther_interval"]]).all()
+        if row != outside and np.isfinite([one["b_farther_from_real"], *one["farther_interval"]]).all()
     ]
     figure = Figure(figsize=(8, 0.2 * len(rows) + 1), layout="constrained")
     panel = figure.subplots()

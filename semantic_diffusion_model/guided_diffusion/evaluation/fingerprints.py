@@ -1,7 +1,7 @@
-"""What is a frame's own: its fine pattern, without brightness, contrast and slow haze; as it lies, and heart upright.
+"""What is a frame's own: its fine pattern, without brightness, contrast and slow haze; as it lies, and upright.
 
 Two fingerprints of one speckle pattern correlate by about 1, also after a change of gain or some blur; those of two
-patients by what all apical views have in common.
+patients by what all images of a view have in common.
 """
 
 from collections.abc import Sequence
@@ -10,60 +10,62 @@ import cv2
 import numpy as np
 import torch
 
-from guided_diffusion.evaluation.image_sets import CLASSES
+from guided_diffusion.evaluation.classes import Classes, Values
 
 SIZE = 64
 FINE, COARSE = 0.7, 2.5  # standard deviations of the band pass, in pixels of SIZE
 LEAST_LEFT = 0.05  # of a fingerprint, beside what a label explains of it
 NOTHING = 1e-3  # length of a pattern that is rounding alone
 LEAST_DEVIATION = 1.0  # grey levels: a flatter neighbourhood is not blown up to a pattern
-STRUCTURES = tuple(CLASSES.index(name) for name in ("lv_cavity", "lv_myocardium", "left_atrium"))
-HEART = (CLASSES.index("lv_cavity"), CLASSES.index("lv_myocardium"))
 UPRIGHT_ACROSS, UPRIGHT_ALONG, UPRIGHT_ROW = 9.0, 13.0, 28.0
-"""Of the left ventricle turned upright: standard deviations across and along its axis, and the row of its centre."""
+"""Of what is turned upright: standard deviations across and along its axis, and the row of its centre."""
 WAYS = ("in place", "aligned by the label")
 
 
-def fingerprints(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def fingerprints(images: np.ndarray, labels: np.ndarray, classes: Classes) -> np.ndarray:
     """[B, H, W] uint8 twice -> [B, ways, SIZE * SIZE] float32, each of unit length (0 where there is no pattern)."""
-    return np.stack([_both_ways(*pair)[:, 0] for pair in zip(images, labels, strict=True)])
+    return np.stack([_both_ways(*pair, classes)[:, 0] for pair in zip(images, labels, strict=True)])
 
 
-def with_layouts(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[B, H, W] uint8 twice -> [B, ways, 1 + structures, SIZE * SIZE] float32: the fingerprint less what the label
-    explains of it, and orthonormal patterns that the borders of each structure would make."""
-    return np.stack([_both_ways(*pair, layout=True) for pair in zip(images, labels, strict=True)])
+def with_layouts(images: np.ndarray, labels: np.ndarray, classes: Classes) -> np.ndarray:
+    """[B, H, W] uint8 twice -> [B, ways, 1 + drawn classes, SIZE * SIZE] float32: the fingerprint less what the label
+    explains of it, and orthonormal patterns that the borders of each class would make."""
+    return np.stack([_both_ways(*pair, classes, layout=True) for pair in zip(images, labels, strict=True)])
 
 
-def _both_ways(image: np.ndarray, label: np.ndarray, layout: bool = False) -> np.ndarray:
+def _both_ways(image: np.ndarray, label: np.ndarray, classes: Classes, layout: bool = False) -> np.ndarray:
     small = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     small_label = cv2.resize(label, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST_EXACT)
-    found = np.zeros((len(WAYS), 1 + layout * len(STRUCTURES), SIZE * SIZE), np.float32)
-    for way, pair in enumerate(((small, small_label), upright(small, small_label))):
-        if pair is not None:
-            found[way] = explained(*pair) if layout else pattern(*pair)[0]
+    found = np.zeros((len(WAYS), 1 + layout * len(classes.drawn), SIZE * SIZE), np.float32)
+    there = small, small_label, classes.shown(small_label).astype(np.uint8)
+    for way, view in enumerate((there, upright(*there, classes.upright))):
+        if view is not None:
+            turned, turned_label, inside = view
+            seen = pattern(turned, inside)
+            found[way] = explained(*seen, turned_label, inside, classes.drawn) if layout else seen[0]
     return found
 
 
-def pattern(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Band-passed grey levels within the cone divided by their local deviation, of unit length, and that deviation.
+def pattern(image: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Band-passed grey levels `inside` (1 or 0) divided by their local deviation, of unit length, and that deviation.
 
     [H, W] uint8 twice -> [H * W] float32 twice.
     """
-    inside = (label > 0).astype(np.float32)
+    inside = inside.astype(np.float32)
     band = _band(image.astype(np.float32), inside)
     deviation = np.maximum(np.sqrt(_local_mean(band**2, inside, 1.5 * COARSE)), LEAST_DEVIATION)
     return _unit((band / deviation).ravel()), deviation.ravel()
 
 
-def explained(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """[1 + structures, H * W]: as one row of `with_layouts`."""
-    fingerprint, deviation = pattern(image, label)
-    inside = (label > 0).astype(np.float32)
+def explained(
+    fingerprint: np.ndarray, deviation: np.ndarray, label: np.ndarray, inside: np.ndarray, drawn: Values
+) -> np.ndarray:
+    """[1 + drawn classes, H * W]: as one row of `with_layouts`, of what `pattern` found."""
+    inside = inside.astype(np.float32)
     rows: list[np.ndarray] = []
-    for value in STRUCTURES:
+    for value in drawn:
         border = _band((label == value).astype(np.float32), inside).ravel() / deviation
-        for row in rows:  # Gram and Schmidt; a structure that is not there leaves 0
+        for row in rows:  # Gram and Schmidt; a class that is not there leaves 0
             border = border - (border @ row) * row
         rows.append(_unit(border))
     for row in rows:
@@ -86,13 +88,16 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return values / length if length > NOTHING else np.zeros_like(values)
 
 
-def upright(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Image and label turned, moved and scaled so that the left ventricle has the same axes in each; None without one.
+def upright(
+    image: np.ndarray, label: np.ndarray, inside: np.ndarray, values: Values
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Image, label and what is `inside` turned, moved and scaled so that the classes `values` have the same axes in
+    each; None without them.
 
-    Its centre and principal axes are the moments of cavity and myocardium: what an affine map does to image and label
+    Their centre and principal axes are the moments of their pixels: what an affine map does to image and label
     together is undone, but for the small rotation that a shear adds.
     """
-    rows, columns = np.nonzero(np.isin(label, HEART))
+    rows, columns = np.nonzero(np.isin(label, values))
     if rows.size < 20:
         return None
     points = np.stack([columns, rows]).astype(float)
@@ -106,12 +111,12 @@ def upright(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarra
     offset = points.mean(1) - back @ np.array([(SIZE - 1) / 2, UPRIGHT_ROW])
     affine = np.hstack([back, offset[:, None]])
     turned = cv2.warpAffine(image, affine, (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    turned_label = cv2.warpAffine(label, affine, (SIZE, SIZE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-    return turned, turned_label
+    exact = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return turned, *(cv2.warpAffine(one, affine, (SIZE, SIZE), flags=exact) for one in (label, inside))
 
 
 class Nearest:
-    """The training frames' fingerprints and layouts [T, ways, 1 + structures, D]; finds the nearest one of others.
+    """The training frames' fingerprints and layouts [T, ways, 1 + drawn classes, D]; finds the nearest one of others.
 
     Images drawn for one label share its borders without being copies. So what counts is the partial correlation of two
     fingerprints, given the borders that the training frame's label would make: 1 for a copy, whatever label lies beside

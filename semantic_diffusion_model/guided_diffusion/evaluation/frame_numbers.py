@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from guided_diffusion.evaluation import speckle
-from guided_diffusion.evaluation.image_sets import CLASSES
+from guided_diffusion.evaluation.classes import Classes, Values
 
-CAVITY, MYOCARDIUM = CLASSES.index("lv_cavity"), CLASSES.index("lv_myocardium")
-INSIDE = range(1, len(CLASSES))
 BANDS = ((0, 1 / 16), (1 / 16, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 1 / 2))
 """Octaves of spatial frequency, in cycles per pixel."""
 
@@ -23,13 +21,14 @@ class Quantity:
     unit: str
 
 
-def quantities() -> list[Quantity]:
+def quantities(classes: Classes) -> list[Quantity]:
     """The columns of `frame_numbers`, in order."""
-    found = [Quantity("grey_levels", name, key, "grey level") for name in CLASSES for key in ("mean", "sd")]
-    found += [Quantity("contrast", "lv_cavity against lv_myocardium", key, "") for key in ("cnr", "gcnr")]
+    found = [Quantity("grey_levels", name, key, "grey level") for name in classes.names for key in ("mean", "sd")]
+    found += [Quantity("contrast", name, key, "") for name in classes.contrasts for key in ("cnr", "gcnr")]
     speckle_keys = (("nakagami_m", ""), ("nakagami_omega_db", "dB"), ("black", "share of pixels"))
-    found += [Quantity("speckle", CLASSES[c], key, unit) for c in INSIDE for key, unit in speckle_keys]
-    found += [Quantity("autocorrelation", CLASSES[c], key, "pixels") for c in INSIDE for key in ("depth", "across")]
+    inside = [classes.names[value] for value in classes.inside]
+    found += [Quantity("speckle", name, key, unit) for name in inside for key, unit in speckle_keys]
+    found += [Quantity("autocorrelation", name, key, "pixels") for name in inside for key in ("depth", "across")]
     return found + [Quantity("power_spectrum", band_name(*band), "power_db", "dB") for band in BANDS]
 
 
@@ -37,23 +36,25 @@ def band_name(low: float, high: float) -> str:
     return f"{low:g} to {high:g} cycles/pixel"
 
 
-def grey_histograms(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def grey_histograms(images: np.ndarray, labels: np.ndarray, classes: Classes) -> np.ndarray:
     """How often each grey level occurs in each class: [B, H, W] uint8 twice -> [B, classes, 256] int32."""
     joint = labels.astype(np.int32) * 256 + images
-    counts = [np.bincount(one.ravel(), minlength=len(CLASSES) * 256) for one in joint]
-    return np.stack(counts).reshape(len(images), len(CLASSES), 256).astype(np.int32)
+    count = len(classes.names)
+    counts = [np.bincount(one.ravel(), minlength=count * 256) for one in joint]
+    return np.stack(counts).reshape(len(images), count, 256).astype(np.int32)
 
 
-def frame_numbers(images: np.ndarray, labels: np.ndarray, dynamic_range: float) -> np.ndarray:
+def frame_numbers(images: np.ndarray, labels: np.ndarray, classes: Classes, dynamic_range: float) -> np.ndarray:
     """[B, H, W] uint8 twice -> [B, quantities] float64; NaN for what a frame does not show (no atrium, say)."""
-    histograms = grey_histograms(images, labels)
+    histograms = grey_histograms(images, labels, classes)
     mean, variance = speckle.moments(histograms)
     columns = [np.stack([mean, np.sqrt(variance)], -1).reshape(len(images), -1)]
-    pair = histograms[:, CAVITY], histograms[:, MYOCARDIUM]
-    columns += [speckle.contrast_to_noise(*pair)[:, None], speckle.generalised_contrast(*pair)[:, None]]
-    columns.append(_speckle(histograms[:, 1:], dynamic_range))
-    columns.append(_lengths(images, labels))
-    columns.append(band_powers(speckle.radial_spectrum(images, labels > 0)))
+    for sides in classes.contrasts.values():
+        pair = [histograms[:, values].sum(1) for values in sides]
+        columns += [speckle.contrast_to_noise(*pair)[:, None], speckle.generalised_contrast(*pair)[:, None]]
+    columns.append(_speckle(histograms[:, classes.inside], dynamic_range))
+    columns.append(_lengths(images, labels, classes.inside))
+    columns.append(band_powers(speckle.radial_spectrum(images, classes.shown(labels))))
     return np.concatenate(columns, 1)
 
 
@@ -68,11 +69,11 @@ def _speckle(histograms: np.ndarray, dynamic_range: float) -> np.ndarray:
         return np.stack([m, 10 * np.log10(omega), black], -1).reshape(len(histograms), -1)
 
 
-def _lengths(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _lengths(images: np.ndarray, labels: np.ndarray, inside: Values) -> np.ndarray:
     """Correlation lengths in depth and across, by class: [B, 2 * classes]."""
     found = []
     for image, label in zip(images, labels, strict=True):
-        for value in INSIDE:
+        for value in inside:
             mask = label == value
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             if not rows.size:

@@ -1,10 +1,10 @@
 """Folders on disk -> frames with their label maps and patients, read a batch at a time.
 
-Here, and nowhere else, names tell which patient, label map and round a frame belongs to.
+Here, and nowhere else, metadata.csv and names tell which patient, label map and round a frame belongs to.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os.path import basename, splitext
@@ -13,21 +13,22 @@ import numpy as np
 
 from command import UserError
 from config import Settings
+from dataset_description import DESCRIPTION, METADATA, Description
 from guided_diffusion.data.datasets import find_pairs, has_split, natural_key, raise_problems, read_file
+from guided_diffusion.data.description import read_description
 from guided_diffusion.data.label_maps import check_classes
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.runs import storage
 from guided_diffusion.sampling.results import Results
 from picture_files import decode_image, decode_labels, is_picture
 from progress import Progress
+from schema import parse_csv
 
-CLASSES = ("outside", "lv_cavity", "cone_background", "lv_myocardium", "left_atrium")
-"""The sector labels, by value."""
 SPLITS = ("training", "validation", "testing")
 LEAST_IMAGES = 10
 READERS = 4
-ROUND = re.compile(r"_r\d+$")
-DEFORMATION = re.compile(r"_\d+$")
-PATIENT = re.compile(r"[A-Za-z]*\d+(?=_)")
+PATIENT = re.compile(r"(?P<patient>[A-Za-z]*\d+)_.*", re.DOTALL)
+"""Where no description says how names tell it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,47 @@ class Frame:
     source: str
 
 
-def find_real(folder: str, warn: Callable[[str], object]) -> dict[str, list[Frame]]:
+def described(real_dir: str, synthetic_dirs: Collection[str]) -> Description:
+    """What real_dir holds. Raises UserError for a synthetic set of another description (none: CAMUS')."""
+    found, *others = (_description(folder) for folder in (real_dir, *synthetic_dirs))
+    for folder, other in zip(synthetic_dirs, others, strict=True):
+        if other != found:
+            keys = [key for key in Description.model_fields if getattr(other, key) != getattr(found, key)]
+            raise UserError(
+                f"{folder} is not of the data set of real_dir {real_dir}: their {DESCRIPTION} (none: CAMUS) differ in "
+                f"{', '.join(keys)}"
+            )
+    return found
+
+
+def _description(folder: str) -> Description:
+    found = read_description(Settings(datadir=folder, dataset_mode="camus"))
+    assert found is not None
+    return found
+
+
+class Patients:
+    """Who a frame of `folder` is of: as its metadata.csv says, or else its name."""
+
+    def __init__(self, folder: str, description: Description):
+        path = storage.join(folder, METADATA)
+        self.rows: dict[str, dict[str, str]] = {}
+        if storage.exists(path):
+            with storage.open_for_reading(path) as file:
+                self.rows = {row["stem"]: row for row in parse_csv(file.read(), path, ("stem", "patient"))}
+        names = description.names
+        own = [re.compile(names.pattern)] if names.pattern else []
+        self.patterns = [one for one in own if "patient" in one.groupindex] + ([] if names.table else [PATIENT])
+
+    def of(self, stem: str, split: str = "") -> str:
+        """Patients count anew in each split of CAMUS' older release; a name that tells no patient is one of its own."""
+        row = self.rows.get(stem, {})
+        split = split or row.get("split") or next((split for split in SPLITS if split in stem), "")
+        found = next(filter(None, (pattern.fullmatch(stem) for pattern in self.patterns)), None)
+        return f"{split}/{row.get('patient') or (found['patient'] if found else stem)}"
+
+
+def find_real(folder: str, description: Description, warn: Callable[[str], object]) -> dict[str, list[Frame]]:
     """The real frames of each split that is there. Raises UserError: no training split, too few, without partners."""
     settings = Settings(datadir=folder, dataset_mode="camus")
     splits = [split for split in SPLITS if has_split(settings, split)]
@@ -51,8 +92,12 @@ def find_real(folder: str, warn: Callable[[str], object]) -> dict[str, list[Fram
         raise UserError(f"real_dir {folder} has no label maps in sector_annotations/training")
     pairs = find_pairs(settings, splits, warn=warn)
     found: dict[str, list[Frame]] = {split: [] for split in splits}
+    patients = Patients(folder, description)
+    if description.names.table is not None:
+        unknown = [f"{pair.stem} has no row" for pair in pairs if pair.stem not in patients.rows]
+        raise_problems(f"{storage.join(folder, METADATA)} does not tell who all frames are of:", unknown)
     for pair in pairs:
-        patient = _patient(pair.stem, pair.split)
+        patient = patients.of(pair.stem, pair.split)
         frame = Frame(pair.stem, str(pair.image_path), pair.label_path, patient, pair.stem, pair.stem)
         found[pair.split].append(frame)
     _refuse_few(f"real_dir {folder}", len(pairs))
@@ -61,7 +106,7 @@ def find_real(folder: str, warn: Callable[[str], object]) -> dict[str, list[Fram
     return found
 
 
-def find_synthetic(folder: str, real: Sequence[Frame]) -> list[Frame]:
+def find_synthetic(folder: str, description: Description, real: Sequence[Frame]) -> list[Frame]:
     """The frames in samples/ with their maps in labels/. Raises UserError: too few, or without partners."""
     samples, labels = (_pictures(storage.join(folder, kind)) for kind in ("samples", "labels"))
     if not samples:
@@ -74,30 +119,25 @@ def find_synthetic(folder: str, real: Sequence[Frame]) -> list[Frame]:
     problems += [f"{path}: no image of this name in samples/" for stem, path in labels.items() if stem not in samples]
     raise_problems(f"{folder} is not as image_sample.py writes it:", problems)
     _refuse_few(folder, len(samples))
-    by_stem, maps = {frame.stem: frame for frame in real}, label_maps(folder)
-    return [
-        _synthetic_frame(stem, samples[stem], labels[stem], maps.get(stem, ROUND.sub("", stem)), by_stem)
-        for stem in sorted(samples, key=natural_key)
-    ]
+    maps = label_maps(folder)
+    mark, patients = re.escape(description.names.mark), Patients(folder, description)
+    round_, deformation = re.compile(rf"{mark}r\d+$"), re.compile(rf"{mark}\d+$")
+    by_stem = {frame.stem: frame for frame in real}
+    found = []
+    for stem in sorted(samples, key=natural_key):
+        label_map = maps.get(stem, round_.sub("", stem))
+        undeformed = deformation.sub("", label_map)
+        source = next((by_stem[name] for name in (label_map, undeformed) if name in by_stem), None)
+        known = label_map if label_map in patients.rows else undeformed
+        patient = source.patient if source else patients.of(known)
+        found.append(Frame(stem, samples[stem], labels[stem], patient, label_map, source.stem if source else ""))
+    return found
 
 
 def label_maps(folder: str) -> dict[str, str]:
     """The stem of the label map of each image, as manifest.csv has it; nothing where there is no manifest."""
     rows = Results(folder, 0).made()
     return {stem: splitext(basename(row["label_map"]))[0] for stem, row in rows.items() if row.get("label_map")}
-
-
-def _synthetic_frame(stem: str, image: str, label: str, label_map: str, real: dict[str, Frame]) -> Frame:
-    source = next((name for name in (label_map, DEFORMATION.sub("", label_map)) if name in real), "")
-    split = next((split for split in SPLITS if split in label_map), "")
-    patient = real[source].patient if source else _patient(DEFORMATION.sub("", label_map), split)
-    return Frame(stem, image, label, patient, label_map, source)
-
-
-def _patient(stem: str, split: str) -> str:
-    """Patients count anew in each split of CAMUS' older release; a name that tells no patient is one of its own."""
-    found = PATIENT.match(stem)
-    return f"{split}/{found[0] if found else stem}"
 
 
 def _pictures(folder: str) -> dict[str, str]:
@@ -113,7 +153,7 @@ def _refuse_few(where: str, count: int) -> None:
 # --- Pixels -----------------------------------------------------------------------------------------------------------
 
 
-def read_frame(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+def read_frame(frame: Frame, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     """Grey levels and classes, [H, W] uint8 each.
 
     Raises UserError for files that are none, differ in size, hold other classes, or an image of one grey level alone.
@@ -124,23 +164,23 @@ def read_frame(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         sizes = " and ".join(f"{height} x {width}" for height, width in (image.shape, labels.shape))
         raise UserError(f"{frame.image_path}: image and label map differ in size ({sizes} pixels)")
     try:
-        check_classes(labels, len(CLASSES))
+        check_classes(labels, len(classes.names))
     except UserError as error:
         raise UserError(f"{frame.label_path} {error}") from None
     if image.min() == image.max():
         raise UserError(f"{frame.image_path} is constant: grey level {image.min()} everywhere")
-    if not labels.any():
-        raise UserError(f"{frame.label_path} is 0 everywhere: no cone, nothing to measure")
+    if not classes.shown(labels).any():
+        raise UserError(f"{frame.label_path} is {classes.outside} everywhere: no cone, nothing to measure")
     return image, labels
 
 
-def size_of(frame: Frame) -> tuple[int, int]:
+def size_of(frame: Frame, classes: Classes) -> tuple[int, int]:
     """(height, width) in pixels. Raises UserError."""
-    return read_frame(frame)[0].shape
+    return read_frame(frame, classes)[0].shape
 
 
 def batches(
-    frames: Sequence[Frame], size: tuple[int, int], batch_size: int, title: str
+    frames: Sequence[Frame], classes: Classes, size: tuple[int, int], batch_size: int, title: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images and label maps, [B, H, W] uint8 each, in the order of `frames`, with a progress bar.
 
@@ -150,7 +190,7 @@ def batches(
     with ThreadPoolExecutor(READERS) as pool, Progress(title, len(frames), "image") as bar:
         for start in range(0, len(frames), batch_size):
             batch = frames[start : start + batch_size]
-            read = list(pool.map(lambda frame: _read_or_problem(frame, size), batch))
+            read = list(pool.map(lambda frame: _read_or_problem(frame, classes, size), batch))
             problems += [one for one in read if isinstance(one, str)]
             bar.reach(start + len(batch))
             if not problems:
@@ -158,9 +198,9 @@ def batches(
     raise_problems(f"{len(problems)} of {len(frames)} {title} cannot be evaluated:", problems)
 
 
-def _read_or_problem(frame: Frame, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | str:
+def _read_or_problem(frame: Frame, classes: Classes, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | str:
     try:
-        image, labels = read_frame(frame)
+        image, labels = read_frame(frame, classes)
     except UserError as error:
         return str(error)
     if image.shape != size:

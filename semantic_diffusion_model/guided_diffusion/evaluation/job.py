@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,11 +11,20 @@ import torch
 from command import UserError
 from evaluation_settings import EvaluationSettings
 from guided_diffusion.evaluation import agreement, diversity, entries, figures, memorisation, report
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
 from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
 from guided_diffusion.evaluation.features import Features, read_encoder, read_inception
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
-from guided_diffusion.evaluation.image_sets import LEAST_IMAGES, Frame, find_real, find_synthetic, read_frame, size_of
+from guided_diffusion.evaluation.image_sets import (
+    LEAST_IMAGES,
+    Frame,
+    described,
+    find_real,
+    find_synthetic,
+    read_frame,
+    size_of,
+)
 from guided_diffusion.evaluation.measuring import Measured, measure, measures_of, nearest_by
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
@@ -28,6 +38,7 @@ FIGURES = "figures"
 class Inputs:
     """All that was found on disk before the work begins."""
 
+    classes: Classes
     training: list[Frame]
     others: list[Frame]
     sets: dict[str, list[Frame]]
@@ -67,10 +78,13 @@ def run_evaluation(settings: EvaluationSettings, world: World) -> None:
 
 def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
     """Raises UserError for whatever can be found wrong without reading every picture."""
-    by_split = find_real(settings.real_dir, print)
+    description = described(settings.real_dir, settings.synthetic_dirs().values())
+    by_split = find_real(settings.real_dir, description, print)
     training = by_split.pop("training")
     others = [frame for frames in by_split.values() for frame in frames]
-    sets = {name: find_synthetic(path, training + others) for name, path in settings.synthetic_dirs().items()}
+    sets = {
+        name: find_synthetic(path, description, training + others) for name, path in settings.synthetic_dirs().items()
+    }
     pairing = pair_by_label_map(*sets.values()) if settings.compare else None
     if settings.num_samples and not settings.all and not settings.compare:
         sets = {name: _some(frames, settings) for name, frames in sets.items()}
@@ -86,8 +100,9 @@ def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
         networks["encoder"] = read_encoder(settings.segmentation_model, device)
     if settings.feature_weights:
         networks["inception"] = read_inception(settings.feature_weights, device)
-    size = size_of(training[0])
-    return Inputs(training, others, sets, size, networks, predictions, real_predictions, pairing)
+    classes = Classes(description)
+    size = size_of(training[0], classes)
+    return Inputs(classes, training, others, sets, size, networks, predictions, real_predictions, pairing)
 
 
 def _some(frames: list[Frame], settings: EvaluationSettings) -> list[Frame]:
@@ -124,21 +139,26 @@ def refuse_used(settings: EvaluationSettings) -> None:
 
 def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.device) -> Real:
     """One pass over the training frames, whose fingerprints are kept, then one over the others."""
-    measures = measures_of(settings.dynamic_range, inputs.networks)
-    options = (inputs.size, settings.batch_size)
-    training = measure(inputs.training, measures | {"fingerprints": with_layouts}, *options, "training frames")
+    measures = measures_of(inputs.classes, settings.dynamic_range, inputs.networks)
+    classes, options = inputs.classes, (inputs.classes, inputs.size, settings.batch_size)
+    training = measure(
+        inputs.training,
+        measures | {"fingerprints": partial(with_layouts, classes=classes)},
+        *options,
+        "training frames",
+    )
     prints = training.tables.pop("fingerprints")
     known = Nearest(prints, training.patients, device)
     others = None
     if inputs.others:
-        others = measure(inputs.others, measures | nearest_by(known), *options, "held-out frames")
+        others = measure(inputs.others, measures | nearest_by(known, classes), *options, "held-out frames")
     everything = training + others if others else training
     if others and len(others.frames) >= memorisation.ENOUGH_HELD_OUT:
         return Real(everything, training, others, known, None)
     parts = []
     for start in range(0, len(prints), settings.batch_size):
-        pictures = [read_frame(frame) for frame in inputs.training[start : start + settings.batch_size]]
-        asked = fingerprints(*(np.stack(part) for part in zip(*pictures, strict=True)))
+        pictures = [read_frame(frame, classes) for frame in inputs.training[start : start + settings.batch_size]]
+        asked = fingerprints(*(np.stack(part) for part in zip(*pictures, strict=True)), classes)
         parts.append(known(asked, training.patients[start : start + settings.batch_size]))
     training.tables["nearest"] = np.concatenate(parts)
     names = np.asarray(training.patients)
@@ -149,15 +169,17 @@ def evaluate_set(
     settings: EvaluationSettings, inputs: Inputs, real: Real, name: str
 ) -> tuple[Measured, np.ndarray | None]:
     """Measure one synthetic set and write its report; what was measured, and its Dice where there are predictions."""
-    measures = measures_of(settings.dynamic_range, inputs.networks) | nearest_by(real.known)
+    classes = inputs.classes
+    measures = measures_of(classes, settings.dynamic_range, inputs.networks) | nearest_by(real.known, classes)
     title = f"synthetic frames {name}".strip()
-    synthetic = measure(inputs.sets[name], measures, inputs.size, settings.batch_size, title)
-    dice = agreement.dice_of(inputs.sets[name], inputs.predictions[name]) if name in inputs.predictions else None
+    synthetic = measure(inputs.sets[name], measures, classes, inputs.size, settings.batch_size, title)
+    seen = inputs.predictions.get(name)
+    dice = None if seen is None else agreement.dice_of(inputs.sets[name], seen, classes)
     entry, judgement = judged(settings, inputs, real, synthetic, dice)
     entry = {"version": 1, "images": counts(inputs, name, settings), **entry}
     folder = storage.join(settings.output_dir, name) if name else settings.output_dir
-    write_report(folder, report.page(entry), entry)
-    write_figures(folder, figures.draw(entry, real.all, synthetic, judgement, real.training.frames))
+    write_report(folder, report.page(entry, classes), entry)
+    write_figures(folder, figures.draw(classes, entry, real.all, synthetic, judgement, real.training.frames))
     print(memorisation.sentence(entry["memorisation"]))
     return synthetic, dice
 
@@ -166,9 +188,9 @@ def judged(
     settings: EvaluationSettings, inputs: Inputs, real: Real, synthetic: Measured, dice: np.ndarray | None
 ) -> tuple[entries.Entry, memorisation.Judgement]:
     """What evaluation.json says of one synthetic set, and the judgement on copies."""
-    common = settings.bootstrap, settings.seed
+    classes, common = inputs.classes, (settings.bootstrap, settings.seed)
     with Progress("judging", 4, "step") as steps:
-        found, curve = entries.differences(real.all, synthetic, *common)
+        found, curve = entries.differences(classes, real.all, synthetic, *common)
         found["spectrum_curve"] = curve
         steps.advance()
         found["distances"] = {
@@ -181,9 +203,10 @@ def judged(
         found["label_agreement"] = None
         if dice is not None:
             seen = inputs.real_predictions
-            real_dice = None if seen is None else agreement.dice_of(real.all.frames, seen)
-            found["label_agreement"] = entries.agreement(synthetic, dice, real.all, real_dice, *common)
-        found["diversity"] = diversity.report(synthetic.frames, real.all.frames, settings.ssim_pairs, settings.seed)
+            real_dice = None if seen is None else agreement.dice_of(real.all.frames, seen, classes)
+            found["label_agreement"] = entries.agreement(classes, synthetic, dice, real.all, real_dice, *common)
+        asked = settings.ssim_pairs, settings.seed
+        found["diversity"] = diversity.report(synthetic.frames, real.all.frames, *asked, classes)
         steps.advance()
         found["memorisation"], judgement = judge_copies(real, synthetic)
         steps.advance()
@@ -230,10 +253,10 @@ def write_comparison(
     dice = None if first_dice is None or second_dice is None else (first_dice, second_dice)
     assert inputs.pairing is not None
     common = settings.bootstrap, settings.seed
-    entry = entries.comparison(real.all, (first, second), inputs.pairing, dice, *common)
+    entry = entries.comparison(inputs.classes, real.all, (first, second), inputs.pairing, dice, *common)
     entry = {"version": 1, "sets": dict(zip("AB", map(os.path.abspath, settings.compare), strict=True)), **entry}
-    write_report(settings.output_dir, report.comparison_page(entry), entry)
-    write_figures(settings.output_dir, {"comparison": lambda path: figures.comparison(path, entry)})
+    write_report(settings.output_dir, report.comparison_page(entry, inputs.classes), entry)
+    write_figures(settings.output_dir, {"comparison": partial(figures.comparison, classes=inputs.classes, entry=entry)})
 
 
 def write_report(folder: str, page: str, entry: entries.Entry) -> None:

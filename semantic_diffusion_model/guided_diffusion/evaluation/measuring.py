@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from guided_diffusion.evaluation import speckle
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.features import Features
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints
 from guided_diffusion.evaluation.frame_numbers import frame_numbers, grey_histograms
@@ -38,31 +39,40 @@ class Measured:
         return Measured(self.frames + other.frames, tables)
 
 
-def measures_of(dynamic_range: float, networks: Mapping[str, Features]) -> dict[str, Measure]:
+def measures_of(classes: Classes, dynamic_range: float, networks: Mapping[str, Features]) -> dict[str, Measure]:
     """What is measured on every set: numbers, grey levels and spectrum of a frame, and features of each network."""
     found: dict[str, Measure] = {
-        "numbers": partial(frame_numbers, dynamic_range=dynamic_range),
-        "grey_levels": lambda images, labels: speckle.shares(grey_histograms(images, labels)).astype(np.float32),
-        "spectrum": lambda images, labels: speckle.radial_spectrum(images, labels > 0),
+        "numbers": partial(frame_numbers, classes=classes, dynamic_range=dynamic_range),
+        "grey_levels": partial(_grey_shares, classes=classes),
+        "spectrum": lambda images, labels: speckle.radial_spectrum(images, classes.shown(labels)),
     }
     return found | {name: _on_images(network) for name, network in networks.items()}
+
+
+def _grey_shares(images: np.ndarray, labels: np.ndarray, classes: Classes) -> np.ndarray:
+    return speckle.shares(grey_histograms(images, labels, classes)).astype(np.float32)
 
 
 def _on_images(network: Features) -> Measure:
     return lambda images, _: network(images)
 
 
-def nearest_by(known: Nearest) -> dict[str, Measure]:
+def nearest_by(known: Nearest, classes: Classes) -> dict[str, Measure]:
     """The nearest training frame, as a further measure."""
-    return {"nearest": lambda images, labels: known(fingerprints(images, labels))}
+    return {"nearest": lambda images, labels: known(fingerprints(images, labels, classes))}
 
 
 def measure(
-    frames: Sequence[Frame], measures: Mapping[str, Measure], size: tuple[int, int], batch_size: int, title: str
+    frames: Sequence[Frame],
+    measures: Mapping[str, Measure],
+    classes: Classes,
+    size: tuple[int, int],
+    batch_size: int,
+    title: str,
 ) -> Measured:
     """Every measure on every frame. Raises UserError with all files that cannot be read, or are not of `size`."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
-    for images, labels in batches(frames, size, batch_size, title):
+    for images, labels in batches(frames, classes, size, batch_size, title):
         for name, one in measures.items():
             parts[name].append(one(images, labels))
     return Measured(list(frames), {name: np.concatenate(part) for name, part in parts.items()})

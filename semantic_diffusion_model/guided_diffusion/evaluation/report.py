@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
 from guided_diffusion.evaluation.memorisation import sentence
 
@@ -19,8 +20,8 @@ READING = {
         "be the same; mean and sd are of a frame's pixels.",
     ),
     "contrast": (
-        "Contrast between cavity and myocardium",
-        "CNR: difference of the means over the joint deviation, positive where blood is darker; gCNR: 1 less the "
+        "Contrast",
+        "CNR: difference of the means over the joint deviation, positive where the first is darker; gCNR: 1 less the "
         "overlap of the two histograms, 0 where nobody could tell them apart, 1 where everybody could.",
     ),
     "speckle": (
@@ -50,7 +51,7 @@ NOT_COMPUTED = {
 }
 
 
-def page(entry: dict[str, Any]) -> str:
+def page(entry: dict[str, Any], classes: Classes) -> str:
     """The report on one synthetic set."""
     images = entry["images"]
     parts = [
@@ -69,7 +70,7 @@ def page(entry: dict[str, Any]) -> str:
             text += " [Figure](figures/power_spectrum.png)."
         parts += [f"## {title}", text, differences_table(entry[section])]
     parts += ["## Distances of features", _distances_text(), distances_table(entry["distances"])]
-    parts += ["## Label agreement", *_agreement(entry["label_agreement"])]
+    parts += ["## Label agreement", *_agreement(entry["label_agreement"], classes)]
     parts += ["## Diversity", *_diversity(entry["diversity"])]
     parts += ["## Are patients copied?", *_memorisation(entry["memorisation"])]
     return "\n\n".join(parts) + "\n"
@@ -118,7 +119,7 @@ def differences_table(section: dict[str, dict[str, dict]]) -> str:
 
 def _distances_text() -> str:
     return (
-        "How far apart the clouds of features lie, of our segmentation's encoder, which sees echo anatomy, and of "
+        "How far apart the clouds of features lie, of our segmentation's encoder, which sees the anatomy, and of "
         "Inception, which has seen photographs: 0 is the same cloud. Both distances depend on how many images "
         "there are, so the yardstick compares halves of the real patients, and *equal numbers* such a half with as "
         "many synthetic images. Precision: the share of synthetic images among real ones; recall: of real ones "
@@ -151,7 +152,7 @@ def distances_table(entry: dict[str, Any]) -> str:
     return "\n\n".join([table(header, rows), *missing])
 
 
-def _agreement(entry: dict[str, Any] | None) -> list[str]:
+def _agreement(entry: dict[str, Any] | None, classes: Classes) -> list[str]:
     if entry is None:
         return [
             "Not computed: run echo_segmentation/predict.py on samples/, and give its output folder as `--predictions` "
@@ -160,7 +161,7 @@ def _agreement(entry: dict[str, Any] | None) -> list[str]:
     rows = []
     for name, found in entry.items():
         if found is None:
-            rows.append([name, "0", "–", "–", "–"])
+            rows.append([name, "0", *("–" for _ in classes.structures)])
             continue
         cells = [f"{number(one['dice'])} ({span(one['interval'])})" for key, one in found.items() if key != "frames"]
         rows.append([name, str(found["frames"]), *cells])
@@ -168,14 +169,14 @@ def _agreement(entry: dict[str, Any] | None) -> list[str]:
         "Dice between the label that an image was drawn for and what a segmentation network sees in it; well below the "
         "real frames': images do not show their labels; well above: they show them more clearly than real ones do."
     )
-    return [text, table(["frames", "", "LV endo", "LV epi", "LA"], rows)]
+    return [text, table(["frames", "", *map(classes.description.title, classes.structures)], rows)]
 
 
 def _diversity(entry: dict[str, Any]) -> list[str]:
     text = (
-        "Mean structural similarity (SSIM) within the cone of pairs of images: 1 is the same image. Images of one map, "
-        "drawn with different seeds, should differ in speckle; images of different patients should differ as much as "
-        "real patients do: a higher number means that they are all alike."
+        "Mean structural similarity (SSIM) of pairs of images, within the cone if they have one: 1 is the same image. "
+        "Images of one map, drawn with different seeds, should differ in speckle; images of different patients should "
+        "differ as much as real patients do: a higher number means that they are all alike."
     )
     rows = []
     for name, found in entry.items():
@@ -189,8 +190,8 @@ def _diversity(entry: dict[str, Any]) -> list[str]:
 def _memorisation(entry: dict[str, Any]) -> list[str]:
     parts = [
         sentence(entry),
-        "Each image is compared with every training frame, as it lies and with the left ventricle turned upright by "
-        "the label, mirrored too, by the correlation of their fine patterns (brightness, contrast and slow changes "
+        "Each image is compared with every training frame, as it lies and turned upright by "
+        "its label, mirrored too, by the correlation of their fine patterns (brightness, contrast and slow changes "
         "taken off). Real frames of unseen patients show how alike two patients can be "
         "([figure](figures/nearest.png), [closest pairs](figures/closest_pairs.png)).",
     ]
@@ -227,7 +228,7 @@ def _pair(one: dict[str, Any]) -> list[str]:
     return [one["image"], one["training_frame"], f"{one['correlation']:.3f}", "yes" if one["flipped"] else "no"]
 
 
-def comparison_page(entry: dict[str, Any]) -> str:
+def comparison_page(entry: dict[str, Any], classes: Classes) -> str:
     """The report on A against B."""
     parts = [
         "# Two synthetic sets, paired by label map",
@@ -249,7 +250,11 @@ def comparison_page(entry: dict[str, Any]) -> str:
         parts += [f"## {title}", table(header, rows)]
     if entry["label_agreement"]:
         rows = [
-            [name, *(number(one[key]) for key in ("a", "b", "b_minus_a")), span(one["interval"])]
+            [
+                classes.description.title(name),
+                *(number(one[key]) for key in ("a", "b", "b_minus_a")),
+                span(one["interval"]),
+            ]
             for name, one in entry["label_agreement"].items()
         ]
         parts += ["## Label agreement (Dice)", table(["", "A", "B", "B - A", "95 % interval"], rows)]

@@ -6,11 +6,14 @@ import pytest
 import torch
 from small_echoes import draw_image, draw_label
 
+from dataset_description import camus
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
 from guided_diffusion.evaluation.image_sets import Frame
 from guided_diffusion.evaluation.memorisation import judge, nearest_in_features, report, sentence
 
 TRAINING, HELD_OUT, HONEST = 60, 30, 200
+CAMUS = Classes(camus())
 
 
 def draw(count: int, seed: int, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +30,8 @@ def training():
 
 @pytest.fixture(scope="module")
 def nearest(training):
-    known = Nearest(with_layouts(*training), [f"p{i}" for i in range(TRAINING)], torch.device("cpu"))
-    return lambda images, labels: known(fingerprints(images, labels))
+    known = Nearest(with_layouts(*training, CAMUS), [f"p{i}" for i in range(TRAINING)], torch.device("cpu"))
+    return lambda images, labels: known(fingerprints(images, labels, CAMUS))
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +132,8 @@ def test_the_entry_names_copies_and_says_so_in_words(nearest, training, honest, 
 
 
 def test_frames_of_the_same_patient_do_not_count_where_they_are_barred(training):
-    prints = fingerprints(*training)
-    known = Nearest(with_layouts(*training), ["a"] * 30 + ["b"] * 30, torch.device("cpu"))
+    prints = fingerprints(*training, CAMUS)
+    known = Nearest(with_layouts(*training, CAMUS), ["a"] * 30 + ["b"] * 30, torch.device("cpu"))
     free, barred = known(prints), known(prints, other_than=["a"] * 30 + ["b"] * 30)
     assert (free[:, 0, 1] == np.arange(60)).all()
     assert (barred[:30, 0, 1] >= 30).all() and (barred[30:, 0, 1] < 30).all()
@@ -138,7 +141,7 @@ def test_frames_of_the_same_patient_do_not_count_where_they_are_barred(training)
 
 def test_images_without_a_ventricle_or_pattern_have_no_upright_fingerprint():
     label = np.full((1, 64, 64), 2, np.uint8)
-    prints = fingerprints(np.full((1, 64, 64), 80, np.uint8), label)
+    prints = fingerprints(np.full((1, 64, 64), 80, np.uint8), label, CAMUS)
     assert not prints.any()
 
 

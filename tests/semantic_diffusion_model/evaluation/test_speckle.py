@@ -5,10 +5,13 @@ import pytest
 from scipy import stats
 from scipy.ndimage import gaussian_filter1d
 
+from dataset_description import camus
 from guided_diffusion.evaluation import speckle
+from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.frame_numbers import BANDS, band_powers, frame_numbers, grey_histograms, quantities
 
 LEVELS = np.arange(256)
+CAMUS = Classes(camus())
 
 
 def counts_of(grey: np.ndarray) -> np.ndarray:
@@ -111,7 +114,11 @@ def test_the_numbers_of_a_frame_are_those_of_its_pixels():
     labels = generator.integers(0, 4, (1, 40, 40)).astype(np.uint8)  # no atrium
     images = generator.integers(1, 255, (1, 40, 40)).astype(np.uint8)
     row = dict(
-        zip([(q.section, q.row, q.key) for q in quantities()], frame_numbers(images, labels, 60.0)[0], strict=True)
+        zip(
+            [(q.section, q.row, q.key) for q in quantities(CAMUS)],
+            frame_numbers(images, labels, CAMUS, 60.0)[0],
+            strict=True,
+        )
     )
     cavity = images[labels == 1].astype(float)
     assert row["grey_levels", "lv_cavity", "mean"] == pytest.approx(cavity.mean())
@@ -120,7 +127,7 @@ def test_the_numbers_of_a_frame_are_those_of_its_pixels():
     assert np.isnan(row["grey_levels", "left_atrium", "mean"]) and np.isnan(
         row["autocorrelation", "left_atrium", "depth"]
     )
-    assert grey_histograms(images, labels).sum() == 1600
+    assert grey_histograms(images, labels, CAMUS).sum() == 1600
 
 
 def test_black_pixels_are_counted_and_not_fitted():
@@ -129,8 +136,8 @@ def test_black_pixels_are_counted_and_not_fitted():
     images = generator.integers(50, 200, (2, 40, 40)).astype(np.uint8)
     images[1, :10] = 0
     images[0, :10] = images[1, 10:20] = images[0, 10:20]
-    names = [(q.row, q.key) for q in quantities()]
-    numbers = frame_numbers(images, labels, 60.0)
+    names = [(q.row, q.key) for q in quantities(CAMUS)]
+    numbers = frame_numbers(images, labels, CAMUS, 60.0)
     assert numbers[1, names.index(("lv_cavity", "black"))] == pytest.approx(0.25)
     m = numbers[:, names.index(("lv_cavity", "nakagami_m"))]
     assert m[1] == pytest.approx(m[0], rel=0.1)
