@@ -23,8 +23,9 @@ from replication_table import KINDS, STRUCTURES, dice_differences, difference_li
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
-from camus import SPLITS, find_release, write_subgroups  # noqa: E402
+from camus import find_release, write_subgroups  # noqa: E402
 from command import UserError, run_command  # noqa: E402
+from names import SPLITS  # noqa: E402
 
 VALIDATION_SHARE = 0.2
 FRAMES_PER_PATIENT = 4

@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_preparation"))
-from camus import Stem, parse_stem  # noqa: E402
 from command import UserError, whole_file  # noqa: E402
+from names import Stem, parse_stem  # noqa: E402
 from view_folders import read_image, read_label  # noqa: E402
 
 COUNT = 8
