@@ -14,6 +14,7 @@ from guided_diffusion.evaluation.classes import Classes, Values
 
 SIZE = 64
 FINE, COARSE = 0.7, 2.5  # standard deviations of the band pass, in pixels of SIZE
+CANDIDATES = 8
 LEAST_LEFT = 0.05  # of a fingerprint, beside what a label explains of it
 NOTHING = 1e-3  # length of a pattern that is rounding alone
 LEAST_DEVIATION = 1.0  # grey levels: a flatter neighbourhood is not blown up to a pattern
@@ -140,16 +141,17 @@ class Nearest:
             barred |= torch.from_numpy(np.asarray(other_than)[:, None] == self.patients[None]).to(self.device)
         found = []
         for way in range(len(WAYS)):
-            pair = [self._correlations(one[:, way], way).masked_fill(barred, -1.0).max(1) for one in (asked, mirrored)]
-            flipped = pair[1].values > pair[0].values
-            values = torch.where(flipped, pair[1].values, pair[0].values)
-            places = torch.where(flipped, pair[1].indices, pair[0].indices)
+            pair = [self._nearest(one[:, way], way, barred) for one in (asked, mirrored)]
+            flipped = pair[1][0] > pair[0][0]
+            values, places = (torch.where(flipped, other, own) for own, other in zip(*pair, strict=True))
             found.append(torch.stack([values.double(), places.double(), flipped.double()], -1))
         return torch.stack(found, 1).cpu().numpy()
 
-    def _correlations(self, queries: torch.Tensor, way: int) -> torch.Tensor:
-        """Partial correlations [B, T]."""
-        frames, rows, _ = self.known[:, way].shape
-        products = (queries @ self.known[:, way].flatten(0, 1).T).unflatten(1, (frames, rows))
-        left = 1 - products[..., 1:].square().sum(-1)
-        return products[..., 0] / left.clamp_min(LEAST_LEFT).sqrt()
+    def _nearest(self, queries: torch.Tensor, way: int, barred: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The highest partial correlation and whose it is, [B] each, among the CANDIDATES of highest covariance."""
+        covariances = (queries @ self.known[:, way, 0].T).masked_fill(barred, -1.0)
+        best, places = covariances.topk(min(CANDIDATES, len(self.patients)), 1)
+        borders = torch.einsum("bcrd,bd->bcr", self.known[places, way, 1:], queries)
+        left = 1 - borders.square().sum(-1)
+        correlations, chosen = (best / left.clamp_min(LEAST_LEFT).sqrt()).max(1)
+        return correlations, places.gather(1, chosen[:, None])[:, 0]
