@@ -19,7 +19,7 @@ from config import Settings
 from guided_diffusion.data.datasets import find_pairs, load_label
 from schema import parse_csv
 from text_files import read_list
-from view_folders import list_pictures
+from view_folders import list_pictures, naming_of
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")
 ROWS = [{"stem": "patient0001_2CH_ED_testing", "spacing_depth_mm": "0.154", "image_quality": "Good"}]
@@ -141,7 +141,8 @@ def test_every_case_of_a_suffix_is_read_and_what_is_passed_over_is_counted_and_n
     assert [case.stem for case in find_cases(str(tmp_path), "training")] == STEMS
     assert capsys.readouterr().err.count("3 files passed over") == 2
     problems = []
-    assert list(list_pictures(tmp_path / "images/training", problems)) == STEMS and not problems
+    found = list_pictures(tmp_path / "images/training", naming_of(tmp_path), problems)
+    assert list(map(str, found)) == STEMS and not problems
     assert "3 files passed over, no picture by name: Thumbs.db, notes.txt" in capsys.readouterr().err
 
 
@@ -150,7 +151,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
         fill(tmp_path / kind / "training")
         Image.new("L", (32, 32)).save(tmp_path / kind / "training" / f"{STEMS[0]}.tif")
     problems: list[str] = []
-    list_pictures(tmp_path / "images/training", problems)
+    list_pictures(tmp_path / "images/training", naming_of(tmp_path), problems)
     assert len(problems) == 1 and "another file has this name" in problems[0]
     with pytest.raises(UserError, match="another suffix"):
         find_cases(str(tmp_path), "training")
