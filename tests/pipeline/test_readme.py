@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
 TINY = "--img_size 32 --num_channels 32 --channel_mult 1,2 --num_res_blocks 1 --attention_resolutions 16"
-SMALL_SEGMENTATION = "--img-size 32 --num-workers 0 --gpu cpu"
+SMALL_SEGMENTATION = "--img-size 64 --num-workers 0 --gpu cpu"
 SMALLER = {
     "--n_patients 40": "--n_patients 10 --size 64 --num_workers 0",
     "--save_folder_path ./data/views": "--save_folder_path ./data/views --save_img_size 32 --num_workers 0",
