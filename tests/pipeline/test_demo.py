@@ -22,7 +22,7 @@ def run_demo(folder: Path, *args: str, **changes: str) -> subprocess.CompletedPr
         env=os.environ | settings | {"PATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
 
 
@@ -33,7 +33,7 @@ def test_a_wrong_folder_is_told_before_anything_is_made(tmp_path):
 
 
 @pytest.mark.launch
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
     folder = tmp_path / "demo"
     first = run_demo(folder)
