@@ -137,7 +137,7 @@ def _take_place(world: World, device_setting: str) -> None:
 
 
 def run_on_all_ranks(main: Callable[[Any, set[str]], Any], settings: Any, given: set[str]) -> int:
-    """Call `main(settings, given)` and return the exit code, the same on all ranks.
+    """Call `main(settings, given)` and return the exit code; where there are other ranks, all end with it instead.
 
     A mistake of the user is one line from one rank and code 2. A bug of ours is one traceback, and the other ranks are
     ended with it.
