@@ -57,14 +57,19 @@ class SPADE(nn.Module):
         return condition.tables[key]
 
     def table(self, level: Level) -> torch.Tensor:
-        """[U, 2 C]: 1 + gamma and beta of each distinct neighbourhood."""
+        """[U, 2 C]: 1 + gamma and beta of each distinct neighbourhood.
+
+        The second convolution adds up nine products, one for each 3 x 3 part of a neighbourhood. Parts are few, and
+        come back in many neighbourhoods: each is multiplied once, by all nine weights, and added up in float32.
+        """
         shared = self.mlp_shared[0]
-        hidden = F.linear(level.patch_vectors, _as_rows(shared.weight), shared.bias).relu() * level.patch_inside
-        windows = hidden[level.patch_of_row].flatten(1)  # [U, 9 * HIDDEN_CHANNELS]
-        weight = torch.cat([_as_rows(self.mlp_gamma.weight), _as_rows(self.mlp_beta.weight)])
-        return F.linear(windows, weight, torch.cat([self.mlp_gamma.bias + 1, self.mlp_beta.bias]))
-
-
-def _as_rows(weight: torch.Tensor) -> torch.Tensor:
-    """A convolution's weight [out, in, 3, 3] as a matrix [out, 9 * in] over windows with the channel last."""
-    return weight.permute(0, 2, 3, 1).flatten(1)
+        first_weight = shared.weight.permute(0, 2, 3, 1).flatten(1)  # as patches lie: rows first, the channel last
+        hidden = F.linear(level.patch_vectors, first_weight, shared.bias).relu()
+        hidden = hidden * level.patch_inside.type_as(hidden)
+        weight = torch.cat([self.mlp_gamma.weight, self.mlp_beta.weight]).type_as(hidden)
+        bias = torch.cat([self.mlp_gamma.bias + 1, self.mlp_beta.bias])
+        with torch.autocast(hidden.device.type, enabled=False):
+            products = F.linear(hidden.float(), weight.float().permute(2, 3, 0, 1).flatten(0, 2))  # [U3, 9 * 2 C]
+            places = torch.arange(9, device=hidden.device)
+            rows = F.embedding_bag(9 * level.patch_of_row + places, products.view(-1, len(bias)), mode="sum")
+        return (rows + bias).type_as(hidden)
