@@ -50,15 +50,19 @@ class Settings(
         """Channel multiplier of each level, finest first. Raises UserError."""
         if self.channel_mult:
             return parse_numbers("channel_mult", self.channel_mult)
-        return CHANNEL_MULTIPLIERS.get(self.img_size) or derive_multipliers(self.img_size)
+        return CHANNEL_MULTIPLIERS.get(self.grid_size()) or derive_multipliers(self.grid_size())
+
+    def grid_size(self) -> int:
+        """Size in pixels of the finest feature maps: of the image, but for patches."""
+        return self.img_size // self.patch_size
 
     def attention_factors(self) -> tuple[int, ...]:
-        """Down-sampling factors that get attention: img_size over each size in pixels. Raises UserError."""
-        sizes = attention_sizes(self.attention_resolutions)
-        wrong = [size for size in sizes if size <= 0 or self.img_size % size]
+        """Down-sampling factors that get attention: the grid's size over each size in pixels. Raises UserError."""
+        sizes, finest = attention_sizes(self.attention_resolutions), self.grid_size()
+        wrong = [size for size in sizes if size <= 0 or finest % size]
         if wrong:
-            raise UserError(f"attention_resolutions: img_size {self.img_size} cannot be divided by {wrong[0]}")
-        return tuple(self.img_size // size for size in sizes)
+            raise UserError(f"attention_resolutions: {self._grid_in_words()} cannot be divided by {wrong[0]}")
+        return tuple(finest // size for size in sizes)
 
     def attended_sizes(self) -> list[int]:
         """Sizes in pixels of the levels that have attention (the middle block has it always)."""
@@ -67,14 +71,17 @@ class Settings(
 
     def level_sizes(self) -> list[int]:
         """Sizes in pixels of the feature maps, finest first."""
-        return [self.img_size >> level for level in range(len(self.multipliers()))]
+        return [self.grid_size() >> level for level in range(len(self.multipliers()))]
+
+    def _grid_in_words(self) -> str:
+        return f"img_size {self.img_size}" + (f" / patch_size {self.patch_size}" if self.patch_size > 1 else "")
 
     def check_attention(self) -> None:
         """Raise UserError if attention_resolutions names sizes, but none of a level: the published code ignores it."""
         if attention_sizes(self.attention_resolutions) and not self.attended_sizes():
             levels = ", ".join(map(str, self.level_sizes()))
             raise UserError(
-                f"attention_resolutions {self.attention_resolutions}: at img_size {self.img_size} no level has one of "
+                f"attention_resolutions {self.attention_resolutions}: at {self._grid_in_words()} no level has one of "
                 f"these sizes; name some of {levels}, or say none"
             )
 
@@ -90,14 +97,16 @@ class Settings(
 
     def check_network(self) -> None:
         """Raise UserError if no network can be built from these settings."""
+        if self.img_size % self.patch_size:
+            raise UserError(f"img_size {self.img_size} is no multiple of patch_size {self.patch_size}")
         multipliers = self.multipliers()
         halvings = len(multipliers) - 1
         if not all(0 < multiplier * self.num_channels <= MOST_CHANNELS for multiplier in multipliers):
             raise UserError(f"channel_mult {self.channel_mult} x num_channels: must be from 1 to {MOST_CHANNELS}")
-        if self.img_size % 2**halvings:
+        if self.grid_size() % 2**halvings:
             raise UserError(
-                f"img_size {self.img_size} cannot be halved {halvings} times, as the {len(multipliers)} levels of "
-                f"channel_mult need: make it a multiple of {2**halvings}"
+                f"{self._grid_in_words()} cannot be halved {halvings} times, as the {len(multipliers)} levels of "
+                f"channel_mult need: make it a multiple of {self.patch_size * 2**halvings}"
             )
         for multiplier in multipliers:
             channels = multiplier * self.num_channels

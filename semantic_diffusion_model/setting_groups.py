@@ -85,7 +85,10 @@ class NetworkSettings:
     num_channels: Annotated[int, Interval(ge=1, le=2**13)] = 256
     """Channels of the first level."""
     channel_mult: str | None = None
-    """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size."""
+    """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size (over
+    patch_size)."""
+    patch_size: Annotated[int, Interval(ge=1, le=16)] = 1
+    """Blocks of so many pixels squared are one pixel of the network, all their values and labels its channels."""
     num_res_blocks: Few = 2
     """Residual blocks per level."""
     attention_resolutions: str = "32,16,8"

@@ -220,7 +220,7 @@ def target_size(width: int, height: int, settings: Settings) -> tuple[int, int]:
     while min(width, height) >= 2 * settings.img_size:
         width, height = width // 2, height // 2
     scale = settings.img_size / min(width, height)
-    step = 2 ** (len(settings.multipliers()) - 1)
+    step = settings.patch_size * 2 ** (len(settings.multipliers()) - 1)
     return tuple(max(1, round(side * scale / step)) * step for side in (width, height))
 
 

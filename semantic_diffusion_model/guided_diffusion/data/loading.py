@@ -189,6 +189,7 @@ def make_condition(
         factors=tuple(2**level for level in range(len(settings.multipliers()))),
         mode=settings.modulation,
         training=training,
+        patch_size=settings.patch_size,
     )
 
 

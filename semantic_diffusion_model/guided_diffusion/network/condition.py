@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from guided_diffusion.network.neighbourhoods import SummationPlan, find_neighbourhoods, summation_plan
+from guided_diffusion.network.neighbourhoods import SummationPlan, find_neighbourhoods, number_windows, summation_plan
 
 # `auto` uses the table where a pixel shares its neighbourhood with at least this many others on average.
 PIXELS_PER_ROW_FOR_TABLE = 1.25
@@ -63,12 +63,14 @@ class Condition:
         factors: Sequence[int] = (1,),
         mode: str = "auto",
         training: bool = True,
+        patch_size: int = 1,
     ) -> Condition:
         """From label maps [N, H, W] with values 0 .. num_classes - 1.
 
         edges: bool [N, H, W], instance edges, one more channel of the condition. dropped: [N], samples whose condition
         is all zeros (classifier-free guidance). factors: down-sampling factor of each level of the network; labels are
         shrunk by taking every f-th pixel. mode: auto, table or dense. training: prepare a backward pass on a GPU too.
+        patch_size: blocks of so many pixels squared are one pixel for the network, with all their labels as channels.
         Raises ValueError for a label out of range.
         """
         ids = np.asarray(labels).astype(np.int64)
@@ -82,11 +84,15 @@ class Condition:
         if dropped is not None:
             ids[np.asarray(dropped, dtype=bool)] = len(palette)
         palette = np.concatenate([palette, np.zeros_like(palette[:1])])
-        return _build(ids, palette, factors, mode, training)
+        return _build(*_patches(ids, palette, patch_size), factors, mode, training)
 
     @staticmethod
     def from_maps(
-        maps: torch.Tensor, factors: Sequence[int] = (1,), mode: str = "auto", training: bool = True
+        maps: torch.Tensor,
+        factors: Sequence[int] = (1,),
+        mode: str = "auto",
+        training: bool = True,
+        patch_size: int = 1,
     ) -> Condition:
         """From condition maps [N, C, H, W]: one-hot labels (and an edge channel); other values are taken densely."""
         values = maps.detach().cpu().numpy()
@@ -95,8 +101,9 @@ class Condition:
             codes = np.einsum("nchw,c->nhw", values.astype(np.int64), weights)
             distinct, ids = np.unique(codes, return_inverse=True)
             palette = ((distinct[:, None] & weights) > 0).astype(np.float32)
-            return _build(ids.reshape(codes.shape), palette, factors, mode, training).to(maps.device)
-        return Condition(len(maps), maps=maps)
+            patches = _patches(ids.reshape(codes.shape), palette, patch_size)
+            return _build(*patches, factors, mode, training).to(maps.device)
+        return Condition(len(maps), maps=F.pixel_unshuffle(maps, patch_size))
 
     def level(self, size: tuple[int, int]) -> Level:
         """The label maps at `size` (h, w). Raises KeyError if no such level was prepared."""
@@ -131,6 +138,20 @@ def _map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -
     if isinstance(value, Level | SummationPlan):
         return type(value)(**{name: _map_tensors(part, function) for name, part in vars(value).items()})
     return value
+
+
+def _patches(ids: np.ndarray, palette: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of size x size pixels as pixels: `ids` [N, h / size, w / size] of a palette of their distinct contents,
+    whose channels lie as those of torch's pixel_unshuffle."""
+    if size == 1:
+        return ids, palette
+    count, height, width = ids.shape
+    blocks = ids.reshape(count, height // size, size, width // size, size).swapaxes(2, 3).reshape(-1, size * size)
+    numbers, distinct = number_windows(list(blocks.T), len(palette))
+    contents = np.empty((distinct, size * size), np.int64)
+    contents[numbers] = blocks
+    vectors = palette[contents].swapaxes(1, 2).reshape(distinct, -1)  # [K, C * size * size]
+    return numbers.reshape(count, height // size, width // size), vectors
 
 
 def _build(ids: np.ndarray, palette: np.ndarray, factors: Sequence[int], mode: str, training: bool) -> Condition:

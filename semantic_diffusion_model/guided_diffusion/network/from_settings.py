@@ -12,6 +12,7 @@ def build_network(settings: Settings) -> UNetModel:
     network = UNetModel(
         image_size=settings.img_size,
         in_channels=3,
+        patch_size=settings.patch_size,
         model_channels=settings.num_channels,
         out_channels=6 if settings.learn_sigma else 3,
         num_res_blocks=settings.num_res_blocks,

@@ -37,8 +37,8 @@ def find_neighbourhoods(ids: np.ndarray, outside: int) -> Neighbourhoods:
     padded[:, 2:-2, 2:-2] = ids
 
     # A number for each distinct run of 5 along a row, then one for each distinct stack of 5 such runs: both exact.
-    runs, run_count = _number_windows([padded[:, :, j : j + width] for j in range(5)], outside + 1)
-    codes, _ = _number_windows([runs[:, i : i + height] for i in range(5)], run_count, dense=False)
+    runs, run_count = number_windows([padded[:, :, j : j + width] for j in range(5)], outside + 1)
+    codes, _ = number_windows([runs[:, i : i + height] for i in range(5)], run_count, dense=False)
     row_of_pixel, first_pixel = _number_piecewise_constant(codes.ravel())
 
     image, rest = np.divmod(first_pixel, height * width)
@@ -46,12 +46,12 @@ def find_neighbourhoods(ids: np.ndarray, outside: int) -> Neighbourhoods:
     rows, columns = np.ogrid[:5, :5]
     blocks = padded[image[:, None, None], top[:, None, None] + rows, left[:, None, None] + columns]  # [U, 5, 5]
     windows = np.lib.stride_tricks.sliding_window_view(blocks, (3, 3), axis=(1, 2)).reshape(-1, 9)
-    keys, _ = _number_windows(list(windows.T), outside + 1, dense=False)
+    keys, _ = number_windows(list(windows.T), outside + 1, dense=False)
     _, first, patch_of_window = np.unique(keys, return_index=True, return_inverse=True)
     return Neighbourhoods(row_of_pixel, windows[first], patch_of_window.reshape(-1, 9))
 
 
-def _number_windows(values: list[np.ndarray], base: int, dense: bool = True) -> tuple[np.ndarray, int]:
+def number_windows(values: list[np.ndarray], base: int, dense: bool = True) -> tuple[np.ndarray, int]:
     """A number for each distinct combination of `values` (values below `base`), and a bound that no number reaches.
 
     With `dense` the numbers are consecutive, so that the bound is small enough to combine them again.

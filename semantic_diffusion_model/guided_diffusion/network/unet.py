@@ -160,8 +160,10 @@ class UNetModel(nn.Module):
     """The network: (x_t, timesteps, label map) -> predicted noise, and variance values if out_channels says so.
 
     attention_resolutions are down-sampling factors. num_classes is the number of channels of the condition; None makes
-    an unconditional network. image_size, conv_resample, dims and use_fp16 are accepted for the sake of the published
-    signature: the size is free, dims must be 2, and half precision is the business of autocast.
+    an unconditional network. patch_size folds blocks of pixels, and of labels, into channels on the way in, and unfolds
+    the output: the levels are those of the grid of blocks. image_size, conv_resample, dims and use_fp16 are accepted
+    for the sake of the published signature: the size is free, dims must be 2, and half precision is the business of
+    autocast.
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class UNetModel(nn.Module):
         use_scale_shift_norm: bool = False,
         resblock_updown: bool = False,
         use_new_attention_order: bool = False,
+        patch_size: int = 1,
     ):
         super().__init__()
         if dims != 2:
@@ -194,9 +197,10 @@ class UNetModel(nn.Module):
         self.out_channels = out_channels
         self.model_channels = model_channels
         self.num_classes = num_classes
-        self.factors = tuple(2**level for level in range(len(channel_mult)))
+        self.patch_size = patch_size
+        self.factors = tuple(2**level for level in range(len(channel_mult)))  # of the grid of patches
         self.modulation = "auto"
-        emb_channels = 4 * model_channels
+        emb_channels, per_patch = 4 * model_channels, patch_size**2
         scale_shift = use_scale_shift_norm
         decoder_heads = num_heads if num_heads_upsample == -1 else num_heads_upsample
 
@@ -206,7 +210,7 @@ class UNetModel(nn.Module):
         def modulated(channels, out, resample=None):
             if num_classes is None:
                 return residual(channels, out, resample)
-            return SDMResBlock(channels, emb_channels, dropout, out, num_classes, resample, scale_shift)
+            return SDMResBlock(channels, emb_channels, dropout, out, num_classes * per_patch, resample, scale_shift)
 
         def attention(channels, heads):
             return AttentionBlock(channels, heads, num_head_channels, use_new_attention_order)
@@ -216,7 +220,8 @@ class UNetModel(nn.Module):
         )
 
         channels = int(channel_mult[0] * model_channels)
-        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(Conv2d(in_channels, channels, 3, padding=1))])
+        first = Conv2d(in_channels * per_patch, channels, 3, padding=1)
+        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(first)])
         skips = [channels]
         for level, mult in enumerate(channel_mult):
             for _ in range(num_res_blocks):
@@ -247,9 +252,8 @@ class UNetModel(nn.Module):
                     layers.append(up)
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
 
-        self.out = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), zero_parameters(Float32Conv2d(channels, out_channels, 3, padding=1))
-        )
+        last = zero_parameters(Float32Conv2d(channels, out_channels * per_patch, 3, padding=1))
+        self.out = nn.Sequential(GroupNorm32(channels), nn.SiLU(), last)
         self.recompute(use_checkpoint)
 
     def recompute(self, yes: bool) -> None:
@@ -271,7 +275,7 @@ class UNetModel(nn.Module):
     def encode(self, x: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The timestep's embedding and the features of each encoder block: all that needs no label."""
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels))
-        h = x.contiguous(memory_format=torch.channels_last)
+        h = F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last)
         features = []
         for block in self.input_blocks:
             h = block(h, emb, None)
@@ -288,11 +292,13 @@ class UNetModel(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, features.pop()], dim=1), emb, condition)
         norm, _, conv = self.out
-        return conv(norm(h.float(), silu=True))
+        return F.pixel_shuffle(conv(norm(h.float(), silu=True)), self.patch_size)
 
     def _condition(self, y: Condition | torch.Tensor | None) -> Condition | None:
         if (y is None) != (self.num_classes is None):
             raise ValueError("a conditional network needs y, an unconditional one takes none")
         if isinstance(y, torch.Tensor):
-            return Condition.from_maps(y, self.factors, self.modulation, training=torch.is_grad_enabled())
+            return Condition.from_maps(
+                y, self.factors, self.modulation, training=torch.is_grad_enabled(), patch_size=self.patch_size
+            )
         return y

@@ -24,6 +24,7 @@ def null_condition(network: UNetModel, images: int, height: int, width: int, dev
         factors=network.factors,
         mode=network.modulation,
         training=False,
+        patch_size=network.patch_size,
     )
     return null.to(device).remember_tables()
 

@@ -161,6 +161,7 @@ class Job:
             factors=self.network.factors,
             mode=settings.modulation,
             training=False,
+            patch_size=settings.patch_size,
         )
         return labels, condition
 

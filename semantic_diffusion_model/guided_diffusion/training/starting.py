@@ -28,8 +28,8 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     Attention keeps its levels, whatever the size of the images. Raises UserError for what no network can have.
     """
     known = with_prediction_type(checkpoints.settings_known_of(settings, given, checkpoint))
-    if checkpoint.source == "file" and "img_size" in given and known.get("img_size"):
-        known["attention_resolutions"] = _at_size(known, settings.img_size)
+    if checkpoint.source == "file" and known.get("img_size"):
+        known["attention_resolutions"] = _at_grid(known, settings, given)
     left_out = given | {"class_cond", "class_names"} | (PREDICTION if given & PREDICTION else set())
     taken = {name: value for name, value in known.items() if name not in left_out}
     merged = settle_prediction(dataclasses.replace(settings, **taken), given)
@@ -37,9 +37,12 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     return merged
 
 
-def _at_size(known: Mapping[str, Any], img_size: int) -> str:
-    """attention_resolutions of the same levels in images of `img_size` pixels."""
-    sizes = (size * img_size // known["img_size"] for size in attention_sizes(known["attention_resolutions"]))
+def _at_grid(known: Mapping[str, Any], settings: Settings, given: set[str]) -> str:
+    """attention_resolutions of the same levels at the size of images and patches that is asked for."""
+    img_size = settings.img_size if "img_size" in given else known["img_size"]
+    patch_size = settings.patch_size if "patch_size" in given else known.get("patch_size", 1)
+    before = known["img_size"] // known.get("patch_size", 1)
+    sizes = (size * (img_size // patch_size) // before for size in attention_sizes(known["attention_resolutions"]))
     return ",".join(map(str, sizes)) or "none"
 
 
