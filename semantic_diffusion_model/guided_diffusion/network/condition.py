@@ -13,8 +13,10 @@ import torch.nn.functional as F
 
 from guided_diffusion.network.neighbourhoods import SummationPlan, find_neighbourhoods, number_windows, summation_plan
 
-# `auto` uses the table where a pixel shares its neighbourhood with at least this many others on average.
+# `auto` uses the table where a pixel shares its neighbourhood with at least this many others on average, and where
+# the products that the table is made of take no more room than some feature maps, or little in any case.
 PIXELS_PER_ROW_FOR_TABLE = 1.25
+PRODUCTS_PER_PIXEL, FEW_PRODUCTS = 2, 1 << 16
 
 
 @dataclass
@@ -168,7 +170,8 @@ def _build_level(ids: np.ndarray, palette: np.ndarray, mode: str, training: bool
     outside = len(palette)
     found = find_neighbourhoods(ids, outside)
     rows = len(found.patch_of_row)
-    if mode == "auto" and rows * PIXELS_PER_ROW_FOR_TABLE > ids.size:
+    too_much = 9 * len(found.patches) > max(PRODUCTS_PER_PIXEL * ids.size, FEW_PRODUCTS)
+    if mode == "auto" and (rows * PIXELS_PER_ROW_FOR_TABLE > ids.size or too_much):
         return Level(ids=torch.from_numpy(np.ascontiguousarray(ids)))
     vectors = np.concatenate([palette, np.zeros_like(palette[:1])])[found.patches]  # outside: nothing, not class 0
     inside = found.patches[:, 4:5] != outside

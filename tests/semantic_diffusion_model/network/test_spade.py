@@ -100,6 +100,10 @@ def test_auto_chooses_by_how_many_pixels_share_a_neighbourhood():
     assert not Condition.from_labels(noisy, 5).level((32, 32)).uses_table
     condition = Condition.from_labels(piecewise, 5, factors=(1, 8))
     assert not condition.level((4, 4)).uses_table
+    # Twice the same noise: each neighbourhood is there twice, but its parts are too many to multiply each at once.
+    twice = np.random.default_rng(0).integers(0, 5, (1, 128, 128)).repeat(2, 0)
+    assert not Condition.from_labels(twice, 5).level((128, 128)).uses_table
+    assert Condition.from_labels(twice[:, :32, :32], 5).level((32, 32)).uses_table
 
 
 @settings(max_examples=40, deadline=None)
