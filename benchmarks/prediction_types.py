@@ -29,20 +29,44 @@ TIMESTEPS = (20, 100, 250, 400, 600, 800, 950)
 BATCH = 20
 EMA_RATE = 0.995
 # The demo's network and training.
-COMMON = (
-    "--is_train True --img_size 64 --num_channels 32 --channel_mult 1,1,2 --num_res_blocks 1 "
-    "--attention_resolutions 16 --num_head_channels 32 --use_checkpoint False --batch_size_train 8 --lr 1e-3 "
-    f"--max_grad_norm 1 --ema_rate {EMA_RATE} --save_interval 150 --log_interval 50 --keep_checkpoints 1 "
-    "--num_workers 0 --preview_steps 0"
-)
-MIN_SNR = "--prediction_type v_prediction --loss_weighting min_snr"
-VARIANTS = {
-    "sample": "--prediction_type sample",
-    "v": "--prediction_type v_prediction",
-    "v_5_0": f"{MIN_SNR} --snr_gamma 5",
-    "v_5_0.1": f"{MIN_SNR} --snr_gamma 5 --snr_floor 0.1",
-    "v_20_0.1": f"{MIN_SNR} --snr_gamma 20 --snr_floor 0.1",
+COMMON = {
+    "is_train": True,
+    "img_size": 64,
+    "num_channels": 32,
+    "channel_mult": "1,1,2",
+    "num_res_blocks": 1,
+    "attention_resolutions": 16,
+    "num_head_channels": 32,
+    "use_checkpoint": False,
+    "batch_size_train": 8,
+    "lr": 1e-3,
+    "max_grad_norm": 1,
+    "ema_rate": EMA_RATE,
+    "save_interval": 150,
+    "log_interval": 50,
+    "keep_checkpoints": 1,
+    "num_workers": 0,
+    "preview_steps": 0,
 }
+V = {"prediction_type": "v_prediction"}
+MIN_SNR = V | {"loss_weighting": "min_snr"}
+BEST = MIN_SNR | {"snr_gamma": 5, "snr_floor": 0.1}
+PATCHES = BEST | {"patch_size": 2, "channel_mult": "2,2"}
+# What differs from COMMON, and how many times the steps it may take in the same time.
+VARIANTS = {
+    "sample": ({"prediction_type": "sample"}, 1),
+    "v": (V, 1),
+    "v_5_0": (MIN_SNR | {"snr_gamma": 5}, 1),
+    "v_5_0.1": (BEST, 1),
+    "v_20_0.1": (MIN_SNR | {"snr_gamma": 20, "snr_floor": 0.1}, 1),
+    "patches": (PATCHES, 1.4),
+    "flips": (BEST | {"random_flip": True}, 1),
+    "batch_16": (BEST | {"batch_size_train": 16}, 0.5),
+}
+
+
+def spelled(flags: dict) -> list[str]:
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
 @dataclass
@@ -59,14 +83,19 @@ class BenchmarkSettings:
     """Where the results are written."""
 
 
+def told(name: str) -> str:
+    changes, times = VARIANTS[name]
+    return " ".join(spelled(changes)) + (f", {times:g} times the steps" if times != 1 else "")
+
+
 def train(name: str, settings: BenchmarkSettings) -> Path:
     """The averaged weights of the variant `name`, trained as far as it is not."""
-    folder = settings.savedir / name
-    words = [*COMMON.split(), *VARIANTS[name].split(), "--lr_anneal_steps", str(settings.lr_anneal_steps)]
-    words += ["--datadir", settings.datadir, "--savedir", str(folder)]
-    command = [sys.executable, str(ROOT / "semantic_diffusion_model" / "image_train.py"), *words]
+    folder, (changes, times) = settings.savedir / name, VARIANTS[name]
+    steps = round(settings.lr_anneal_steps * times)
+    flags = COMMON | changes | {"lr_anneal_steps": steps, "datadir": settings.datadir, "savedir": folder}
+    command = [sys.executable, str(ROOT / "semantic_diffusion_model" / "image_train.py"), *spelled(flags)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder / ema_name(EMA_RATE, settings.lr_anneal_steps)
+    return folder / ema_name(EMA_RATE, steps)
 
 
 @torch.no_grad()
@@ -103,12 +132,12 @@ def measure(settings: BenchmarkSettings) -> None:
         settings.log,
         f"python benchmarks/prediction_types.py --lr_anneal_steps {settings.lr_anneal_steps}",
         f"{torch.get_num_threads()} threads of torch",
-        COMMON,
+        " ".join(spelled(COMMON)),
     )
     log.say(f"{'variant':12}" + "".join(f"{f't {t}':>10}" for t in TIMESTEPS))
     for name in names:
         found, frames = errors(train(name, settings), settings.datadir)
-        log.say(f"{name:12}" + "".join(f"{error:10.5f}" for error in found) + f"   {frames} frames, {VARIANTS[name]}")
+        log.say(f"{name:12}" + "".join(f"{error:10.5f}" for error in found) + f"   {frames} frames, {told(name)}")
     log.write()
 
 
