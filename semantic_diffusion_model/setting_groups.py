@@ -147,7 +147,11 @@ class TrainingDataSettings:
 @dataclass
 class TrainingSettings:
     lr: NotNegative = 1e-4
-    """Learning rate at the start; it falls linearly to 0 over lr_anneal_steps."""
+    """Learning rate at the start; it falls to 0 over lr_anneal_steps, as lr_schedule says."""
+    lr_schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls: on a line, or on half a cosine."""
+    lr_warmup_steps: Count = 0
+    """Steps over which the learning rate rises on a line to what it would be."""
     weight_decay: NotNegative = 0.0
     """Weight decay of AdamW."""
     lr_anneal_steps: Count = 1000

@@ -1,5 +1,6 @@
 """One update of the weights: learning rate, loss scale, clipping, skipping; nothing here waits for the device."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -14,10 +15,15 @@ BAD_STEPS_IN_A_ROW = 20
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Rate of the update after `step` updates: from lr at 0, on a line to 0 at lr_anneal_steps (0: constant)."""
+    """Rate of the update after `step` updates: from lr at 0, on a line or half a cosine, to 0 at lr_anneal_steps (0:
+    constant); of which the first lr_warmup_steps updates take a share that grows by as much each."""
+    share = min(1.0, (step + 1) / settings.lr_warmup_steps) if settings.lr_warmup_steps else 1.0
     if not settings.lr_anneal_steps:
-        return settings.lr
-    return settings.lr * max(0.0, 1 - step / settings.lr_anneal_steps)
+        return settings.lr * share
+    left = max(0.0, 1 - step / settings.lr_anneal_steps)
+    if settings.lr_schedule == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    return settings.lr * left * share
 
 
 class Optimiser:

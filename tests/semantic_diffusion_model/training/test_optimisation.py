@@ -28,6 +28,25 @@ def test_learning_rate_falls_on_a_line_to_zero():
     assert learning_rate(10**6, Settings(lr=2e-4, lr_anneal_steps=0)) == 2e-4
 
 
+def test_learning_rate_falls_on_half_a_cosine_to_zero():
+    settings = Settings(lr=2e-4, lr_anneal_steps=100, lr_schedule="cosine")
+    assert learning_rate(0, settings) == pytest.approx(2e-4)
+    assert learning_rate(50, settings) == pytest.approx(1e-4)
+    for step in (10, 25, 70):  # the published form: (1 + cos(pi step / steps)) / 2 (SGDR, equation 5)
+        assert learning_rate(step, settings) == pytest.approx(1e-4 * (1 + math.cos(math.pi * step / 100)))
+    assert learning_rate(100, settings) == learning_rate(150, settings) == 0
+    assert learning_rate(10**6, Settings(lr=2e-4, lr_anneal_steps=0, lr_schedule="cosine")) == 2e-4
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_learning_rate_warms_up_to_what_it_would_be(schedule):
+    cold = Settings(lr=2e-4, lr_anneal_steps=100, lr_schedule=schedule)
+    warm = Settings(lr=2e-4, lr_anneal_steps=100, lr_schedule=schedule, lr_warmup_steps=10)
+    for step in range(100):
+        assert learning_rate(step, warm) == pytest.approx(learning_rate(step, cold) * min(1, (step + 1) / 10))
+    assert learning_rate(4, Settings(lr=2e-4, lr_anneal_steps=0, lr_warmup_steps=10)) == pytest.approx(1e-4)
+
+
 def test_updates_are_those_of_adamw():
     ours, theirs = parameters(), parameters()
     optimiser = Optimiser(ours, Settings(lr=0.1, weight_decay=0.3), "fp32", CPU)
