@@ -61,6 +61,8 @@ VARIANTS = {
     "v_20_0.1": (MIN_SNR | {"snr_gamma": 20, "snr_floor": 0.1}, 1),
     "patches": (PATCHES, 1.4),
     "cosine": (BEST | {"lr_schedule": "cosine", "lr_warmup_steps": 50}, 1),
+    "logit_normal": (BEST | {"schedule_sampler": "logit-normal"}, 1),
+    "log_snr": (BEST | {"schedule_sampler": "log-snr"}, 1),
     "flips": (BEST | {"random_flip": True}, 1),
     "batch_16": (BEST | {"batch_size_train": 16}, 0.5),
 }

@@ -126,8 +126,10 @@ class LossSettings:
     """Largest weight of min_snr, at timesteps of little noise."""
     snr_floor: NotNegative = 0.0
     """Smallest weight of min_snr, at timesteps of much noise; not for epsilon."""
-    schedule_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
-    """Which timesteps are trained: all alike, or in proportion to the root mean square of their past loss."""
+    schedule_sampler: Literal["uniform", "loss-second-moment", "logit-normal", "log-snr"] = "uniform"
+    """Which timesteps are trained: all alike; in proportion to the root mean square of their past loss, weighed so that
+    the mean loss stays the same; the middle ones more often (logit-normal, Esser et al. 2024); or those where the
+    log-SNR is that of normally distributed noise levels (log-snr, Karras et al. 2022)."""
     rescale_learned_sigmas: YesNo = False
     """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
 

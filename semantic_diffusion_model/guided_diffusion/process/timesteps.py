@@ -109,6 +109,8 @@ def _distinct(timesteps: Sequence[int]) -> list[int]:
 class UniformSampler:
     """Every timestep is as likely."""
 
+    unbiased = True  # the loss is weighed such that its mean is that over all timesteps, however they are drawn
+
     def __init__(self, num_timesteps: int, device: torch.device | str = "cpu"):
         self.num_timesteps = num_timesteps
         self.device = torch.device(device)
@@ -182,4 +184,43 @@ class LossSecondMomentSampler(UniformSampler):
         self.counts.copy_(state["counts"])
 
 
-TRAINING_SAMPLERS = {"uniform": UniformSampler, "loss-second-moment": LossSecondMomentSampler}
+class FixedSampler(UniformSampler):
+    """Timesteps with given `probabilities` [T], which say what the training is to dwell on: the loss is not weighed."""
+
+    unbiased = False
+
+    def __init__(self, probabilities: np.ndarray, device: torch.device | str = "cpu"):
+        super().__init__(len(probabilities), device)
+        self.fixed = torch.from_numpy(probabilities / probabilities.sum()).to(self.device)
+
+    def probabilities(self) -> torch.Tensor:
+        return self.fixed
+
+
+def logit_normal(num_timesteps: int) -> np.ndarray:
+    """Probabilities [T] of timesteps t where logit((t + 1/2) / T) is standard normal (Esser et al. 2024, arXiv
+    2403.03206, equation 19 with m = 0, s = 1)."""
+    edges = np.arange(1, num_timesteps) / num_timesteps
+    return _shares(np.log(edges) - np.log1p(-edges))
+
+
+def log_snr_normal(alphas_cumprod: np.ndarray, mean: float = -1.2, deviation: float = 1.2) -> np.ndarray:
+    """Probabilities [T] of timesteps where log(sigma / alpha) is normal (Karras et al. 2022, table 1, P_mean)."""
+    levels = 0.5 * (np.log1p(-alphas_cumprod) - np.log(np.maximum(alphas_cumprod, np.finfo(float).tiny)))
+    return _shares(((levels[1:] + levels[:-1]) / 2 - mean) / deviation)
+
+
+def _shares(edges: np.ndarray) -> np.ndarray:
+    """Of a standard normal variable, the shares [T] between the ascending `edges` [T - 1]; all are above 0."""
+    below = np.array([0.5 * (1 + math.erf(edge / math.sqrt(2))) for edge in edges])
+    return np.diff(below, prepend=0, append=1) + np.finfo(float).eps
+
+
+def training_sampler(name: str, alphas_cumprod: np.ndarray, device: torch.device | str) -> UniformSampler:
+    """The sampler that the setting schedule_sampler names, for a process of alphas_cumprod [T]."""
+    steps = len(alphas_cumprod)
+    if name == "logit-normal":
+        return FixedSampler(logit_normal(steps), device)
+    if name == "log-snr":
+        return FixedSampler(log_snr_normal(alphas_cumprod), device)
+    return {"uniform": UniformSampler, "loss-second-moment": LossSecondMomentSampler}[name](steps, device)

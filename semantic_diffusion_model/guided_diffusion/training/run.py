@@ -7,7 +7,7 @@ from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import choose_precision
 from guided_diffusion.process.random_streams import seed_of
-from guided_diffusion.process.timesteps import TRAINING_SAMPLERS
+from guided_diffusion.process.timesteps import training_sampler
 from guided_diffusion.runs import checkpoints, storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming
@@ -42,7 +42,7 @@ class TrainingRun:
         self.optimiser = Optimiser(self.network.parameters(), settings, self.precision, world.device)
         self.averages = Averages(self.network, settings.ema_rates(), settings.ema_warmup)
         steps = self.diffusion.num_timesteps
-        self.timesteps = TRAINING_SAMPLERS[settings.schedule_sampler](steps, world.device)
+        self.timesteps = training_sampler(settings.schedule_sampler, self.diffusion.alphas_cumprod, world.device)
         terms = ["loss"] if settings.use_kl else ["loss", "mse", *(["vb"] if settings.learn_sigma else [])]
         self.statistics = StepStatistics(terms, steps, world.device)
         self.step = self.samples = self.microbatch_size = 0

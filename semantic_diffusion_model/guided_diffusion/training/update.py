@@ -51,7 +51,8 @@ def update(
             t, losses, weights = weighted_losses(run, network, microbatch)
             # A loss that is not finite must make the gradient so too, on all ranks, and so have the step skipped.
             nan_unless_finite = torch.where(losses["loss"].isfinite(), 1.0, torch.nan)
-            loss = (losses["loss"] * weights * nan_unless_finite).sum() / settings.batch_size_train
+            weighed = losses["loss"] * weights if run.timesteps.unbiased else losses["loss"]
+            loss = (weighed * nan_unless_finite).sum() / settings.batch_size_train
             run.optimiser.backward(loss)
         run.statistics.add_losses(losses, t, weights)
         drawn.append((t, losses["loss"].detach()))
@@ -62,7 +63,7 @@ def update(
     if world.is_main:  # the same on all ranks: told once, sums do not depend on their number
         run.statistics.add_gradient_norm(norm)
     run.averages.update()
-    if settings.schedule_sampler != "uniform":
+    if settings.schedule_sampler == "loss-second-moment":
         t, loss = (torch.cat(values) for values in zip(*drawn, strict=True))
         run.timesteps.update(world.all_gather(t), world.all_gather(loss))
     run.step += 1

@@ -11,6 +11,7 @@ from guided_diffusion.process.timesteps import (
     UniformSampler,
     few_timesteps,
     space_timesteps,
+    training_sampler,
 )
 
 
@@ -85,6 +86,28 @@ def test_uniform_sampler_inverts_the_distribution():
     t, weights = sampler.draw(torch.tensor([0.0, 0.124, 0.126, 0.5001, 0.99999994]))
     assert t.tolist() == [0, 0, 1, 4, 7]
     assert weights.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(("name", "mean", "deviation"), [("logit-normal", 0, 1), ("log-snr", -1.2, 1.2)])
+def test_fixed_samplers_draw_normal_noise_levels(name, mean, deviation):
+    bars = np.cumprod(1 - make_betas("cosine", 1000))
+    sampler = training_sampler(name, bars, "cpu")
+    n = 20001
+    t, weights = sampler.draw((torch.arange(n) + 0.5) / n)
+    places = (t.numpy() + 0.5) / 1000
+    levels = np.log(places / (1 - places)) if name == "logit-normal" else 0.5 * np.log((1 - bars[t]) / bars[t])
+    share = [np.mean(levels < mean + z * deviation) for z in (-1, 0, 1)]
+    assert share == pytest.approx([0.1587, 0.5, 0.8413], abs=0.005)
+    assert not sampler.unbiased and UniformSampler.unbiased
+    # The logged means are over all timesteps alike: the mean of a function of t by these weights is its plain mean.
+    assert float((weights * t).mean()) == pytest.approx(499.5, rel=0.05)
+    probabilities = sampler.probabilities()
+    assert float(probabilities.sum()) == pytest.approx(1) and float(probabilities.min()) > 0
+
+
+def test_a_process_that_ends_in_pure_noise_has_a_log_snr_sampler():
+    probabilities = training_sampler("log-snr", np.array([0.99, 0.5, 0.0]), "cpu").probabilities()
+    assert probabilities.isfinite().all() and float(probabilities.sum()) == pytest.approx(1)
 
 
 def in_order(history: int, num_timesteps: int, batches) -> list[list[float]]:

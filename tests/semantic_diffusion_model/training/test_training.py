@@ -270,6 +270,8 @@ def test_a_run_from_before_these_settings_existed_is_not_gone_on_with_otherwise(
         {"learn_sigma": False, "predict_xstart": True},
         {"prediction_type": "v_prediction", "loss_weighting": "min_snr", "snr_floor": 0.1},
         {"loss_weighting": "min_snr", "schedule_sampler": "loss-second-moment"},
+        {"schedule_sampler": "logit-normal", "patch_size": 2, "attention_resolutions": "4"},
+        {"schedule_sampler": "log-snr", "lr_schedule": "cosine", "lr_warmup_steps": 2},
         {"use_kl": True, "noise_schedule": "linear"},
         {"use_kl": True, "prediction_type": "v_prediction"},
         {"precision": "bf16", "resblock_updown": False},
