@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -32,6 +31,33 @@ PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 TIFF_ORIENTATION, TIFF_BITS, TIFF_SAMPLE_FORMAT = 274, 258, 339
 AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Png:
+    """A PNG file whose checksums and length of data are right; `chunks` are those that decide the pixels.
+
+    Of each chunk: kind, content, all bytes. `size` is (width, height).
+    """
+
+    size: tuple[int, int]
+    bits: int
+    colour_type: int
+    interlaced: bool
+    chunks: list[tuple[bytes, memoryview, memoryview]]
+
+    def is_plain_grey(self) -> bool:
+        """Whether it is grey with 8 bits, row by row, and has nothing but header and data."""
+        plain = (self.bits, self.colour_type, self.interlaced) == (8, 0, False)
+        return plain and all(kind in (b"IHDR", b"IDAT", b"IEND") for kind, _, _ in self.chunks)
+
+    def stream(self) -> bytes:
+        """The compressed data."""
+        return b"".join(content for kind, content, _ in self.chunks if kind == b"IDAT")
+
+    def file(self) -> bytes:
+        """A PNG file of `chunks` alone."""
+        return PNG_START + b"".join(chunk for _, _, chunk in self.chunks)
 
 
 @dataclass(frozen=True)
@@ -56,14 +82,15 @@ def passed_over(folder: str | os.PathLike, names: Sequence[str]) -> str | None:
     return f"{folder}: {len(names)} file{'s' if len(names) > 1 else ''} passed over, no picture by name: {told}"
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | os.PathLike) -> bytes:
     """The content of a regular file of at most MOST_BYTES. Raises UserError."""
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{path} is no regular file")
         check_size(str(path), about.st_size)
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -106,6 +133,8 @@ def decode_labels(data: bytes, name: str) -> np.ndarray:
     transparent anywhere (but for palettes, whose indices count), or has other values than whole numbers up to 255.
     """
     values = decode_numbers(data, name)
+    if values.dtype == np.uint8:
+        return values.copy()  # Pillow's own may not be written to
     with np.errstate(invalid="ignore"):
         labels = values.astype(np.uint8)
     if not np.array_equal(labels, values):
@@ -149,11 +178,11 @@ def _refuse_transparency(image: Image.Image, name: str) -> None:
 def _decode(data: bytes, name: str) -> Decoded:
     if not data:
         raise UserError(f"{name} is empty (0 bytes)")
-    bits = 0
-    if data.startswith(PNG_START[:4]):
-        data, bits = _verified_png(data, name)
+    png = _verified_png(data, name) if data.startswith(PNG_START[:4]) else None
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if png and png.is_plain_grey():  # most are; to look for the chunks again costs more than to decode
+            return Decoded(Image.frombytes("L", png.size, png.stream(), "zip", "L"), png.bits, lossy=False)
+        with Image.open(io.BytesIO(png.file() if png else data), formats=FORMATS) as image:
             _refuse_size(*image.size, name)
             if getattr(image, "n_frames", 1) != 1:
                 raise UserError(f"{name} holds {image.n_frames} pictures; expected is one")
@@ -161,7 +190,7 @@ def _decode(data: bytes, name: str) -> Decoded:
                 raise UserError(f"{name} is to be turned before it is shown (its orientation tag): save it upright")
             image.load()
             lossy = image.format == "JPEG" or "jpeg" in str(image.info.get("compression", ""))
-            return Decoded(image, bits or _bits(image), lossy)
+            return Decoded(image, png.bits if png else _bits(image), lossy)
     except UserError:
         raise
     except Exception as error:  # decoders fail in many ways on what is damaged
@@ -183,11 +212,8 @@ def _refuse_size(width: int, height: int, name: str) -> None:
         raise UserError(f"{name} is {width} x {height} pixels: more than {MOST_PIXELS} are not read")
 
 
-def _verified_png(data: bytes, name: str) -> tuple[bytes, int]:
-    """The chunks of a PNG file that decide the pixels, as a file of their own, and its bits per sample.
-
-    Raises UserError unless every chunk has its checksum, and the data stream has the length that the header asks for.
-    """
+def _verified_png(data: bytes, name: str) -> Png:
+    """Raises UserError unless every chunk has its checksum, and the data stream has the length that the header says."""
     chunks = list(_png_chunks(data, name))
     if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13 or [kind for kind, _, _ in chunks].count(b"IHDR") != 1:
         raise UserError(f"{name} is damaged: a PNG without one header at its start")
@@ -206,7 +232,8 @@ def _verified_png(data: bytes, name: str) -> tuple[bytes, int]:
     found = inflated_size((content for kind, content, _ in chunks if kind == b"IDAT"), expected, name)
     if found != expected:
         raise UserError(f"{name} is damaged: {'less' if found < expected else 'more'} data than its header says")
-    return PNG_START + b"".join(chunk for kind, _, chunk in chunks if kind in PNG_KEPT), bits
+    kept = [chunk for chunk in chunks if chunk[0] in PNG_KEPT]
+    return Png((width, height), bits, colour_type, methods[2] != 0, kept)
 
 
 def _png_chunks(data: bytes, name: str) -> Iterator[tuple[bytes, memoryview, memoryview]]:

@@ -152,6 +152,25 @@ def test_what_is_cut_short_is_refused(kind, share):
             decode(whole[: int(share * len(whole))], "x")
 
 
+@pytest.mark.parametrize("kind", range(6))
+def test_rows_of_each_filter_in_several_parts_are_read(kind):
+    """Plain grey ones do without Pillow's reader of PNG files: as OpenCV has it, at sizes that leave bytes over."""
+    for width, height in ((1, 1), (7, 3), (33, 32), (300, 5)):
+        rows = np.random.default_rng(width).integers(0, 256, (height, 1 + width)).astype(np.uint8)
+        rows[:, 0] = kind
+        stream = zlib.compress(rows.tobytes())
+        first = chunk(b"IDAT", stream[: len(stream) // 2])
+        data = png((width, height, 8, 0, 0, 0, 0), stream[len(stream) // 2 :], first)
+        if kind > 4:
+            for decode in (picture_files.decode_image, picture_files.decode_labels):
+                with pytest.raises(UserError, match="^x cannot be read as a picture"):
+                    decode(data, "x")
+            continue
+        expected = decoded_by_opencv(data)[..., 0]
+        assert np.array_equal(picture_files.decode_image(data, "x"), expected)
+        assert np.array_equal(picture_files.decode_labels(data, "x"), expected)
+
+
 def test_interlaced_pictures_are_read(tmp_path):
     """Adam7 of a size that leaves some passes short (OpenCV writes none, so by hand: PNG specification, 8.2)."""
     values = np.random.default_rng(0).integers(0, 256, (11, 6)).astype(np.uint8)

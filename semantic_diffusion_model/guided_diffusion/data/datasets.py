@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -226,9 +225,14 @@ def target_size(width: int, height: int, settings: Settings) -> tuple[int, int]:
 
 def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """The image [3, H, W] uint8: halved by a box filter while twice too large, then resized bicubically (Pillow's)."""
+    channels = load_channels(pair, settings, box)
+    return channels.repeat(3, axis=0) if len(channels) == 1 else channels
+
+
+def load_channels(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
+    """As `load_image`, but a grey picture has one channel: [1, H, W]."""
     assert pair.image_path is not None
-    pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=True)
-    return resize_image(Image.fromarray(pixels).convert("RGB"), settings, box)
+    return resize_image(decode_image(read_file(pair.image_path), pair.image_path, colour=True), settings, box)
 
 
 def load_label(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
@@ -241,10 +245,13 @@ def read_label(pair: Pair, settings: Settings) -> np.ndarray:
     return remap(decode_labels(read_file(pair.label_path), pair.label_path), settings.dataset_mode)
 
 
-def load_edges(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
-    """Edges between instances, bool [H, W]; where the data set has no instance map, between labels."""
+def load_edges(pair: Pair, settings: Settings, box: Box | None = None, labels: np.ndarray | None = None) -> np.ndarray:
+    """Edges between instances, bool [H, W]; where the data set has no instance map, between labels.
+
+    `labels`: what `load_label` gave, where that is at hand; it is not read again then.
+    """
     if pair.instance_path is None:
-        return instance_edges(load_label(pair, settings, box))
+        return instance_edges(load_label(pair, settings, box) if labels is None else labels)
     instances = decode_numbers(read_file(pair.instance_path), pair.instance_path)
     return instance_edges(resize_nearest(instances.astype(np.int32), settings, box))
 
@@ -252,24 +259,32 @@ def load_edges(pair: Pair, settings: Settings, box: Box | None = None) -> np.nda
 def read_file(path: str) -> bytes:
     """The content of a picture's file, local or not. Raises UserError for one that is empty or too large."""
     if not storage.is_remote(path):
-        return read_bytes(Path(path))
+        return read_bytes(path)
     check_size(path, storage.size(path))
     with storage.open_for_reading(path) as file:
         return file.read()
 
 
-def resize_image(picture: Image.Image, settings: Settings, box: Box | None = None) -> np.ndarray:
-    size = target_size(*picture.size, settings)
+def resize_image(pixels: np.ndarray, settings: Settings, box: Box | None = None) -> np.ndarray:
+    """Grey or colour values [height, width(, 3)] uint8 as [1 or 3, H, W], in memory of its own."""
+    size = target_size(pixels.shape[1], pixels.shape[0], settings)
+    if box is not None or pixels.shape[:2] != size[::-1]:
+        pixels = np.asarray(_resized(Image.fromarray(pixels), size, box))
+    return np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), order="C")
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], box: Box | None) -> Image.Image:
     left, top, right, bottom = box or (0, 0, 1, 1)
     while min(picture.width * (right - left), picture.height * (bottom - top)) >= 2 * min(size):
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-    picture = picture.resize(size, Image.Resampling.BICUBIC, box=_pixels(picture.size, box))
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+    return picture.resize(size, Image.Resampling.BICUBIC, box=_pixels(picture.size, box))
 
 
 def resize_nearest(values: np.ndarray, settings: Settings, box: Box | None = None) -> np.ndarray:
+    size = target_size(values.shape[1], values.shape[0], settings)
+    if box is None and values.shape == size[::-1]:
+        return values
     picture = Image.fromarray(values)
-    size = target_size(*picture.size, settings)
     return np.array(picture.resize(size, Image.Resampling.NEAREST, box=_pixels(picture.size, box)))
 
 

@@ -4,6 +4,7 @@ Sample g of a run (counted over all steps and ranks) is picture `order(seed, g)`
 label as a stream addressed by (seed, g) says. So the data of a step do not depend on ranks, workers or interruptions.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,15 @@ from torch.utils.data import Dataset, get_worker_info
 
 from command import UserError, one_line
 from config import Settings
-from guided_diffusion.data.datasets import Box, Pair, load_edges, load_image, load_label, raise_problems
+from guided_diffusion.data.datasets import Box, Pair, load_channels, load_edges, load_label, raise_problems
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.data.shared_memory import tensors_of
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.process.random_streams import stream
 
 SMALLEST_CROP = 0.8
-DECODED_AT_ONCE = 64
+DECODED_AT_ONCE, DECODED_BY_ONE = 64, 8  # examples: by all threads; by one thread before it is asked again
+Decoded = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # image, label and edges of a pair
 LESS = "--num_workers 0 works without loader processes, fewer of them need less memory"
 
 
@@ -76,9 +78,9 @@ class Examples:
             image = self.images[index].expand(3, -1, -1)  # grey pictures are held once
             return image, self.labels[index], None if self.edges is None else self.edges[index]
         pair = self.pairs[index]
-        edges = None if self.settings.no_instance else torch.from_numpy(load_edges(pair, self.settings, box))
-        image, label = load_image(pair, self.settings, box), load_label(pair, self.settings, box)
-        return torch.from_numpy(image), torch.from_numpy(label), edges
+        image, label = load_channels(pair, self.settings, box), load_label(pair, self.settings, box)
+        edges = None if self.settings.no_instance else torch.from_numpy(load_edges(pair, self.settings, box, label))
+        return torch.from_numpy(image).expand(3, -1, -1), torch.from_numpy(label), edges
 
     def condition(self, indices: Sequence[int]) -> Condition | None:
         """The condition of these examples, as they are on disk."""
@@ -115,12 +117,12 @@ class Examples:
             if label.shape != held["labels"].shape[1:]:
                 return  # told when all have been seen
             grey = held["images"]
-            if grey.shape[1] == 1 and (image != image[:1]).any():
+            if grey.shape[1] < len(image):
                 room("images", image, (3,)).copy_(grey)
-            held["images"][index] = torch.from_numpy(image[: held["images"].shape[1]])
-            held["labels"][index] = torch.from_numpy(label)
+            held["images"].numpy()[index] = image
+            held["labels"].numpy()[index] = label
             if edges is not None:
-                held["edges"][index] = torch.from_numpy(edges)
+                held["edges"].numpy()[index] = edges
 
         self._decode_all(take)
         self.images, self.labels, self.edges = held["images"], held["labels"], held.get("edges")
@@ -134,12 +136,17 @@ class Examples:
         return len(self) * height * width * (3 + 1 + (not self.settings.no_instance))
 
     def _decode_all(self, take: Callable[[int, np.ndarray, np.ndarray, np.ndarray | None], None]) -> None:
-        """Decode and check each example, and hand (index, image, label, edges) to `take`; raises UserError."""
+        """Decode and check each example, and hand (index, image [1 or 3, H, W], label, edges) to `take`.
+
+        Raises UserError.
+        """
         problems, shapes = [], set()
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
             for start in range(0, len(self), DECODED_AT_ONCE):
                 pairs = self.pairs[start : start + DECODED_AT_ONCE]
-                for index, result in enumerate(pool.map(self._decode, pairs), start):
+                parts = [pairs[first : first + DECODED_BY_ONE] for first in range(0, len(pairs), DECODED_BY_ONE)]
+                results = itertools.chain.from_iterable(pool.map(self._decode_each, parts))
+                for index, result in enumerate(results, start):
                     if isinstance(result, str):
                         problems.append(result)
                     else:
@@ -149,11 +156,14 @@ class Examples:
         if len(shapes) > 1:
             raise UserError(f"the pictures come out at different sizes (height, width): {sorted(shapes)}")
 
-    def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | str:
+    def _decode_each(self, pairs: Sequence[Pair]) -> list[Decoded | str]:
+        return [self._decode(pair) for pair in pairs]
+
+    def _decode(self, pair: Pair) -> Decoded | str:
         """Image, label and edges of a pair, or what is wrong with its files."""
         try:
-            image, label = load_image(pair, self.settings), load_label(pair, self.settings)
-            edges = None if self.settings.no_instance else load_edges(pair, self.settings)
+            image, label = load_channels(pair, self.settings), load_label(pair, self.settings)
+            edges = None if self.settings.no_instance else load_edges(pair, self.settings, labels=label)
         except Exception as error:
             text = one_line(error)
             if text is None:

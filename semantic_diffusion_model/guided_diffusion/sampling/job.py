@@ -153,7 +153,10 @@ class Job:
         labels = np.stack([load_label(item.pair, settings) for item in items])
         if not settings.class_cond:
             return labels, None
-        edges = None if settings.no_instance else np.stack([load_edges(item.pair, settings) for item in items])
+        edges = None
+        if not settings.no_instance:
+            known = zip(items, labels, strict=True)
+            edges = np.stack([load_edges(item.pair, settings, labels=label) for item, label in known])
         condition = Condition.from_labels(
             labels,
             settings.num_classes,

@@ -11,10 +11,12 @@ from config import Settings
 from guided_diffusion.data.datasets import (
     find_pairs,
     has_split,
+    load_channels,
     load_edges,
     load_image,
     load_label,
     natural_key,
+    resize_image,
     target_size,
 )
 from guided_diffusion.data.label_maps import instance_edges
@@ -168,6 +170,20 @@ def test_a_crop_shows_the_same_part_of_image_and_label(tmp_path):
     box = (0.5, 0.25, 1.0, 0.75)  # exactly 20 x 20 pixels, from column 20 and row 10
     assert np.array_equal(load_label(pair, settings, box), values[10:30, 20:40])
     assert np.array_equal(load_image(pair, settings, box)[0], values[10:30, 20:40] * 200)
+
+
+def test_grey_pictures_are_resized_as_their_three_channels_would_be(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (90, 70)).astype(np.uint8)
+    save(tmp_path / "images/training/x.png", grey)
+    save(tmp_path / "sector_annotations/training/x.png", grey)
+    for size, box in ((16, None), (100, None), (32, (0.1, 0.2, 0.93, 0.99))):
+        settings = Settings(datadir=str(tmp_path), img_size=size)
+        (pair,) = find_pairs(settings, ["training"])
+        channels = load_channels(pair, settings, box)
+        assert channels.shape == (1, size, size)
+        coloured = resize_image(np.dstack([grey, grey, grey]), settings, box)
+        assert np.array_equal(coloured, channels.repeat(3, axis=0))
+        assert np.array_equal(coloured, load_image(pair, settings, box))
 
 
 def test_palette_images_give_their_indices_and_broken_files_an_error(tmp_path):
