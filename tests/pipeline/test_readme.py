@@ -49,7 +49,7 @@ SMALLER = {
     "docs/chain.md": PUBLISHED
     | {
         "for view in 2CH_ED 2CH_ES 4CH_ED 4CH_ES": "for view in 2CH_ED",
-        "--num_samples 2250": "--num_samples 9 --num_steps 2 --device cpu",
+        "--num_samples 2250": "--num_samples 10 --num_steps 2 --device cpu",
         "--output_dir ../evaluation": f"--output_dir ../evaluation {EVALUATION}",
         "--output-dir ./output/segmentation": f"--output-dir ./output/segmentation {SEGMENTATION}",
         "--output-dir ./output/test": f"--output-dir ./output/test {JUDGING}",
@@ -166,7 +166,7 @@ def run(page: str, folder: Path) -> None:
     shell = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True)
     out, err = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == 0, out[-2000:] + err[-2000:]
+    assert done.returncode == 0, f"{page} ended with {done.returncode}\n{out[-2000:]}{err[-2000:]}"
     assert "\r" not in out + err
     assert len(re.findall(r"^next: ", out, re.MULTILINE)) == expected
 
