@@ -17,6 +17,7 @@ from names import ALL_VIEWS, SPLITS
 from outputs import new_folders, refuse_to_replace
 from own_frames import OwnFrame, draw_splits, find_frames, mark_for
 from parallel import default_workers, for_each
+from progress import next_step
 from resizing import check_size, resize_pair
 from schema import check_settings
 from source_files import read_source_image, read_source_label
@@ -150,6 +151,9 @@ def extract_dataset(settings: OwnSettings) -> None:
     travelling = description.travelling(mark_for(frames))
     of_set = names_of_set(settings.save_folder_path, views)
     refuse_to_replace([settings.images, settings.labels], settings.save_folder_path, of_set)
+    size = " x ".join(map(str, settings.save_img_size))
+    told = f"extracting {len(frames)} frames from {settings.images} at {size} into {settings.save_folder_path}"
+    print(told, flush=True)
     with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
         make_folders(out, [*views, ALL_VIEWS])
         work = partial(extract_frame, out=out, settings=settings, description=description)
@@ -180,7 +184,7 @@ def tell(
     views: Sequence[str],
     settings: OwnSettings,
 ) -> None:
-    """Print what was extracted, who was drawn for which split, and what is not known of the pixels."""
+    """Print what was extracted, who was drawn for which split, what is not known of the pixels, and what follows."""
     patients = {split: len({frame.patient for frame in frames if frame.split == split}) for split in SPLITS}
     counts = ", ".join(f"{patients[split]} {split}" for split in SPLITS)
     where = f"in {len(views)} views ({', '.join(views)})" if views else "in one view"
@@ -195,6 +199,8 @@ def tell(
         print(
             f"the size of a pixel of {unknown} frames is not known: distances will be in pixels (spacing_mm gives it)"
         )
+    augment = "data_preparation/augment_camus_labels.py", "--data_folder", settings.save_folder_path
+    print(next_step(*augment, "--save_folder", "./data/sector", "--add_augmentation", "False"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from cone import doubtful, plain_cone
 from dataset_description import COLOURS
 from dataset_schema import Form
 from own_frames import list_sources, pair_sources
+from progress import next_step
 from schema import checked
 from source_files import read_source_image, read_source_label
 
@@ -33,6 +34,7 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     pairs = pair_sources(images, labels, ending, problems, [])
     if problems or not pairs:
         raise UserError(f"{images} and {labels} have {max(1, len(problems))} problems:", problems or ["no images"])
+    print(f"describing the {len(pairs)} images of {images} and their label maps, in {path}", flush=True)
     values: Counter[int] = Counter()
     for _, label in pairs.values():
         values.update(np.unique(read_source_label(label)).tolist())
@@ -59,7 +61,9 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
     guesses.append('reported: each class by itself; add unions, as "all": [1, 2]')
     guesses.append("spacing_mm: null, unless files say: [depth, lateral] mm of a pixel make distances mm")
-    print("\n  ".join([f"{path}: of {len(pairs)} images; guessed, to be looked at:", *guesses]))
+    print("\n  ".join([f"{path} is written; guessed, to be looked at:", *guesses]))
+    given = "--images", images, "--labels", labels, "--dataset", path
+    print(next_step("data_preparation/extract_dataset.py", *given, "--save_folder_path", "./data/views"))
 
 
 def named_class(place: int, value: int, frames: int, there: int) -> dict[str, object]:

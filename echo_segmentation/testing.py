@@ -19,7 +19,7 @@ from loader import make_loader
 from predictions import find_predictions, read_predictions
 from settings import CommonSettings, TestSettings, agreed_classes
 
-WRITTEN = "metrics.csv, summary.json, camus_table.md and figures/ among others"
+WRITTEN = "metrics.csv, summary.json and figures/ among others"
 
 
 def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:

@@ -2,12 +2,14 @@
 
 import importlib
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))  # for extracting
 COMMANDS = {
     "make_phantom_camus": "PhantomSettings",
     "extract_camus_data": "ExtractSettings",

@@ -1,6 +1,7 @@
 """Folders of drawn hearts, and the two commands run in this process."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,7 +94,13 @@ def judge() -> Callable:
 
 @pytest.fixture(scope="session")
 def trained(hearts, train, tmp_path_factory) -> Path:
-    """Output folder of a whole run on drawn hearts."""
+    """Output folder of a whole run on drawn hearts, which no test changes."""
     output = tmp_path_factory.mktemp("trained") / "output"
     assert train("--data-dir", hearts, "--output-dir", output, *TINY, "--epochs", 40, "--bootstrap", 50) == 0
     return output
+
+
+@pytest.fixture
+def trained_again(trained, tmp_path) -> Path:
+    """A copy of it, to run once more in."""
+    return shutil.copytree(trained, tmp_path / "trained")

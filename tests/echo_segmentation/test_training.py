@@ -109,24 +109,24 @@ def test_last_holds_the_last_epoch_and_model_the_best(train, hearts, tiny, tmp_p
     assert last["progress"]["log"][-1]["test_dice_mean"] > 0
 
 
-def test_the_runner_shuffles_the_test_cases_too(train, trained, hearts, tiny):
-    lines = (trained / "metrics.csv").read_text().splitlines()
-    assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40, "--test-shuffle") == 0
-    shuffled = (trained / "metrics.csv").read_text().splitlines()
-    assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40, "--bootstrap", 50) == 0
+def test_the_runner_shuffles_the_test_cases_too(train, trained_again, hearts, tiny):
+    lines = (trained_again / "metrics.csv").read_text().splitlines()
+    assert train("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", 40, "--test-shuffle") == 0
+    shuffled = (trained_again / "metrics.csv").read_text().splitlines()
+    assert train("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", 40, "--bootstrap", 50) == 0
     assert lines[1:] != shuffled[1:] and sorted(lines) == sorted(shuffled)
-    assert (trained / "metrics.csv").read_text().splitlines() == lines
+    assert (trained_again / "metrics.csv").read_text().splitlines() == lines
 
 
-def test_a_finished_run_is_only_evaluated_again(train, trained, hearts, tiny, tmp_path, capsys):
-    before = (trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes()
-    assert train("--data-dir", hearts, "--output-dir", trained, *tiny, "--epochs", 40) == 0
+def test_a_finished_run_is_only_evaluated_again(train, trained_again, hearts, tiny, capsys):
+    before = (trained_again / "log.csv").read_bytes(), (trained_again / "metrics.csv").read_bytes()
+    assert train("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", 40) == 0
     out = capsys.readouterr().out
     first, *_, written, following = out.splitlines()
     assert first == f"training for 40 epochs on {hearts}: 16 training, 4 validation, 8 testing images"
-    assert "epoch 40" in out and f"written into {trained}: model.pth (epoch " in written
-    assert following.startswith("next: python ") and f"predict.py --model-path {trained}/model.pth" in following
-    assert before == ((trained / "log.csv").read_bytes(), (trained / "metrics.csv").read_bytes())
+    assert "epoch 40" in out and f"written into {trained_again}: model.pth (epoch " in written
+    assert following.startswith("next: python ") and f"predict.py --model-path {trained_again}/model.pth" in following
+    assert before == ((trained_again / "log.csv").read_bytes(), (trained_again / "metrics.csv").read_bytes())
 
 
 def test_other_settings_or_images_are_refused_by_name(train, trained, hearts, tiny, make_folder, tmp_path, capsys):

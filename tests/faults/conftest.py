@@ -4,6 +4,7 @@ A test says what it does, and what is promised, by `survived(fault, promise, cou
 counts of each fault, those of tests that failed apart.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
+from disks import mounted  # noqa: E402
 from forge import Forge  # noqa: E402
 from launching import BIN, FOLDERS, NETWORK, Launched  # noqa: E402  (stands beside this file)
 
@@ -137,3 +139,20 @@ def forge() -> Iterator[Forge]:
     forge = Forge()
     yield forge
     forge.close()
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """disk("8m") -> a folder with so much room; disk("50m") again gives it more, disk("ro") makes it read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def resize(size: str) -> Path:
+        option = "ro" if size == "ro" else f"size={size}"
+        if not mounted(folder, f"remount,{option}" if os.path.ismount(folder) else option):
+            pytest.skip("this machine lets nobody mount a small disk")
+        return folder
+
+    yield resize
+    if os.path.ismount(folder):
+        subprocess.run(["umount", "-l", str(folder)], check=True)

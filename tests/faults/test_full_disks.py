@@ -4,23 +4,16 @@ Each ends in one line that names the file, keeps what was whole, leaves no tempo
 """
 
 import csv
-import os
 import shutil
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from disks import FULL, GONE, READ_ONLY, temporaries, told
 from launching import NETWORK
-from PIL import Image
 
-import extract_camus_data
-import make_phantom_camus
-import runner
-from command import UserError, run_command
+from command import UserError
 from config import Settings
 from guided_diffusion.runs.checkpoints import plain_state_dict, write_torch
 from guided_diffusion.runs.world import World
@@ -28,44 +21,6 @@ from guided_diffusion.sampling.job import run_sampling
 from guided_diffusion.training import loop
 from guided_diffusion.training.resuming import newest_complete
 from output_files import EventFile, save_tensors
-from settings import TrainSettings
-
-FULL = "a full disk", "one line with the file, exit 2; good files stay; it goes on with more room"
-GONE = "an output folder that vanishes", "one line with the file, exit 2"
-READ_ONLY = "a read-only disk", "one line with the file, exit 2; good files stay"
-
-
-def mounted(folder: Path, options: str) -> bool:
-    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    return subprocess.run(words, capture_output=True).returncode == 0
-
-
-@pytest.fixture
-def disk(tmp_path) -> Iterator[Callable[[str], Path]]:
-    """disk("8m") -> a folder with so much room; disk("50m") again gives it more, disk("ro") makes it read-only."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def resize(size: str) -> Path:
-        option = "ro" if size == "ro" else f"size={size}"
-        if not mounted(folder, f"remount,{option}" if os.path.ismount(folder) else option):
-            pytest.skip("this machine lets nobody mount a small disk")
-        return folder
-
-    yield resize
-    if os.path.ismount(folder):
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def temporaries(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob(".*") if ".tmp" in path.name or path.name.startswith(".unfinished")]
-
-
-def told(error: pytest.ExceptionInfo, *words: str) -> None:
-    text = str(error.value)
-    assert isinstance(error.value, UserError) and "\n" not in text and len(text) < 500
-    assert all(word in text for word in words), text
-
 
 # --- Training ---------------------------------------------------------------------------------------------------------
 
@@ -205,98 +160,13 @@ def test_the_folder_of_a_sampling_vanishes(tmp_path, sampled, monkeypatch, survi
     told(caught, str(tmp_path / "out"), "cannot be written: No such file or directory")
 
 
-# --- Segmentation and preparation -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory) -> Path:
-    """Frames of two training patients and one for validation."""
-    folder = tmp_path_factory.mktemp("frames")
-    generator = np.random.default_rng(0)
-    for split, count in (("training", 2), ("validation", 1)):
-        for kind in ("images", "annotations"):
-            (folder / kind / split).mkdir(parents=True)
-        for i in range(count):
-            label = generator.integers(0, 4, (8, 8)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
-            name = f"patient{i + 1:04d}_2CH_ED_{split}.png"
-            Image.fromarray(label).save(folder / "annotations" / split / name)
-            Image.fromarray(label * 60).save(folder / "images" / split / name)
-    return folder
-
-
-def segment(capfd, frames: Path, output: Path, epochs: int = 2) -> tuple[int, str]:
-    flags = ["--data-dir", frames, "--output-dir", output, "--gpu", "cpu", "--img-size", 32, "--epochs", epochs]
-    flags += ["--decoder-channels", 16, 8, 8, "--batch-size", 2, "--test-viz-num", 0]
-    code = run_command(runner.main, TrainSettings, [str(flag) for flag in flags])
-    return code, capfd.readouterr().err
-
-
-def last_line(said: str) -> str:
-    assert "Traceback" not in said and said.count("error:") == 1, said
-    return said[said.index("error:") :]
-
-
-@pytest.mark.parametrize(("size", "file"), [("16k", "settings.json"), ("4m", "model.pth"), ("24m", "last.pth")])
-def test_a_segmentation(disk, frames, capfd, size, file, survived):
-    survived(*FULL)
-    folder = disk(size) / "out"
-    code, said = segment(capfd, frames, folder)
-    assert code == 2 and "No space left on device" in last_line(said) and str(folder) in last_line(said)
-    assert not temporaries(folder)
-    disk("300m")
-    assert segment(capfd, frames, folder)[0] == 0
-    with open(folder / "log.csv", newline="") as rows:
-        assert [row["epoch"] for row in csv.DictReader(rows)] == ["1", "2"]
-
-
-def test_a_read_only_disk_under_a_segmentation_and_a_sampling(disk, frames, sampled, capfd, survived):
-    survived(*READ_ONLY, 2)
+def test_a_read_only_disk_under_a_sampling(disk, sampled, survived):
+    survived(*READ_ONLY)
     folder = disk("50m")
-    (folder / "out").mkdir()
     disk("ro")
-    code, said = segment(capfd, frames, folder / "out")
-    assert code == 2 and "Read-only file system" in last_line(said) and str(folder) in last_line(said)
     with pytest.raises(UserError) as caught:
         sampled(folder / "results")
     told(caught, str(folder), "Read-only file system")
-
-
-def test_the_folder_of_a_segmentation_vanishes(tmp_path, frames, capfd, survived):
-    survived(*GONE)
-    output = tmp_path / "out"
-    watching = threading.Thread(target=remove_once_there, args=(output / "last.pth", output))
-    watching.start()
-    code, said = segment(capfd, frames, output, epochs=1000)
-    watching.join()
-    assert code == 2 and "No such file or directory" in last_line(said) and str(output) in said
-
-
-def remove_once_there(file: Path, folder: Path) -> None:
-    while not file.exists():
-        pass
-    while folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_an_extraction(disk, tmp_path, capfd, survived):
-    survived(*FULL)
-    words = ["--save_folder", tmp_path / "camus", "--n_patients", 3, "--size", 64, "--num_workers", 0]
-    kind = make_phantom_camus.PhantomSettings
-    assert run_command(make_phantom_camus.make_phantom_camus, kind, [str(word) for word in words]) == 0
-    folder = disk("100k")
-    words = ["--camus_data_folder", tmp_path / "camus", "--save_folder_path", folder / "out", "--num_workers", 0]
-
-    def extract() -> int:
-        kind = extract_camus_data.ExtractSettings
-        return run_command(extract_camus_data.extract_camus_data, kind, [str(word) for word in words])
-
-    capfd.readouterr()
-    assert extract() == 2
-    said = last_line(capfd.readouterr().err)
-    assert "No space left on device" in said and str(folder / "out") in said
-    assert not temporaries(folder)
-    disk("50m")
-    assert extract() == 0
 
 
 # --- The pieces -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Values of the wrong type or range in flags, checkpoints, JSON, states and tables: one line, exit 2."""
+"""Values of the wrong type or range in flags, checkpoints, JSON and states: one line, exit 2."""
 
 import copy
 import json
@@ -15,8 +15,7 @@ from config import Settings
 from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.runs import launch
 from guided_diffusion.runs.checkpoints import plain_state_dict, read_checkpoint, write_torch
-from guided_diffusion.sampling.results import Results
-from schema import check_settings, known_settings, parse_csv, parse_json, schema_of, shown
+from schema import check_settings, known_settings, parse_json, schema_of, shown
 
 TRAIN, SAMPLE = "image_train", "image_sample"
 PROMISE = "one line, exit 2, nothing written"
@@ -225,65 +224,6 @@ def test_weights_of_other_shapes_are_told_by_two_names_and_the_count(capfd, tmp_
     assert said.count("the network's is") == 2
 
 
-# --- Tables -----------------------------------------------------------------------------------------------------------
-
-HEADER = "stem,index,seed\n"
-WRONG_MANIFESTS = [
-    HEADER + f"a,{value},0\n" for value in ("x", "nan", "-1", "1e3", str(2**70), "9" * 5000, "", "1.5")
-] + [HEADER + f"{stem},1,0\n" for stem in ("", "x" * 200_000)]
-WRONG_MANIFESTS += ["stem,index,stem\na,1,b\n", "name\na\n", 'stem,index\n"a,1\n' + "b" * 200_000 + "\n"]
-
-
-def test_manifests(tmp_path, survived):
-    survived("wrong values in manifest.csv", PROMISE, len(WRONG_MANIFESTS))
-    for text in WRONG_MANIFESTS:
-        (tmp_path / "manifest.csv").write_text(text)
-        with pytest.raises(UserError, match="manifest.csv") as caught:
-            Results(str(tmp_path), 0).made()
-        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
-
-
-GEOMETRY = "stem,native_height,native_width,spacing_depth_mm,spacing_lateral_mm,ef\n"
-WRONG_METADATA = [
-    GEOMETRY + f"a,{row}\n"
-    for row in ("nan,1,1,1,", "0,1,1,1,", "1,-1,1,1,", "1,1,inf,1,", "1,1,0,1,", "1,1,1,1e999,", "1,1,1,1,nan")
-]
-WRONG_METADATA += [
-    GEOMETRY + f"a,{row}\n" for row in (f"{2**70},1,1,1,", f"{'9' * 5000},1,1,1,", "1,1", "1,1,1,1,1,1,1")
-]
-WRONG_METADATA += [GEOMETRY + "x" * 200_000 + ",1,1,1,1,\n"]
-
-
-def test_metadata_in_both_folders_that_read_it(tmp_path, survived):
-    from cases import read_metadata as of_the_segmentation
-    from view_folders import read_metadata as of_the_preparation
-
-    survived("wrong values in metadata.csv", PROMISE, 2 * len(WRONG_METADATA))
-    path = tmp_path / "metadata.csv"
-    path.write_text(GEOMETRY + "a,400,300,0.5,0.25,60\n")
-    assert of_the_segmentation(path) == of_the_preparation(tmp_path)
-    for text in WRONG_METADATA:
-        path.write_text(text)
-        for read, place in ((of_the_segmentation, path), (of_the_preparation, tmp_path)):
-            with pytest.raises(UserError, match="metadata.csv") as caught:
-                read(place)
-            assert len(str(caught.value)) < 700
-
-
-def test_bytes_that_are_no_table():
-    for data in (b"\xff\xfe\x00", b"a,b\n1\n", b"a,b\n1,2,3\n", b"a,a\n1,2\n"):
-        with pytest.raises(UserError):
-            parse_csv(data, "x")
-    assert parse_csv(b"", "x") == []
-    assert parse_csv(b"\xef\xbb\xbfa,b\n\n1,2\n3", "x", torn=True) == [{"a": "1", "b": "2"}]
-
-
-def test_wrong_values_are_shown_short():
-    for value in ("x" * 10**6, DEEP, 10**10_000, list(range(10**5)), "a\nb"):
-        text = shown(value)
-        assert len(text) <= 61 and "\n" not in text
-
-
 # --- The segmentation's own checkpoints -------------------------------------------------------------------------------
 
 
@@ -357,21 +297,6 @@ def test_the_state_of_a_segmentation(tmp_path, survived):
         assert len(str(caught.value)) < 800, change
 
 
-def test_a_table_of_metrics(tmp_path):
-    from rows import TEXTS, read_rows
-
-    path = tmp_path / "metrics.csv"
-    header = ",".join((*TEXTS, "lv_dice"))
-    texts = ",".join("x" for _ in TEXTS)
-    path.write_text(f"{header}\n{texts},0.5\n{texts},\n")
-    first, second = read_rows(path)
-    assert first["lv_dice"] == 0.5 and math.isnan(second["lv_dice"]) and first["stem"] == "x"
-    for value in ("nan", "inf", "x", "9" * 5000, "y" * 200_000):
-        path.write_text(f"{header}\n{texts},{value}\n")
-        with pytest.raises(UserError, match="metrics.csv"):
-            read_rows(path)
-
-
 def test_json_written_by_a_run_is_read_back(tmp_path):
     from guided_diffusion.runs.settings_file import from_published_json, to_published_json
 
@@ -379,3 +304,9 @@ def test_json_written_by_a_run_is_read_back(tmp_path):
     tree = parse_json(json.dumps(to_published_json(settings)).encode(), "x")
     known = {name: value for name, value in from_published_json(tree).items() if value is not None}
     assert Settings(**known_settings(Settings, known, "x")) == settings
+
+
+def test_wrong_values_are_shown_short():
+    for value in ("x" * 10**6, DEEP, 10**10_000, list(range(10**5)), "a\nb"):
+        text = shown(value)
+        assert len(text) <= 61 and "\n" not in text

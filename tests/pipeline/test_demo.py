@@ -40,7 +40,7 @@ def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
     assert first.returncode == 0, first.stderr[-3000:]
     assert "LV endocardium" in (folder / "table.txt").read_text()
     steps = first.stdout.split("/11] ")[1:]
-    assert [step.count("\nnext: ") for step in steps] == [1] * 9 + [0, 0]  # the evaluation and the report end it
+    assert [step.count("\nnext: ") for step in steps] == [1] * 10 + [0]  # the report ends it
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png") == 5 and page.count("<pre>") == 10
     assert "of 14 are copies of training frames" in (folder / "table.txt").read_text()

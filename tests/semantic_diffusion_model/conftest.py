@@ -35,6 +35,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+class Launched(subprocess.Popen):
+    """A command in the background."""
+
+    def finish(self, seconds: float = 150) -> str:
+        """All that it printed; the test fails if it takes longer."""
+        try:
+            return self.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"still running after {seconds} s:\n{self.communicate()[0]}")
+
+
 def write_pictures(folder: Path, count: int, size: int = 16, classes: int = 5, seed: int = 0) -> None:
     """Grey images and label maps p1.png .. in the layout of camus, `count` for training and half as many besides."""
     generator = np.random.default_rng(seed)
@@ -103,9 +115,9 @@ def as_flags() -> Callable:
 def launch() -> Callable:
     """Start `launcher` + python + `words` in the background, with one thread per process and the output captured."""
 
-    def start(launcher: list[str], words: list[str], **environment: str) -> subprocess.Popen:
+    def start(launcher: list[str], words: list[str], **environment: str) -> Launched:
         words = [str(BIN / launcher[0]), *launcher[1:], *words] if launcher else words
-        return subprocess.Popen(
+        return Launched(
             words,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

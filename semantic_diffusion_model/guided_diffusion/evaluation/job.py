@@ -29,7 +29,7 @@ from guided_diffusion.evaluation.measuring import Measured, measure, measures_of
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
-from progress import Progress
+from progress import Progress, next_step
 
 FIGURES = "figures"
 
@@ -74,6 +74,10 @@ def run_evaluation(settings: EvaluationSettings, world: World) -> None:
         if inputs.pairing is not None:
             write_comparison(settings, real, inputs, measured)
     print(f"written: {', '.join(written(settings, inputs))}")
+    if not settings.compare:
+        folders = "--testing_data_folder", "./data/views", "--sdm_results_folder", settings.synthetic_dir
+        prepare = "data_preparation/prepare_inference4segmentation.py"
+        print(next_step(prepare, *folders, "--save_folder", "./data/segmentation"))
 
 
 def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
@@ -117,7 +121,8 @@ def announce(settings: EvaluationSettings, inputs: Inputs, world: World) -> None
     height, width = inputs.size
     told = [f"{len(frames)} synthetic{f' ({name})' if name else ''}" for name, frames in inputs.sets.items()]
     real = f"{len(inputs.training)} real training frames, {len(inputs.others)} held out"
-    print(f"{', '.join(told)} against {real}, {height} x {width} pixels, on {world.device.type}")
+    size = f"{height} x {width} pixels, on {world.device.type}"
+    print(f"comparing {', '.join(told)} with {real}, {size}, into {settings.output_dir}", flush=True)
     fewest = min(len(inputs.training + inputs.others), *map(len, inputs.sets.values()))
     if inputs.networks and fewest < ENOUGH_IMAGES:
         print(f"warning: {fewest} images: Frechet distances of fewer than {ENOUGH_IMAGES} are biased upwards")

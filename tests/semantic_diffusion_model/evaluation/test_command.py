@@ -59,9 +59,10 @@ def report(real_dir, synthetic_dir, tmp_path_factory) -> tuple[Path, subprocess.
 def test_the_command_says_what_it_does_and_what_it_wrote(report):
     folder, done = report
     assert done.returncode == 0, done.stderr[-3000:]
-    first, *_, last = done.stdout.strip().splitlines()
-    assert first.startswith("100 synthetic against 40 real training frames, 24 held out, 64 x 64 pixels")
-    assert last == f"written: {folder / 'evaluation.md'}" and "training frames: 40 of 40 in" in done.stderr
+    first, *_, wrote, last = done.stdout.strip().splitlines()
+    assert first.startswith("comparing 100 synthetic with 40 real training frames, 24 held out, 64 x 64 pixels")
+    assert wrote == f"written: {folder / 'evaluation.md'}" and "training frames: 40 of 40 in" in done.stderr
+    assert last.startswith("next: python ") and "prepare_inference4segmentation.py" in last
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     figures = {"grey_levels", "distributions", "power_spectrum", "differences", "nearest", "closest_pairs"}
     assert names == {"evaluation.json", "evaluation.md", *(f"{name}.png" for name in figures)}

@@ -1,83 +1,20 @@
-"""The sampling job in this process: what lies in the folder afterwards, what it depends on, and what is refused."""
+"""The sampling job in this process: what lies in the folder afterwards, and what it depends on."""
 
-import csv
-import dataclasses
 import hashlib
 import json
-import os
-import resource
 import threading
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sampled_images import assert_same_images, manifest, names, png
 
-import image_sample
-from config import Settings
-from guided_diffusion.network.from_settings import build_network
-from guided_diffusion.runs import distributed, launch
-from guided_diffusion.runs.checkpoints import ema_name, plain_state_dict, write_settings, write_torch
 from guided_diffusion.sampling import job as sampling
 from guided_diffusion.sampling import reporting
 from guided_diffusion.sampling.results import FOLDERS, Results
 
 TRAINING = [f"p{i}" for i in range(1, 11)]
 VALIDATION = [f"v{i}" for i in range(1, 6)]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, tiny, random_weights) -> Path:
-    """The averaged weights of a training of ours: the settings of the network in the file."""
-    folder = tmp_path_factory.mktemp("trained")
-    weights = torch.load(random_weights, weights_only=True)
-    write_torch(str(folder), ema_name(0.9999, 50000), plain_state_dict(weights, tiny(diffusion_steps=50)))
-    return folder / "ema_0.9999_050000.pt"
-
-
-@pytest.fixture
-def command(checkpoint, pictures, as_flags, capsys, tmp_path):
-    """Run image_sample.py with changes; gives (exit code, standard output, standard error)."""
-
-    def run(**changes) -> tuple[int, str, str]:
-        common = {"datadir": pictures, "resume_checkpoint": checkpoint, "results_dir": tmp_path / "results"}
-        flags = common | {"num_samples": 0, "num_steps": 3, "device": "cpu"} | changes
-        words = as_flags(**{name: value for name, value in flags.items() if value is not None})
-        code = launch.run(image_sample.main, Settings, args=words)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory, checkpoint, pictures):
-    """One image for each label map, in 3 steps."""
-    folder = tmp_path_factory.mktemp("complete")
-    settings = Settings(datadir=str(pictures), resume_checkpoint=str(checkpoint), results_dir=str(folder))
-    settings = dataclasses.replace(settings, num_samples=0, num_steps=3, device="cpu")
-    sampling.run_sampling(settings, set(), distributed.start("cpu"))
-    return folder
-
-
-def png(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path)).astype(int)
-
-
-def names(folder: Path, kind: str = "samples") -> set[str]:
-    return {path.stem for path in (folder / kind).iterdir()}
-
-
-def manifest(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "manifest.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def assert_same_images(one: Path, other: Path, tolerance: int = 1) -> None:
-    assert names(one) == names(other)
-    for name in names(one):
-        assert abs(png(one / f"samples/{name}.png") - png(other / f"samples/{name}.png")).max() <= tolerance, name
 
 
 # --- What is written --------------------------------------------------------------------------------------------------
@@ -276,190 +213,6 @@ def test_the_bar_counts_the_images_of_all_ranks(tmp_path, capsys):
             (tmp_path / f"manifest.part{rank}.csv").write_text(header + "a\n" * (3 * rank))
         (tmp_path / "manifest.part2.csv").write_text(header + "a\n" * 4)
     assert capsys.readouterr().err == "sampling: 15 of 15 in 00:00\n"
-
-
-# --- Checkpoints and guidance -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def plain(tmp_path, random_weights):
-    """A file of nothing but tensors, as published ones are."""
-    path = tmp_path / "published" / "ema_0.9999_050000.pt"
-    path.parent.mkdir()
-    path.write_bytes(random_weights.read_bytes())
-    return path
-
-
-def test_a_published_json_beside_the_checkpoint_is_read(plain, tiny, command, complete, tmp_path):
-    write_settings(str(plain.parent), tiny(diffusion_steps=50))
-    assert set(json.loads((plain.parent / "train_test_config.json").read_text())) == {"DATASETS", "TRAIN", "TEST"}
-    code, out, _ = command(resume_checkpoint=plain)
-    assert code == 0 and "averaged weights; settings of the network from train_test_config.json beside it" in out
-    assert_same_images(complete, tmp_path / "results", 0)
-
-
-def test_without_any_json_shapes_and_flags_tell(plain, command, complete, tmp_path):
-    told = {"img_size": 16, "num_head_channels": 32, "diffusion_steps": 50}
-    code, out, _ = command(resume_checkpoint=plain, **told)
-    assert code == 0 and "the shapes of its tensors" in out and "img_size 16, num_head_channels 32" in out
-    assert_same_images(complete, tmp_path / "results", 0)
-    code, _, err = command(resume_checkpoint=plain, **told | {"num_head_channels": 48})
-    assert code == 2 and "num_head_channels 48 does not divide the 64 channels" in err
-    code, _, err = command(resume_checkpoint=plain, **told, num_channels=64)
-    assert code == 2 and "--num_channels 64: the checkpoint" in err and "has 32" in err
-    # Heads and the process are not in the tensors: a folder of images remembers them all the same.
-    code, _, err = command(resume_checkpoint=plain, **told | {"diffusion_steps": 40})
-    assert code == 2 and "made with other settings (p1: network" in err
-
-
-def test_a_flag_that_disagrees_with_the_checkpoint_is_an_error(command):
-    code, _, err = command(img_size=32)
-    assert code == 2 and "--img_size 32: the checkpoint" in err and "has 16; leave the flag out" in err
-    assert command(img_size=16, num_samples=1)[0] == 0
-
-
-def test_a_folder_gives_its_averaged_weights_and_says_so(command, checkpoint, tmp_path):
-    folder = tmp_path / "training"
-    folder.mkdir()
-    for name in ("model060000.pt", "ema_0.9999_050000.pt"):
-        (folder / name).write_bytes(checkpoint.read_bytes())
-    code, out, _ = command(resume_checkpoint=folder, num_samples=1)
-    assert code == 0 and "ema_0.9999_050000.pt: the newest averaged weights (EMA)" in out
-    code, out, _ = command(resume_checkpoint=folder / "model060000.pt", num_samples=1)
-    assert code == 0 and "plain weights (the averaged ones usually draw better)" in out
-
-
-def test_guidance_changes_images_and_warns_where_it_was_not_trained(command, complete, tiny, random_weights, tmp_path):
-    code, out, _ = command(s=3.0, num_samples=2)
-    assert code == 0 and "warning: guidance needs a model that was trained with drop_rate > 0" in out
-    assert (png(tmp_path / "results/samples/p1.png") != png(complete / "samples/p1.png")).any()
-    weights = torch.load(random_weights, weights_only=True)
-    dropping = plain_state_dict(weights, tiny(diffusion_steps=50, drop_rate=0.2))
-    write_torch(str(tmp_path), ema_name(0.99, 1), dropping)
-    path = tmp_path / ema_name(0.99, 1)
-    code, out, _ = command(s=3.0, num_samples=1, resume_checkpoint=path, results_dir=tmp_path / "r2")
-    assert code == 0 and "warning" not in out
-    assert "warning" not in command(num_samples=1, results_dir=tmp_path / "r3")[1]
-
-
-def test_an_unconditional_model_samples_too(command, tiny, tmp_path):
-    settings = tiny(class_cond=False, diffusion_steps=50)
-    write_torch(str(tmp_path), "model000001.pt", plain_state_dict(build_network(settings).state_dict(), settings))
-    flags = {"resume_checkpoint": tmp_path / "model000001.pt", "num_samples": 2}
-    code, out, _ = command(**flags)
-    assert code == 0 and "the network is unconditional: its images belong to no label map" in out
-    assert len(names(tmp_path / "results")) == 2
-    assert {path.name for path in (tmp_path / "results").iterdir() if path.is_dir()} == {"samples"}
-    assert {(row["label_map"], row["label_sha256"]) for row in manifest(tmp_path / "results")} == {("", "")}
-    assert "(0 of them made now)" in command(**flags)[1]
-
-
-# --- What is refused --------------------------------------------------------------------------------------------------
-
-
-class RunsCode:
-    def __reduce__(self):
-        return os.mkdir, (os.path.join(os.path.dirname(__file__), "this-must-not-appear"),)
-
-
-def write_bad(kind: str, folder: Path, checkpoint: Path) -> Path:
-    path = folder / f"{kind}.pt"
-    if kind == "optimizer":
-        torch.save({"state": {}, "param_groups": [{"lr": 0.1}]}, path)
-    elif kind == "truncated":
-        path.write_bytes(checkpoint.read_bytes()[:-5000])
-    elif kind == "pickle":
-        torch.save({"input_blocks.0.0.weight": RunsCode()}, path)
-    elif kind == "broken":
-        content = torch.load(checkpoint, weights_only=True)
-        content["out.2.bias"][:] = float("nan")
-        torch.save(content, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("optimizer", "is the state of an optimizer; the weights are in the ema_* and model* files"),
-        ("truncated", "is truncated, or no checkpoint"),
-        ("pickle", "could run code: it is not opened"),
-        ("absent", "does not exist"),
-        ("broken", "1 of its 200 tensors hold infinite or undefined (NaN) values (out.2.bias)"),
-    ],
-)
-def test_bad_checkpoints(command, checkpoint, tmp_path, kind, words):
-    code, _, err = command(resume_checkpoint=write_bad(kind, tmp_path, checkpoint))
-    assert code == 2 and err.count("error:") == 1 and words in err and "Traceback" not in err
-    assert not Path(__file__).with_name("this-must-not-appear").exists()
-
-
-def with_label(folder: Path, value: int) -> Path:
-    target = folder / "data/sector_annotations/training"
-    target.mkdir(parents=True)
-    Image.new("L", (16, 16), value).save(target / "a.png")
-    return folder / "data"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"resume_checkpoint": None}, "--resume_checkpoint is needed"),
-        ({"is_train": True}, "image_train.py trains"),
-        ({"datadir": "/nowhere"}, "/nowhere is not a folder"),
-        ({"device": "cuda"}, "no GPU"),
-        ({"num_steps": 51}, "51 sampling steps: must be from 1 to the 50"),
-        ({"num_steps": "many"}, "num_steps"),
-    ],
-    ids=str,
-)
-def test_bad_settings_are_one_line_and_leave_no_folder(command, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    code, _, err = command(**changes)
-    assert code == 2 and err.count("error:") == 1 and words in err and "Traceback" not in err
-    assert not (tmp_path / "results").exists()
-
-
-def test_bad_label_maps(command, tmp_path):
-    code, _, err = command(datadir=with_label(tmp_path, 9))
-    assert code == 2 and "a.png has the value 9; classes are 0 to 4" in err
-    assert not (tmp_path / "results").exists()
-    (tmp_path / "data/sector_annotations/training/a.png").unlink()
-    code, _, err = command(datadir=tmp_path / "data")
-    assert code == 2 and "no such folder, or no pictures in it" in err
-
-
-def test_a_results_dir_that_cannot_be_written(command, tmp_path):
-    (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/results"):
-        code, _, err = command(results_dir=place)
-        assert code == 2 and err.count("error:") == 1 and f"{place}" in err and "cannot write to results_dir" in err
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_results_dir(command, tmp_path):
-    (tmp_path / "results").mkdir(mode=0o555)
-    code, _, err = command()
-    assert code == 2 and "cannot write to results_dir" in err
-
-
-def test_a_disk_that_is_full_keeps_what_is_whole(command, complete, tmp_path):
-    """A limit on the size of files stands for the disk: the manifest's part reaches it after a few rows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
-    try:
-        code, _, err = command(batch_size_test=2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (
-        code == 2
-        and err.count("error:") == 1
-        and "manifest.part0.csv cannot be written: File too large" in err
-        and "Traceback" not in err
-    )
-    made = Results(str(tmp_path / "results"), 0).made()
-    assert 0 < len(made) < 15 and not list(tmp_path.rglob(".*.tmp.*"))
-    assert command()[0] == 0
-    assert_same_images(complete, tmp_path / "results")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -29,14 +29,6 @@ def write_checkpoint(folder: Path, random_weights: Path, settings: Settings) -> 
     return folder / "ema_0.9999_050000.pt"
 
 
-def finish(process: subprocess.Popen, seconds: float = 150) -> str:
-    try:
-        return process.communicate(timeout=seconds)[0]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"still running after {seconds} s:\n{process.communicate()[0]}")
-
-
 def png(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path)).astype(int)
 
@@ -70,7 +62,7 @@ def test_the_readme_command_on_three_ranks_gives_the_images_of_one(
     words = ["python3", "./image_sample.py", *flags, "--is_train", "False", "--inference_on_train", "True"]
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     process = launch(["mpiexec", "-np", "3"], words, PATH=path, CUDA_VISIBLE_DEVICES="")
-    out = finish(process)
+    out = process.finish()
     assert process.returncode == 0, out
     assert "22 images, 0 of them there already; ddpm, 6 steps, fp32, 3 ranks on cpu" in out
     assert "sampling: 22 of 22" in out and out.count("averaged weights") == 1
@@ -113,7 +105,7 @@ def test_a_rank_is_killed_and_the_same_command_completes_the_set(
     here = Results(str(results), 0)
     wait_until(lambda: here.count_parts() >= 6, process)
     os.kill(ranks_of(results)[1], signal.SIGKILL)
-    out = finish(process)
+    out = process.finish()
     assert process.returncode != 0, out
     assert not ranks_of(results), "the other rank has ended too"
     made = here.made()
@@ -128,7 +120,7 @@ def test_a_rank_is_killed_and_the_same_command_completes_the_set(
     with open(results / "manifest.part0.csv", "ab") as file:
         file.write(b"p9_r3,/some/where")  # as if the row had been cut short
     process = launch(["mpiexec", "-np", "2"], words)
-    out = finish(process)
+    out = process.finish()
     assert process.returncode == 0, out
     assert f"36 images, {len(made)} of them there already" in out and "sampling: 36 of 36" in out
     assert stamps == {stem: (results / "samples" / f"{stem}.png").stat().st_mtime_ns for stem in made}
@@ -141,7 +133,7 @@ def test_a_mistake_is_told_once(pictures, random_weights, tiny, tmp_path, launch
     (tmp_path / "file").write_text("")
     flags = as_flags(datadir=pictures, resume_checkpoint=checkpoint, results_dir=tmp_path / "file", device="cpu")
     process = launch(["mpiexec", "-np", "2"], [sys.executable, "image_sample.py", *flags])
-    out = finish(process)
+    out = process.finish()
     assert process.returncode == 2, out
     told = [line for line in out.strip().splitlines() if line.startswith("error:")]
     assert len(told) == 1 and told[0].startswith(f"error: cannot write to results_dir {tmp_path / 'file'}")

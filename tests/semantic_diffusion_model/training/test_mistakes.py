@@ -1,0 +1,49 @@
+"""Mistakes that a training tells before its first step."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import UserError
+from guided_diffusion.runs.distributed import AgreedError
+from guided_diffusion.training.loop import train
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"datadir": "/nowhere"}, "datadir /nowhere"),
+        ({"resume_checkpoint": "/nowhere.pt"}, "/nowhere.pt does not exist"),
+        ({"num_classes": 3}, "classes are 0 to 2"),
+        ({"batch_size_train": 0}, "batch_size_train 0"),
+        ({"drop_rate": 1.5}, "drop_rate 1.5"),
+        ({"img_size": 15}, "img_size 15"),
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+        ({"ema_rate": "1.5"}, "ema_rate"),
+        ({"predict_xstart": True, "prediction_type": "v_prediction"}, "contradict each other"),
+        ({"use_kl": True, "loss_weighting": "min_snr"}, "has nothing to weigh"),
+        ({"loss_weighting": "min_snr", "snr_floor": 0.1}, "snr_floor needs --prediction_type"),
+        ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, "snr_gamma"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_before_the_first_step(tmp_path, tiny, changes, words):
+    with pytest.raises(UserError, match=words):
+        train(tiny(**{"savedir": str(tmp_path / "out")} | changes), set())
+
+
+def test_deformed_labels_are_not_trained_on(tmp_path, tiny):
+    """What is sampled from has the layout of training data, but its images are those of the undeformed labels."""
+    for kind in ("images", "sector_annotations"):
+        folder = tmp_path / "data" / kind / "training"
+        folder.mkdir(parents=True)
+        for number in (1, 2):
+            Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / f"patient000{number}_2CH_ED_training_0.png")
+    with pytest.raises(AgreedError, match="2 label maps are deformed.*--add_augmentation False"):
+        train(tiny(savedir=str(tmp_path / "out"), datadir=str(tmp_path / "data")), set())
+
+
+def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((UserError, OSError)):
+        train(tiny(savedir=str(tmp_path / "file")), set())
