@@ -87,6 +87,8 @@ class NetworkSettings:
     channel_mult: str | None = None
     """Channels of each level, as multiples of num_channels: a comma list, fractions allowed. None: by img_size (over
     patch_size)."""
+    image_channels: Literal[1, 3] = 3
+    """Channels of an image: 3, of which a grey picture has three alike, as published; 1 for grey pictures alone."""
     patch_size: Annotated[int, Interval(ge=1, le=16)] = 1
     """Blocks of so many pixels squared are one pixel of the network, all their values and labels its channels."""
     num_res_blocks: Few = 2

@@ -230,9 +230,10 @@ def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.nda
 
 
 def load_channels(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
-    """As `load_image`, but a grey picture has one channel: [1, H, W]."""
+    """As `load_image`, but a grey picture has one channel, [1, H, W]. Raises UserError for colours that are not allowed."""
     assert pair.image_path is not None
-    return resize_image(decode_image(read_file(pair.image_path), pair.image_path, colour=True), settings, box)
+    pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=settings.image_channels == 3)
+    return resize_image(pixels, settings, box)
 
 
 def load_label(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:

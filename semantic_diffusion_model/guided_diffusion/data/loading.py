@@ -33,7 +33,7 @@ LESS = "--num_workers 0 works without loader processes, fewer of them need less 
 class Microbatch:
     """Samples `first` .. `first` + N - 1 of the run.
 
-    `image` [N, 3, H, W] uint8; `condition` None for an unconditional model.
+    `image` [N, image_channels, H, W] uint8; `condition` None for an unconditional model.
     """
 
     first: int
@@ -58,7 +58,7 @@ class Microbatch:
 
 
 class Examples:
-    """Images [3, H, W] uint8, classes [H, W] uint8 and edges [H, W] bool (or None), by index.
+    """Images [image_channels, H, W] uint8, classes [H, W] uint8 and edges [H, W] bool (or None), by index.
 
     They come from the files, or, after `hold`, from memory.
     """
@@ -75,12 +75,12 @@ class Examples:
 
     def get(self, index: int, box: Box | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         if self.images is not None and self.labels is not None and box is None:
-            image = self.images[index].expand(3, -1, -1)  # grey pictures are held once
+            image = self.images[index].expand(self.settings.image_channels, -1, -1)  # grey pictures are held once
             return image, self.labels[index], None if self.edges is None else self.edges[index]
         pair = self.pairs[index]
         image, label = load_channels(pair, self.settings, box), load_label(pair, self.settings, box)
         edges = None if self.settings.no_instance else torch.from_numpy(load_edges(pair, self.settings, box, label))
-        return torch.from_numpy(image).expand(3, -1, -1), torch.from_numpy(label), edges
+        return torch.from_numpy(image).expand(self.settings.image_channels, -1, -1), torch.from_numpy(label), edges
 
     def condition(self, indices: Sequence[int]) -> Condition | None:
         """The condition of these examples, as they are on disk."""

@@ -46,12 +46,14 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
 
 
 def to_grey(picture: np.ndarray) -> np.ndarray:
-    """The mean of three channels [H, W, 3], which for a model of grey images are nearly equal: [H, W] uint8."""
+    """The mean of the channels [H, W, 1 or 3], which for a model of grey images are nearly equal: [H, W] uint8."""
     return np.rint(picture.astype(np.float32).mean(-1)).astype(np.uint8)
 
 
 def as_rgb(picture: np.ndarray) -> np.ndarray:
-    return np.repeat(picture[..., None], 3, axis=-1) if picture.ndim == 2 else picture
+    """Grey [H, W] or [H, W, 1], or colour [H, W, 3], as [H, W, 3]."""
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    return picture.repeat(3, axis=-1) if picture.shape[-1] == 1 else picture
 
 
 def colour(labels: np.ndarray, palette: Palette = SECTOR) -> np.ndarray:

@@ -11,10 +11,10 @@ def build_network(settings: Settings) -> UNetModel:
     settings.check_network()
     network = UNetModel(
         image_size=settings.img_size,
-        in_channels=3,
+        in_channels=settings.image_channels,
         patch_size=settings.patch_size,
         model_channels=settings.num_channels,
-        out_channels=6 if settings.learn_sigma else 3,
+        out_channels=settings.image_channels * (2 if settings.learn_sigma else 1),
         num_res_blocks=settings.num_res_blocks,
         attention_resolutions=settings.attention_factors(),
         dropout=settings.dropout,

@@ -39,16 +39,19 @@ def _read(state_dict: Mapping[str, torch.Tensor], img_size: int, no_instance: bo
     channels = [state_dict[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] for first in firsts]
     attended = [level for level, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state_dict]
     conditions = [value.shape[1] for key, value in state_dict.items() if key.endswith("mlp_shared.0.weight")]
-    per_patch = state_dict["input_blocks.0.0.weight"].shape[1] // 3
+    inputs = state_dict["input_blocks.0.0.weight"].shape[1]  # channels times the pixels of a patch, which are a square
+    image_channels = 1 if math.isqrt(inputs) ** 2 == inputs else 3
+    per_patch = inputs // image_channels
     patch_size = math.isqrt(per_patch)
     known = {
         "img_size": img_size,
+        "image_channels": image_channels,
         "patch_size": patch_size,
         "num_channels": num_channels,
         "channel_mult": ",".join(f"{count / num_channels:g}" for count in channels),
         "num_res_blocks": per_level - 1,
         "attention_resolutions": ",".join(str(img_size // patch_size // 2**level) for level in attended) or "none",
-        "learn_sigma": state_dict["out.2.weight"].shape[0] == 6 * per_patch,
+        "learn_sigma": state_dict["out.2.weight"].shape[0] == 2 * inputs,
         "use_scale_shift_norm": state_dict["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * channels[0],
         "class_cond": bool(conditions),
     }

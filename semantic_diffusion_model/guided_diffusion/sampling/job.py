@@ -171,14 +171,14 @@ class Job:
     def sample(
         self, items: Sequence[Item], labels: np.ndarray, condition: Condition | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Synthetic images [N, H, W, 3] uint8 and label maps [N, H, W] uint8 of `items`, as `prepare` gave them.
+        """Synthetic images [N, H, W, channels] uint8 and label maps [N, H, W] uint8 of `items`, as `prepare` gave them.
 
         The noise of an image depends on the seed, its stem and its round alone. Sums are rounded in an order that
         depends on the batch: another batch gives the same image to a grey level, not to the bit.
         """
         settings = self.settings
         generators = [stream(self.device, settings.seed, "sample", item.pair.stem, item.round) for item in items]
-        noise = normal(generators, (3, *labels.shape[1:]))
+        noise = normal(generators, (settings.image_channels, *labels.shape[1:]))
         condition = None if condition is None else condition.to(self.device)
         denoiser = Denoiser(
             self.network, self.diffusion, condition, settings.s, settings.clip_denoised, self.null_condition
@@ -193,7 +193,7 @@ class Job:
         """Write the five pictures of each image (of an unconditional network: its sample alone), then its row."""
         for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
             real = None
-            grey = self.settings.dataset_mode == "camus"
+            grey = self.settings.dataset_mode == "camus" or self.settings.image_channels == 1
             if item.pair.image_path is not None:
                 real = load_image(item.pair, self.settings).transpose(1, 2, 0)
                 grey = grey or bool((real == real[..., :1]).all())

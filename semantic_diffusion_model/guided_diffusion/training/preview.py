@@ -70,7 +70,7 @@ def _column(
     with autocast(precision, world.device):
         drawn = sample(FEW_STEPS_SAMPLER, Denoiser(network, diffusion, condition), noise, timesteps)[0]
     drawn = pictures.to_uint8(drawn.float().cpu().numpy())
-    if settings.dataset_mode == "camus":  # as image_sample.py writes it
+    if settings.dataset_mode == "camus" or settings.image_channels == 1:  # as image_sample.py writes it
         drawn = pictures.to_grey(drawn)
     return pictures.stack(
         [pictures.colour(label.numpy(), palette_of(settings)), drawn, image.numpy().transpose(1, 2, 0)]

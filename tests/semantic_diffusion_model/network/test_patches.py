@@ -1,9 +1,12 @@
 """A network of patches is a plain network of folded images and folded labels; its settings travel as all others do."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from command import UserError
 from config import Settings
@@ -92,13 +95,26 @@ def test_levels_attention_and_defaults_are_those_of_the_grid(tiny):
         build_network(tiny(img_size=18, patch_size=2, attention_resolutions="none"))
 
 
-def test_it_trains_goes_on_and_samples_without_being_told_again(tiny, tmp_path):
-    train(tiny(patch_size=2, attention_resolutions="4", lr_anneal_steps=2, savedir=str(tmp_path / "run")), set())
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_trains_goes_on_and_samples_without_being_told_again(tiny, tmp_path, channels):
+    changes = {"patch_size": 2, "attention_resolutions": "4", "image_channels": channels, "preview_steps": 2}
+    train(tiny(**changes, lr_anneal_steps=2, savedir=str(tmp_path / "run")), set())
+    assert np.asarray(Image.open(tmp_path / "run" / "preview_000002.png")).shape[2] == 3
     checkpoint = read_checkpoint(str(tmp_path / "run"))
-    assert checkpoint.state_dict["input_blocks.0.0.weight"].shape[1] == 12
+    assert checkpoint.state_dict["input_blocks.0.0.weight"].shape[1] == 4 * channels
     merged = merge_settings(Settings(img_size=16), set(), checkpoint)
-    assert (merged.patch_size, merged.attention_resolutions) == (2, "4")
+    assert (merged.patch_size, merged.attention_resolutions, merged.image_channels) == (2, "4", channels)
     where = {"resume_checkpoint": str(tmp_path / "run"), "results_dir": str(tmp_path / "out")}
-    sampling = tiny(**where, patch_size=1, num_samples=2, num_steps=2)
+    sampling = tiny(**where, num_samples=2, num_steps=2)
     run_sampling(sampling, set(), distributed.start("cpu"))
-    assert len(list((tmp_path / "out" / "samples").iterdir())) == 2
+    samples = sorted((tmp_path / "out" / "samples").iterdir())
+    assert [np.asarray(Image.open(path)).shape for path in samples] == [(16, 16)] * 2
+
+
+def test_colours_are_refused_by_name_where_grey_is_asked_for(tiny, tmp_path, pictures):
+    shutil.copytree(pictures, tmp_path / "data")
+    path = next((tmp_path / "data" / "images" / "training").iterdir())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(path)
+    changes = {"datadir": str(tmp_path / "data"), "savedir": str(tmp_path / "run"), "lr_anneal_steps": 1}
+    with pytest.raises(UserError, match=f"{path.name} is a picture in colour; expected is a grey one"):
+        train(tiny(**changes, image_channels=1), set())

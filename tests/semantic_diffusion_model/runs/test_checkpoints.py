@@ -159,6 +159,8 @@ VARIANTS = [
     {"class_cond": False},
     {"no_instance": False},
     {"patch_size": 2, "attention_resolutions": "4", "no_instance": False},
+    {"patch_size": 4, "attention_resolutions": "2", "image_channels": 1},
+    {"image_channels": 1},
     {"channel_mult": "1", "attention_resolutions": "16"},
     {"channel_mult": "1,1,2", "num_res_blocks": 3, "attention_resolutions": "16,4"},
     {"num_channels": 64, "channel_mult": "0.5,1", "attention_resolutions": "none"},

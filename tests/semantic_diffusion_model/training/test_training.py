@@ -240,6 +240,7 @@ def test_a_run_from_before_these_settings_existed_is_not_gone_on_with_otherwise(
         {"prediction_type": "v_prediction", "loss_weighting": "min_snr", "snr_floor": 0.1},
         {"loss_weighting": "min_snr", "schedule_sampler": "loss-second-moment"},
         {"schedule_sampler": "logit-normal", "patch_size": 2, "attention_resolutions": "4"},
+        {"image_channels": 1, "learn_sigma": False, "predict_xstart": True, "preview_steps": 2, "save_interval": 1},
         {"schedule_sampler": "log-snr", "lr_schedule": "cosine", "lr_warmup_steps": 2},
         {"use_kl": True, "noise_schedule": "linear"},
         {"use_kl": True, "prediction_type": "v_prediction"},
