@@ -230,7 +230,7 @@ def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.nda
 
 
 def load_channels(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
-    """As `load_image`, but a grey picture has one channel, [1, H, W]. Raises UserError for colours that are not allowed."""
+    """As `load_image`, but a grey picture has one channel, [1, H, W]. Raises UserError for colours not asked for."""
     assert pair.image_path is not None
     pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=settings.image_channels == 3)
     return resize_image(pixels, settings, box)
