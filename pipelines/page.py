@@ -1,4 +1,4 @@
-"""The page that a demo ends with: one file that needs nothing else, neither other files nor a network."""
+"""The page that a demo, or a replication, ends with: one file that needs nothing else, neither files nor a network."""
 
 import base64
 import csv
@@ -34,14 +34,19 @@ def write_page(folder: Path) -> Path:
 def contents(folder: Path) -> dict[str, Any]:
     """What the template asks for."""
     runs = sorted((path.parent for path in folder.glob("segmentation*/summary.json")), key=_synthetic_first)
-    picture, dice_figures = folder / "picture.png", [run / "figures" / "dice.png" for run in runs]
+    table = folder / "table.txt"
+    if several_seeds := len(runs) > 2:  # then the table tells of all, and one of each kind is drawn
+        runs = [run for run in runs if run.name.endswith(runs[0].name.rpartition("_")[2])]
+    dice_figures = [run / "figures" / "dice.png" for run in runs]
     return {
         "phantoms": any(folder.glob(f"camus/*/{PHANTOMS}")),
-        "picture": data_uri(picture.read_bytes()) if picture.exists() else None,
-        "images": len(read_rows(folder / "results" / "manifest.csv")),
+        "picture": picture(folder / "picture.png"),
+        "nearest": picture(folder / "nearest.png"),
+        "images": sum(len(read_rows(path)) for path in folder.glob("results/**/manifest.csv")),
+        "table": table.read_text(encoding="utf-8") if several_seeds and table.exists() else None,
         "runs": [name_of(run) for run in runs],
-        "dice": list(dice_rows(runs)),
-        "dice_figures": [(name_of(p.parents[1]), data_uri(p.read_bytes())) for p in dice_figures if p.exists()],
+        "dice": [] if several_seeds else list(dice_rows(runs)),
+        "dice_figures": [(name_of(p.parents[1]), picture(p)) for p in dice_figures if p.exists()],
         "curves": [(title, draw(curves, *axes)) for title, curves, *axes in training_curves(folder, runs) if curves],
         "evaluations": list(evaluations(folder)),
         "commands": commands(folder),
@@ -50,6 +55,10 @@ def contents(folder: Path) -> dict[str, Any]:
 
 def _synthetic_first(run: Path) -> tuple[bool, str]:
     return "synthetic" not in run.name, run.name
+
+
+def picture(path: Path) -> str | None:
+    return data_uri(path.read_bytes()) if path.exists() else None
 
 
 def data_uri(png: bytes) -> str:
@@ -127,6 +136,6 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def commands(folder: Path) -> list[str]:
-    """The commands that made all this, as demo.sh noted them, in their order."""
+    """The commands that made all this, as steps.sh noted them, in their order."""
     notes = [path for path in folder.glob(".done/*") if path.name.isdigit()]
     return [path.read_text(encoding="utf-8") for path in sorted(notes, key=lambda path: int(path.name))]

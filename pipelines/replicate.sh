@@ -30,7 +30,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another p
 
 # The scales. *_COST are seconds on the machine of the benchmarks (two cores), a guess where none was measured: what is
 # told of the time left follows the pace that is found.
-VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0)
+VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) EVALUATION=()
 SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
     --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --lr 1e-3 --max_grad_norm 1 --ema_rate 0.999
     --save_interval 2500 --log_interval 50 --num_workers 0)
@@ -108,6 +108,11 @@ chain() {
             --datadir "$OUT/augmented/${view}_augmented" --resume_checkpoint "$OUT/diffusion/$view" \
             --results_dir "$OUT/results/$view"
     done
+    for view in "${VIEWS[@]}"; do
+        COST=300 next "Compare the synthetic frames of $view with the real ones" \
+            python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/${view}_sector" \
+            --synthetic_dir "$OUT/results/$view" --output_dir "$OUT/evaluation/$view" --overwrite True "${EVALUATION[@]}"
+    done
     COST=20 next "Prepare them for the segmentation" \
         python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
         --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
@@ -133,6 +138,7 @@ if [ "$DRY" ]; then
     python pipelines/check_commands.py "$OUT/commands.txt"
     # The same chain, once more and in fact, as small as it can be.
     SIZE=32 STEPS=1 BATCH=1 RANKS=1 UPDATES=1 REPEAT=1 SEEDS=0 SAMPLING_STEPS=2 expected_left=0
+    EVALUATION=(--bootstrap 20 --ssim_pairs 20)
     GPU=(--gpu cpu --num-workers 0 --decoder-channels 16 8 8 --test-viz-num 0)
     NETWORK+=(--num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --attention_resolutions 16
         --num_head_channels 32 --preview_steps 0 --num_workers 0)
@@ -147,11 +153,17 @@ plan_all
 chain
 printf '\nThe table\n'
 python pipelines/replication_table.py "$OUT" "$SCALE" | tee "$OUT/table.txt"
+for view in "${VIEWS[@]}"; do
+    printf '%s\n' "$view: $(python pipelines/report.py evaluation "$OUT/evaluation/$view")" | tee -a "$OUT/table.txt"
+done
 python pipelines/nearest_frames.py "$OUT"
+cp "$OUT/results/${VIEWS[0]}/preview.png" "$OUT/picture.png"
+python pipelines/report.py page "$OUT"
 echo
 if [ "$DRY" ]; then
     echo "dry run of $SCALE: all is well"
 else
     echo "table:                                          $OUT/table.txt"
     echo "label, synthetic and nearest real frames:       $OUT/nearest.png (yours alone: it shows patients)"
+    echo "all of it on one page:                          $OUT/report.html (the same)"
 fi

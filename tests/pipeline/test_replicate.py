@@ -62,7 +62,7 @@ def replicated(phantoms, tmp_path_factory) -> tuple[Path, str, subprocess.Comple
 @pytest.mark.timeout(1500)
 def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     folder, before, done = replicated
-    assert "min left" in before and "[5/9]" not in before
+    assert "min left" in before and "[5/10]" not in before
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done before") == 3 and "continuing it" in done.stdout
     table = (folder / "table.txt").read_text()
@@ -73,6 +73,10 @@ def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     sheet = cv2.imread(str(folder / "nearest.png"))
     assert sheet.shape[0] > 8 * 64 and sheet.std() > 10
     assert "of 8 synthetic frames: median" in (folder / "nearest.txt").read_text()
+    assert re.search(r"^all_views: Synthetic frames: gCNR .* of 8 are copies", table, re.M)
+    report = (folder / "report.html").read_text()
+    assert "Beside the nearest patients" in report and "drew 8 ultrasound frames" in report
+    assert "in native geometry; networks of 64 x 64" in report and report.count("trained on ") > 3
 
     other = replicate(phantoms, "cpu64", FOLDER=str(folder), STEPS="11")
     assert other.returncode == 2 and "made with other settings" in other.stderr
@@ -153,6 +157,6 @@ def test_a_dry_run_goes_to_the_end_and_leaves_nothing(scale, tmp_path):
     before = set(ROOT.iterdir())
     done = replicate("--dry-run", scale, RANKS="8" if scale == "gpu256" else "2", SEEDS="0 1 2")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{4 + 2 * (4 if scale == 'gpu256' else 1) + 9} commands read and checked" in done.stdout
+    assert f"{4 + 3 * (4 if scale == 'gpu256' else 1) + 9} commands read and checked" in done.stdout
     assert f"dry run of {scale}: all is well" in done.stdout
     assert set(ROOT.iterdir()) == before
