@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,15 +22,17 @@ class Forge:
     def __init__(self):
         variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         words = [sys.executable, __file__]
+        self.one_at_a_time = threading.Lock()
         self.server = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
         )
         assert (line := self.server.stdout.readline()) == "ready\n", line + self.server.stdout.read()
 
     def ask(self, **question):
-        self.server.stdin.write(json.dumps(question) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+        with self.one_at_a_time:
+            self.server.stdin.write(json.dumps(question) + "\n")
+            self.server.stdin.flush()
+            return json.loads(self.server.stdout.readline())
 
     def start(self, command: str, flags: list, log: Path) -> "Forged":
         return Forged(self, self.ask(start=command, flags=[str(flag) for flag in flags], log=str(log)), log)

@@ -43,6 +43,14 @@ def test_a_process_that_has_ended_holds_nothing(tmp_path, ended):
     FolderLock(tmp_path).take().release()
 
 
+def test_of_a_holder_on_this_machine_nothing_is_written_that_a_kill_could_leave(tmp_path, ended, monkeypatch):
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", None)
+    with FolderLock(tmp_path), pytest.raises(UserError, match="in use"):
+        FolderLock(tmp_path).take()
+    left_by(tmp_path, pid=ended)
+    FolderLock(tmp_path).take().release()
+
+
 def test_another_process_of_the_same_number_is_not_taken_for_the_holder(tmp_path):
     left_by(tmp_path, started=1)  # this process is alive, and did not start then
     FolderLock(tmp_path).take().release()
