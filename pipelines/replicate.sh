@@ -138,7 +138,7 @@ if [ "$DRY" ]; then
     python pipelines/check_commands.py "$OUT/commands.txt"
     # The same chain, once more and in fact, as small as it can be.
     SIZE=32 STEPS=1 BATCH=1 RANKS=1 UPDATES=1 REPEAT=1 SEEDS=0 SAMPLING_STEPS=2 expected_left=0
-    EVALUATION=(--bootstrap 20 --ssim_pairs 20)
+    EVALUATION=(--bootstrap 100 --ssim_pairs 20)
     GPU=(--gpu cpu --num-workers 0 --decoder-channels 16 8 8 --test-viz-num 0)
     NETWORK+=(--num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --attention_resolutions 16
         --num_head_channels 32 --preview_steps 0 --num_workers 0)
