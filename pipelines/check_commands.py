@@ -26,6 +26,7 @@ SETTINGS = {
     "prepare_inference4segmentation": ("prepare_inference4segmentation", "PrepareSettings"),
     "image_train": ("config", "Settings"),
     "image_sample": ("config", "Settings"),
+    "image_average": ("image_average", "AverageSettings"),
     "image_evaluate": ("evaluation_settings", "EvaluationSettings"),
     "runner": ("settings", "TrainSettings"),
     "test_model": ("settings", "TestSettings"),

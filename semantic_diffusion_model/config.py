@@ -31,6 +31,7 @@ CHANNEL_MULTIPLIERS = {
 NORM_GROUPS = 32
 MOST_CHANNELS = 2**13
 MOST_NUMBERS = 100  # in a comma list
+WIDEST = 0.25  # of an average; a uniform one over the whole training has 0.29
 
 
 @dataclass
@@ -86,9 +87,15 @@ class Settings(
             )
 
     def ema_rates(self) -> tuple[float, ...]:
-        rates = parse_numbers("ema_rate", self.ema_rate)
-        if not all(0 <= rate < 1 for rate in rates):
-            raise UserError(f"ema_rate: {self.ema_rate} must be numbers from 0 up to, but not including, 1")
+        """The rates, and the `Width`s, of the averages. Raises UserError."""
+        parse_numbers("ema_rate", self.ema_rate.replace("w", ""))  # a list at all, and not too long
+        words = [word.strip() for word in self.ema_rate.strip("()[] ").split(",") if word.strip()]
+        rates = tuple(map(_average, words))
+        if not all(0 < rate <= WIDEST if isinstance(rate, Width) else 0 <= rate < 1 for rate in rates):
+            raise UserError(
+                f"ema_rate: {self.ema_rate} must be numbers from 0 up to, but not including, 1, or widths of more than "
+                f"w0, up to w{WIDEST}"
+            )
         return rates
 
     def condition_channels(self) -> int | None:
@@ -140,6 +147,18 @@ class Settings(
 
 def names(*groups: type) -> tuple[str, ...]:
     return tuple(field.name for group in groups for field in dataclasses.fields(group))
+
+
+class Width(float):
+    """The width of a power-function average: its spread as a share of the training so far; spelled w0.1."""
+
+    def __str__(self) -> str:
+        return f"w{float(self)}"
+
+
+def _average(word: str) -> float:
+    (number,) = parse_numbers("ema_rate", word.removeprefix("w"))
+    return Width(number) if word.startswith("w") else number
 
 
 # What the network is and what its output means: carried by the checkpoint, so that sampling needs no such flags.

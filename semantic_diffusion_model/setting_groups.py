@@ -165,7 +165,8 @@ class TrainingSettings:
     microbatch: Annotated[int, Interval(ge=-1, le=2**20)] = -1
     """Images per forward pass: gradients of the parts are averaged. -1: the whole batch, or what fits into memory."""
     ema_rate: str = "0.9999"
-    """Decay rates of the averaged weights: a comma list."""
+    """Decay rates of the averaged weights: a comma list. w0.05,w0.1 among them are widths of power-function averages,
+    from which image_average.py makes one of any width after the training."""
     ema_warmup: YesNo = True
     """Average with min(rate, (1 + k) / (10 + k)) at update k, so that short runs have a useful average too: 0.9999 is
     reached at update 89,990 (0.99982 at 50,000)."""

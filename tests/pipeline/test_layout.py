@@ -13,7 +13,10 @@ FOLDERS = ("data_preparation", "semantic_diffusion_model", "echo_segmentation")
 COMMANDS = [
     *(f"data_preparation/{name}.py" for name in ("extract_camus_data", "extract_dataset", "augment_camus_labels")),
     *(f"data_preparation/{name}.py" for name in ("prepare_inference4segmentation", "make_phantom_camus")),
-    *(f"semantic_diffusion_model/{name}.py" for name in ("image_train", "image_sample", "image_evaluate")),
+    *(
+        f"semantic_diffusion_model/{name}.py"
+        for name in ("image_train", "image_sample", "image_evaluate", "image_average")
+    ),
     *(f"echo_segmentation/{name}.py" for name in ("runner", "test_model")),
 ]
 

@@ -33,7 +33,7 @@ from state_dicts import checked_weights, refuse_flipped_bits
 from unwrapping import unwrapped
 
 SETTINGS_FILE = "train_test_config.json"
-WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>[0-9.]+)_)(?P<step>\d{6,})\.pt")
+WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>w?[0-9.]+)_)(?P<step>\d{6,})\.pt")
 
 
 @dataclass
@@ -179,9 +179,14 @@ def _choose_file(path: str) -> tuple[str, str]:
     if not matches:
         raise UserError(f"{path} holds no checkpoint (ema_<rate>_NNNNNN.pt or modelNNNNNN.pt)")
     averaged = [match for match in matches if match["rate"]]
-    newest = max(averaged or matches, key=lambda match: (int(match["step"]), match["rate"] or ""))
+    newest = max(averaged or matches, key=_age)
     kind = "averaged weights (EMA)" if averaged else "weights, for want of averaged ones,"
     return storage.join(path, newest[0]), f"{newest[0]}: the newest {kind} in {path}"
+
+
+def _age(match: re.Match) -> tuple[int, bool, str]:
+    rate = match["rate"] or ""
+    return int(match["step"]), not rate.startswith("w"), rate  # widths are to be combined, not to be taken as they are
 
 
 def _is_optimizer_state(content: Any) -> bool:

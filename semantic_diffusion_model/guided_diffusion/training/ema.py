@@ -1,10 +1,19 @@
-"""Exponential moving averages of the weights, in float32."""
+"""Moving averages of the weights, in float32: exponential ones, and power-function ones of which others can be made.
+
+A power-function average (Karras et al. 2024, arXiv 2312.02696, section 3.1) counts the weights after update j of n with
+j^gamma: it grows longer with the training. Averages of two gammas, saved now and then, make that of any gamma and
+update afterwards, nearly: `combination` says how.
+"""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import nn
+
+from config import Width
 
 
 class Averages:
@@ -14,6 +23,7 @@ class Averages:
     run is still mostly the initial weights. So a rate of 0.9999 is reached at update 89,990 only; at 50,000 the rate is
     0.99982. Until then update j of n has the share 9 (j + 2) ... (j + 9) / ((n + 2) ... (n + 10)) of the average, about
     9 / n (j / n)^8: the weights in it are n / 10 updates old on average, 5,000 at 50,000 (10,000 for 0.9999 alone).
+    A `Width` among the rates stands for (1 - 1 / k)^(gamma + 1), the power-function average of that width.
     """
 
     def __init__(self, network: nn.Module, rates: Sequence[float], warmup: bool = True):
@@ -25,6 +35,8 @@ class Averages:
         self.averages = [[weight.clone() for weight in self.weights] for _ in self.rates]
 
     def rate_now(self, rate: float) -> float:
+        if isinstance(rate, Width):
+            return (1 - 1 / self.updates) ** (gamma_of(rate) + 1)
         return min(rate, (1 + self.updates) / (10 + self.updates)) if self.warmup else rate
 
     @torch.no_grad()
@@ -54,3 +66,27 @@ class Averages:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self.weights, own)
+
+
+@functools.cache
+def gamma_of(width: float) -> float:
+    """The exponent of a power-function average whose spread is `width` times the training (equation 123 there)."""
+    return float(np.roots([1, 7, 16 - width**-2, 12 - width**-2]).real.max())
+
+
+def combination(saved: Sequence[tuple[float, int]], width: float, updates: int) -> tuple[np.ndarray, float]:
+    """How to add up averages of (width, updates) so that they come closest to that of `width` at `updates`.
+
+    Returns the factors [n] and how far the sum's profile stays from the wanted one, relative to it (rms). Least
+    squares of the profiles p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1), 0 <= tau <= t (algorithm 3 there).
+    """
+    gammas = np.array([gamma_of(one) for one, _ in [*saved, (width, updates)]])
+    times = np.array([float(one) for _, one in [*saved, (width, updates)]]) / updates
+    a, b = gammas[:, None], gammas[None, :]
+    first, second = times[:, None], times[None, :]
+    # Of tau^a / first^(a + 1) times tau^b / second^(b + 1), integrated to the smaller end.
+    end = np.minimum(first, second)
+    products = (a + 1) * (b + 1) / (a + b + 1) * (end / first) ** a * (end / second) ** b * end / first / second
+    factors = np.linalg.lstsq(products[:-1, :-1], products[:-1, -1], rcond=1e-12)[0]
+    rest = products[-1, -1] - 2 * factors @ products[:-1, -1] + factors @ products[:-1, :-1] @ factors
+    return factors, float(np.sqrt(max(rest, 0) / products[-1, -1]))

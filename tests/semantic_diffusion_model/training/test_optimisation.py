@@ -2,14 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from command import UserError
-from config import Settings
+from config import Settings, Width
 from guided_diffusion.network.precision import choose_precision
-from guided_diffusion.training.ema import Averages
+from guided_diffusion.training.ema import Averages, combination, gamma_of
 from guided_diffusion.training.optimisation import Optimiser, learning_rate
 
 CPU = torch.device("cpu")
@@ -184,6 +185,50 @@ def test_the_rate_and_the_shares_of_a_warmup_are_those_that_its_description_give
         assert shares[-1] == pytest.approx(expected, rel=1e-4)
     age = sum(share * (n - j) for j, share in enumerate(shares, start=1)) / sum(shares)
     assert age == pytest.approx(n / 10, rel=0.02)
+
+
+def test_power_function_averages_count_updates_by_a_power():
+    """Against the definition: the share of update j of n is about that of j^gamma, with the spread asked for."""
+    network, n = nn.Linear(1, 1, bias=False), 2000
+    averages = Averages(network, (Width(0.1), Width(0.05)), warmup=True)
+    path = np.sin(np.arange(1, n + 1) / 300)
+    walk(network, averages, path.tolist())
+    for index, width in enumerate((0.1, 0.05)):
+        times = (np.arange(1, n + 1) - 0.5) / n
+        profile = times ** gamma_of(width)
+        profile /= profile.sum()
+        mean = profile @ times
+        assert np.sqrt(profile @ (times - mean) ** 2) == pytest.approx(width, rel=1e-3)
+        assert float(averages.averages[index][0]) == pytest.approx(profile @ path, abs=2e-3)
+    assert gamma_of(0.05) == pytest.approx(16.97, abs=0.01) and gamma_of(0.1) == pytest.approx(6.94, abs=0.01)
+
+
+@pytest.mark.parametrize(("width", "updates"), [(0.02, 1000), (0.08, 1000), (0.15, 900), (0.2, 1000)])
+def test_two_lengths_saved_now_and_then_make_any_length(width, updates):
+    """Profiles summed numerically, with no closed form: the combination is the wanted one as nearly as it says."""
+    saved = [(one, step) for one in (0.05, 0.1) for step in range(50, updates + 1, 50)]
+    factors, rest = combination(saved, width, updates)
+    tau = (np.arange(20000) + 0.5) / 20000 * updates
+
+    def profile(one: float, t: float) -> np.ndarray:
+        gamma = gamma_of(one)
+        return np.where(tau <= t, (gamma + 1) / t * (np.minimum(tau, t) / t) ** gamma, 0)
+
+    wanted = profile(width, updates)
+    made = factors @ np.array([profile(*one) for one in saved])
+    assert np.sqrt(np.mean((made - wanted) ** 2) / np.mean(wanted**2)) == pytest.approx(rest, abs=0.01)
+    assert rest < 0.05 and factors.sum() == pytest.approx(1, abs=0.02)
+
+
+def test_a_saved_average_is_made_of_itself():
+    factors, rest = combination([(0.05, 10), (0.1, 10), (0.1, 20)], 0.1, 20)
+    assert factors == pytest.approx([0, 0, 1], abs=1e-6) and rest == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["w0", "w0.3", "wide", "0.9,1.0", "w", "0.9,w", "ww0.1"])
+def test_widths_and_rates_out_of_range_are_refused(text):
+    with pytest.raises(UserError, match="ema_rate"):
+        Settings(ema_rate=text).ema_rates()
 
 
 def test_applied_averages_and_back_again():

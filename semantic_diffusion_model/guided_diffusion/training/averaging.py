@@ -1,0 +1,56 @@
+"""A power-function average of a training that is over, made of those that it saved."""
+
+import dataclasses
+import os
+
+import torch
+
+from command import UserError
+from config import Settings, Width
+from guided_diffusion.runs import storage
+from guided_diffusion.runs.checkpoints import WEIGHTS_NAME, plain_state_dict, read_checkpoint, write_torch
+from guided_diffusion.training.ema import combination
+
+FAR_OFF = 0.1
+
+
+def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
+    """Combine the power-function averages in `savedir` into that of `width` at update `step` (0: the last).
+
+    Raises UserError where they are missing, broken, or of several networks, or if `save_as` is there already.
+    """
+    if storage.exists(save_as):
+        raise UserError(f"{save_as} is there already: give another --save_as")
+    found = saved_averages(savedir)
+    last = max((updates for _, updates in found), default=0)
+    step = step or last
+    usable = {key: name for key, name in found.items() if key[1] <= step}
+    if len({one for one, _ in usable}) < 2 or step > last:
+        raise UserError(
+            f"{savedir} holds {len(usable)} power-function averages up to update {step}, the last at {last}: needed "
+            "are two widths, as --ema_rate 0.9999,w0.05,w0.1 keeps them"
+        )
+    factors, rest = combination(list(usable), width, step)
+    print(f"{len(usable)} averages of {savedir} make that of width {width} at update {step}, but for {rest:.2%} (rms)")
+    if rest > FAR_OFF:
+        print("warning: that is far off; a training that saves more often (--save_interval) leaves more to combine")
+    total: dict[str, torch.Tensor] = {}
+    for factor, name in zip(factors, usable.values(), strict=True):
+        checkpoint = read_checkpoint(storage.join(savedir, name))
+        if total and {k: v.shape for k, v in total.items()} != {k: v.shape for k, v in checkpoint.state_dict.items()}:
+            raise UserError(f"{name} in {savedir} is of another network than the averages before it")
+        for key, value in checkpoint.state_dict.items():
+            total[key] = total.get(key, 0) + factor * value.double()
+    settings = dataclasses.replace(Settings(), **checkpoint.settings, drop_rate=checkpoint.drop_rate or 0.0)
+    write_torch(os.path.dirname(save_as) or ".", os.path.basename(save_as), plain_state_dict(total, settings))
+    print(f"written: {save_as}")
+    print(f"next: python image_sample.py --resume_checkpoint {save_as}")
+
+
+def saved_averages(savedir: str) -> dict[tuple[float, int], str]:
+    """(width, update) of each power-function average in `savedir`, and its file. Raises UserError."""
+    if not storage.is_folder(savedir):
+        raise UserError(f"savedir {savedir} is not a folder")
+    matches = filter(None, map(WEIGHTS_NAME.fullmatch, sorted(storage.list_names(savedir))))
+    widths = [match for match in matches if (match["rate"] or "").startswith("w")]
+    return {(Width(match["rate"][1:]), int(match["step"])): match[0] for match in widths}

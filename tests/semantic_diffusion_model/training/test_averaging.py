@@ -1,0 +1,55 @@
+"""image_average.py on what a training saved."""
+
+import pytest
+import torch
+
+import image_average
+from command import UserError
+from guided_diffusion.runs import launch
+from guided_diffusion.runs.checkpoints import read_checkpoint
+from guided_diffusion.training.averaging import saved_averages, write_average
+from guided_diffusion.training.ema import combination
+from guided_diffusion.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, random_weights, tmp_path_factory):
+    """Eight updates, of which every second is saved with two widths, gone on with once."""
+    folder = tmp_path_factory.mktemp("widths")
+    changes = {"ema_rate": "0.9,w0.05,w0.1", "save_interval": 2, "drop_rate": 0.2, "lr": 1e-2}
+    for steps in (4, 8):
+        train(tiny(savedir=str(folder), resume_checkpoint=str(random_weights), lr_anneal_steps=steps, **changes), set())
+    return folder
+
+
+def test_the_averages_are_saved_and_the_plain_one_is_taken(trained):
+    assert set(saved_averages(str(trained))) == {(width, step) for width in (0.05, 0.1) for step in (2, 4, 6, 8)}
+    assert read_checkpoint(str(trained)).path.endswith("ema_0.9_000008.pt")
+
+
+def test_the_sum_is_a_checkpoint_of_its_own(trained, tmp_path, capsys):
+    words = ["--savedir", str(trained), "--width", "0.08", "--save_as", str(tmp_path / "average.pt"), "--step", "6"]
+    assert launch.run(image_average.main, image_average.AverageSettings, args=words) == 0
+    told = capsys.readouterr().out
+    assert "6 averages of" in told and "next: python image_sample.py" in told
+    made = read_checkpoint(str(tmp_path / "average.pt"))
+    assert (made.source, made.drop_rate) == ("file", 0.2)
+    saved = {key: name for key, name in saved_averages(str(trained)).items() if key[1] <= 6}
+    factors, _ = combination(list(saved), 0.08, 6)
+    parts = [torch.load(trained / name, weights_only=True)["out.2.bias"] for name in saved.values()]
+    expected = sum(factor * part.double() for factor, part in zip(factors, parts, strict=True))
+    assert torch.allclose(made.state_dict["out.2.bias"].double(), expected, atol=1e-7)
+    with pytest.raises(UserError, match="is there already"):
+        write_average(str(trained), str(tmp_path / "average.pt"), 0.08, 0)
+
+
+def test_what_cannot_be_combined_is_told(trained, tmp_path):
+    for folder, step, words in (
+        (tmp_path / "none", 0, "is not a folder"),
+        (tmp_path, 0, "holds 0 power-function averages"),
+        (trained, 99, "the last at 8"),
+        (trained, 1, "holds 0 power-function averages up to update 1"),
+    ):
+        with pytest.raises(UserError, match=words):
+            write_average(str(folder), str(tmp_path / "new.pt"), 0.08, step)
+    assert not (tmp_path / "new.pt").exists()
