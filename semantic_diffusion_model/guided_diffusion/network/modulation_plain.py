@@ -1,7 +1,7 @@
 """The step of `modulation.py` in PyTorch's own operations: the reference of the kernels, and what runs on a CPU.
 
-It goes through a few images after another, so that on a CPU what lies between the passes stays in the cache. Features
-are taken as [n, P, C] float32, the P pixels of n images with their channels last, as they lie in memory.
+It takes a few images at a time, so that on a CPU what lies between the passes stays in the cache. Features are
+[n, P, C] float32 here, the P pixels of n images with their channels last, as they lie in memory.
 """
 
 import torch

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from command import UserError
+from guided_diffusion.process.timesteps import FixedSampler
 from guided_diffusion.runs.distributed import AgreedError
 from guided_diffusion.training.loop import train
 from guided_diffusion.training.resuming import newest_complete
@@ -229,6 +230,19 @@ def test_a_run_from_before_these_settings_existed_is_not_gone_on_with_otherwise(
         train(tiny(savedir=str(tmp_path), **RICH | {"lr_anneal_steps": 9} | flags), set())
     train(tiny(savedir=str(tmp_path), **RICH | {"lr_anneal_steps": 9}), set())
     assert rows_of(tmp_path)[-1]["step"] == "9"
+
+
+def test_timesteps_that_are_dwelt_on_are_not_weighed_away(tmp_path, tiny, random_weights, monkeypatch):
+    def trained(name: str) -> torch.Tensor:
+        changes = {"schedule_sampler": "log-snr", "lr_anneal_steps": 1, "max_grad_norm": 0.0, "lr": 1e-2}
+        train(tiny(savedir=str(tmp_path / name), resume_checkpoint=str(random_weights), **changes), set())
+        state = torch.load(tmp_path / name / "opt000001.pt", weights_only=True)["optimizer"]["adamw"]["state"]
+        return state[len(state) - 1]["exp_avg"]  # a tenth of the gradient
+
+    as_drawn = trained("as drawn")
+    assert torch.equal(trained("again"), as_drawn)
+    monkeypatch.setattr(FixedSampler, "unbiased", True)
+    assert not torch.equal(trained("weighed"), as_drawn)
 
 
 @pytest.mark.parametrize(
