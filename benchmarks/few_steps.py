@@ -75,9 +75,11 @@ class Batch:
     def grey(self, sampler: str, timesteps: list[int]) -> np.ndarray:
         """Images [N, H, W] in grey levels, not rounded."""
         streams = [stream("cpu", 0, "few steps", i) for i in range(len(self.labels))]
-        noise = normal(streams, (3, *self.labels.shape[1:]))
-        classes, factors = self.settings.num_classes, self.network.factors
-        condition = Condition.from_labels(self.labels, classes, factors=factors, training=False)
+        noise = normal(streams, (self.settings.image_channels, *self.labels.shape[1:]))
+        network, classes = self.network, self.settings.num_classes
+        condition = Condition.from_labels(
+            self.labels, classes, factors=network.factors, training=False, patch_size=network.patch_size
+        )
         x = sample(sampler, Denoiser(self.network, self.diffusion, condition), noise, timesteps, streams)
         return (127.5 * (x.mean(1) + 1)).numpy()
 

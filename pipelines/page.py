@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, Any]:
     runs = sorted((path.parent for path in folder.glob("segmentation*/summary.json")), key=_synthetic_first)
     table = folder / "table.txt"
     if several_seeds := len(runs) > 2:  # then the table tells of all, and one of each kind is drawn
-        runs = [run for run in runs if run.name.endswith(runs[0].name.rpartition("_")[2])]
+        runs = [run for run in runs if run.name.rpartition("_")[2] == runs[0].name.rpartition("_")[2]]
     dice_figures = [run / "figures" / "dice.png" for run in runs]
     return {
         "phantoms": any(folder.glob(f"camus/*/{PHANTOMS}")),

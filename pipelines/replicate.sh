@@ -108,11 +108,6 @@ chain() {
             --datadir "$OUT/augmented/${view}_augmented" --resume_checkpoint "$OUT/diffusion/$view" \
             --results_dir "$OUT/results/$view"
     done
-    for view in "${VIEWS[@]}"; do
-        COST=300 next "Compare the synthetic frames of $view with the real ones" \
-            python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/${view}_sector" \
-            --synthetic_dir "$OUT/results/$view" --output_dir "$OUT/evaluation/$view" --overwrite True "${EVALUATION[@]}"
-    done
     COST=20 next "Prepare them for the segmentation" \
         python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
         --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
@@ -120,6 +115,11 @@ chain() {
         segmentation real "$seed" "$OUT/views/all_views"
         segmentation synthetic "$seed" "$OUT/segmentation_data/all_views"
         segmentation both "$seed" "$OUT/views/all_views" "$OUT/segmentation_data/all_views"
+    done
+    for view in "${VIEWS[@]}"; do
+        COST=300 next "Compare the synthetic frames of $view with the real ones" \
+            python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/${view}_sector" \
+            --synthetic_dir "$OUT/results/$view" --output_dir "$OUT/evaluation/$view" --overwrite True "${EVALUATION[@]}"
     done
 }
 
@@ -154,7 +154,8 @@ chain
 printf '\nThe table\n'
 python pipelines/replication_table.py "$OUT" "$SCALE" | tee "$OUT/table.txt"
 for view in "${VIEWS[@]}"; do
-    printf '%s\n' "$view: $(python pipelines/report.py evaluation "$OUT/evaluation/$view")" | tee -a "$OUT/table.txt"
+    told=$(python pipelines/report.py evaluation "$OUT/evaluation/$view")
+    printf '%s: %s\n' "$view" "$told" | tee -a "$OUT/table.txt"
 done
 python pipelines/nearest_frames.py "$OUT"
 cp "$OUT/results/${VIEWS[0]}/preview.png" "$OUT/picture.png"

@@ -5,6 +5,7 @@ The settings that decide what the network is and what its output means (`MODEL_S
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ CHANNEL_MULTIPLIERS = {
 NORM_GROUPS = 32
 MOST_CHANNELS = 2**13
 MOST_NUMBERS = 100  # in a comma list
-WIDEST = 0.25  # of an average; a uniform one over the whole training has 0.29
+NARROWEST, WIDEST = 0.01, 0.25  # of an average; a uniform one over the whole training has 0.29
 
 
 @dataclass
@@ -88,13 +89,13 @@ class Settings(
 
     def ema_rates(self) -> tuple[float, ...]:
         """The rates, and the `Width`s, of the averages. Raises UserError."""
-        parse_numbers("ema_rate", self.ema_rate.replace("w", ""))  # a list at all, and not too long
+        parse_numbers("ema_rate", self.ema_rate.replace("w", ""))  # a list of numbers at all, and not too long
         words = [word.strip() for word in self.ema_rate.strip("()[] ").split(",") if word.strip()]
         rates = tuple(map(_average, words))
-        if not all(0 < rate <= WIDEST if isinstance(rate, Width) else 0 <= rate < 1 for rate in rates):
+        if not all(rate is not None and 0 <= rate < 1 for rate in rates):
             raise UserError(
-                f"ema_rate: {self.ema_rate} must be numbers from 0 up to, but not including, 1, or widths of more than "
-                f"w0, up to w{WIDEST}"
+                f"ema_rate: {self.ema_rate} must be numbers from 0 up to, but not including, 1, or widths from "
+                f"w{NARROWEST} to w{WIDEST}"
             )
         return rates
 
@@ -156,9 +157,14 @@ class Width(float):
         return f"w{float(self)}"
 
 
-def _average(word: str) -> float:
-    (number,) = parse_numbers("ema_rate", word.removeprefix("w"))
-    return Width(number) if word.startswith("w") else number
+def parse_width(word: str) -> Width | None:
+    """The width that is spelled `word`, or None if it is none, or out of range."""
+    found = re.fullmatch(r"w(\d*\.\d+)", word)
+    return Width(found[1]) if found and NARROWEST <= float(found[1]) <= WIDEST else None
+
+
+def _average(word: str) -> float | None:
+    return parse_width(word) if word.startswith("w") else parse_numbers("ema_rate", word)[0]
 
 
 # What the network is and what its output means: carried by the checkpoint, so that sampling needs no such flags.

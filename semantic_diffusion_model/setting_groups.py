@@ -131,7 +131,8 @@ class LossSettings:
     schedule_sampler: Literal["uniform", "loss-second-moment", "logit-normal", "log-snr"] = "uniform"
     """Which timesteps are trained: all alike; in proportion to the root mean square of their past loss, weighed so that
     the mean loss stays the same; the middle ones more often (logit-normal, Esser et al. 2024); or those where the
-    log-SNR is that of normally distributed noise levels (log-snr, Karras et al. 2022)."""
+    log-SNR is that of normally distributed noise levels (log-snr, Karras et al. 2022). 5 % of the last two are drawn
+    alike."""
     rescale_learned_sigmas: YesNo = False
     """Scale the variational bound by T / 1000, as improved DDPM does for its importance sampling."""
 

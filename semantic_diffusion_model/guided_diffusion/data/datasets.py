@@ -225,14 +225,17 @@ def target_size(width: int, height: int, settings: Settings) -> tuple[int, int]:
 
 def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
     """The image [3, H, W] uint8: halved by a box filter while twice too large, then resized bicubically (Pillow's)."""
-    channels = load_channels(pair, settings, box)
+    channels = load_channels(pair, settings, box, colour=True)
     return channels.repeat(3, axis=0) if len(channels) == 1 else channels
 
 
-def load_channels(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
-    """As `load_image`, but a grey picture has one channel, [1, H, W]. Raises UserError for colours not asked for."""
+def load_channels(pair: Pair, settings: Settings, box: Box | None = None, colour: bool = False) -> np.ndarray:
+    """As `load_image`, but a grey picture has one channel, [1, H, W].
+
+    Raises UserError for a picture in colours that a network of one channel is to learn, unless they are asked for.
+    """
     assert pair.image_path is not None
-    pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=settings.image_channels == 3)
+    pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=colour or settings.image_channels == 3)
     return resize_image(pixels, settings, box)
 
 

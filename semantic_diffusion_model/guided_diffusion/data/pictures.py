@@ -41,7 +41,7 @@ SECTOR = Palette()
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] [..., 3, H, W] as [..., H, W, 3] uint8."""
+    """Images in [-1, 1] [..., C, H, W] as [..., H, W, C] uint8."""
     return np.moveaxis(np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8), -3, -1)
 
 

@@ -58,7 +58,7 @@ def _of(vector: torch.Tensor | None, part: slice) -> torch.Tensor | None:
 def _forward_part(x, rows, scale, shift, silu):
     """out [n, C, h, w] in x's type, and mean and reciprocal deviation [n, groups] float32."""
     gamma1, beta = rows
-    one_row = (gamma1[0, 0], beta[0, 0]) if gamma1.shape[1] == 1 else (None, None)
+    one_row = (gamma1[0, 0], beta[0, 0]) if gamma1.shape[:2] == (1, 1) else (None, None)
     sizes = len(x), x.shape[1], x.shape[2] * x.shape[3], NORM_GROUPS
     normalised, mean, rstd = torch.native_group_norm(_for_kernel(x), *one_row, *sizes, NORM_EPS)
     h = _pixels(normalised)

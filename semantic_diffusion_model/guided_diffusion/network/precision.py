@@ -39,7 +39,7 @@ def round_weights(network: nn.Module, precision: str) -> nn.Module:
 def predictor(
     network: nn.Module, condition: Condition | None, precision: str
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The network's output in float32, as a function of x_t [N, 3, H, W] and its timesteps [N], for one condition."""
+    """The network's output in float32, as a function of x_t [N, C, H, W] and its timesteps [N], for one condition."""
 
     def predict(x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         with autocast(precision, x_t.device):

@@ -39,7 +39,7 @@ def make_betas(noise_schedule: str, steps: int) -> np.ndarray:
 
 @dataclass
 class Prediction:
-    """What the network says at (x_t, t): the clean image, and mean and variance of x_{t-1}; all [N, 3, H, W]."""
+    """What the network says at (x_t, t): the clean image, and mean and variance of x_{t-1}; all [N, C, H, W]."""
 
     x_start: torch.Tensor
     mean: torch.Tensor
@@ -117,7 +117,7 @@ class GaussianDiffusion:
         return original * (1000.0 / self.full_num_timesteps) if self.rescale_timesteps else original
 
     def q_sample(self, x_start: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """x_t of x_0 and standard noise, all [N, 3, H, W] (equation 8)."""
+        """x_t of x_0 and standard noise, all [N, C, H, W] (equation 8)."""
         alpha_bar = self.coefficient("alphas_cumprod", t)
         return (alpha_bar.sqrt() * x_start + (1 - alpha_bar).sqrt() * noise).float()
 
@@ -128,7 +128,7 @@ class GaussianDiffusion:
         ).float()
 
     def interpret(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, clip: bool) -> Prediction:
-        """Read the network's output [N, 3 or 6, H, W] (float32 inside). `clip` keeps x_0 within [-1, 1]."""
+        """Read the network's output [N, C or 2 C, H, W] (float32 inside). `clip` keeps x_0 within [-1, 1]."""
         output = output.float()
         first, values = output.chunk(2, dim=1) if self.learn_sigma else (output, None)
         x_start = x_start_of(self.prediction_type, first, x_t, self.coefficient("alphas_cumprod", t))

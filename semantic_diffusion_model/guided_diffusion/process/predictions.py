@@ -15,7 +15,7 @@ LEAST_ALPHA = 1e-9  # the linear schedule of 20 steps ends at 0; the cosine one 
 
 
 def x_start_of(kind: str, output: torch.Tensor, x_t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """x_0 [N, 3, H, W] float32 from an `output` of that `kind` at x_t; alpha_bar [N, 1, 1, 1] float64."""
+    """x_0 [N, C, H, W] float32 from an `output` of that `kind` at x_t; alpha_bar [N, 1, 1, 1] float64."""
     if kind == "sample":
         return output
     if kind == "v_prediction":
@@ -24,7 +24,7 @@ def x_start_of(kind: str, output: torch.Tensor, x_t: torch.Tensor, alpha_bar: to
 
 
 def target_of(kind: str, x_start: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """What a network of that `kind` should put out for x_0 and the noise in x_t, all [N, 3, H, W]."""
+    """What a network of that `kind` should put out for x_0 and the noise in x_t, all [N, C, H, W]."""
     if kind == "sample":
         return x_start
     if kind == "v_prediction":

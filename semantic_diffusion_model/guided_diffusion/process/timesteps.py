@@ -106,6 +106,9 @@ def _distinct(timesteps: Sequence[int]) -> list[int]:
     return [min(t, last - places) for places, t in zip(range(len(moved) - 1, -1, -1), moved, strict=True)]
 
 
+UNIFORM_SHARE = 0.05  # of timesteps whose distribution is fixed
+
+
 class UniformSampler:
     """Every timestep is as likely."""
 
@@ -185,13 +188,19 @@ class LossSecondMomentSampler(UniformSampler):
 
 
 class FixedSampler(UniformSampler):
-    """Timesteps with given `probabilities` [T], which say what the training is to dwell on: the loss is not weighed."""
+    """Timesteps with given `probabilities` [T], which say what the training is to dwell on: the loss is not weighed.
+
+    A share `uniform_share` of the draws is uniform: sampling starts at a timestep that would hardly ever be trained.
+    """
 
     unbiased = False
 
-    def __init__(self, probabilities: np.ndarray, device: torch.device | str = "cpu"):
+    def __init__(
+        self, probabilities: np.ndarray, device: torch.device | str = "cpu", uniform_share: float = UNIFORM_SHARE
+    ):
         super().__init__(len(probabilities), device)
-        self.fixed = torch.from_numpy(probabilities / probabilities.sum()).to(self.device)
+        mixed = (1 - uniform_share) * probabilities / probabilities.sum() + uniform_share / len(probabilities)
+        self.fixed = torch.from_numpy(mixed).to(self.device)
 
     def probabilities(self) -> torch.Tensor:
         return self.fixed

@@ -19,11 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Interval
 
 from command import UserError
-from config import MODEL_SETTINGS, Settings, attention_sizes, parse_numbers, settle_prediction, with_prediction_type
+from config import (
+    MODEL_SETTINGS,
+    Settings,
+    Width,
+    attention_sizes,
+    parse_numbers,
+    settle_prediction,
+    with_prediction_type,
+)
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.settings_file import from_published_json, to_published_json
@@ -69,7 +78,8 @@ def model_name(step: int) -> str:
 
 
 def ema_name(rate: float, step: int) -> str:
-    return f"ema_{rate}_{step:06d}.pt"
+    spelled = str(rate) if isinstance(rate, Width) else np.format_float_positional(rate, trim="-")  # no exponent
+    return f"ema_{spelled}_{step:06d}.pt"
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------

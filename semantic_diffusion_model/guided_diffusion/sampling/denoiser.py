@@ -52,7 +52,7 @@ class Guided:
         self._null: Condition | None = None
 
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """[N, out_channels, H, W] float32 for x [N, 3, H, W] and the network's timesteps [N]."""
+        """[N, out_channels, H, W] float32 for x [N, C, H, W] and the network's timesteps [N]."""
         encoded = self.network.encode(x, timesteps)
         output = self.network.decode(encoded, self.condition).float()
         if self.s == 1.0 or self.condition is None:
@@ -95,7 +95,7 @@ class Denoiser:
         return Denoiser(guided.network, diffusion, guided.condition, guided.s, self.clip_denoised, guided.make_null)
 
     def __call__(self, x: torch.Tensor, index: int) -> Prediction:
-        """Prediction for x [N, 3, H, W] float32 at the index-th visited timestep."""
+        """Prediction for x [N, C, H, W] float32 at the index-th visited timestep."""
         t = torch.full((len(x),), index, dtype=torch.int64, device=x.device)
         output = self.evaluate(x, self.diffusion.model_timesteps(t))
         return self.diffusion.interpret(output, x, t, self.clip_denoised)

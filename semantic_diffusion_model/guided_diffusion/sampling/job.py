@@ -199,7 +199,7 @@ class Job:
                 grey = grey or bool((real == real[..., :1]).all())
             if grey:
                 synthetic = pictures.to_grey(synthetic)
-                real = None if real is None else real[..., 0]
+                real = None if real is None else pictures.to_grey(real)
             self.results.write_png("samples", item.stem, synthetic)
             if self.settings.class_cond:
                 self._write_beside(item.stem, synthetic, label, real)
@@ -235,8 +235,12 @@ def _row(
 ) -> Row:
     # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
     about = model_settings(settings)
-    if settings.prediction_type != "v_prediction":  # predict_xstart says it, as in manifests from before there was v
+    # Manifests from before these settings existed say nothing of them.
+    if settings.prediction_type != "v_prediction":  # predict_xstart says it
         del about["prediction_type"]
+    for name, former in (("patch_size", 1), ("image_channels", 3)):
+        if about[name] == former:
+            del about[name]
     network = json.dumps([settings.dataset_mode, about], sort_keys=True)
     return Row(
         stem=item.stem,

@@ -1,7 +1,7 @@
 """Samplers: from noise to images, as pure functions over a denoiser and the noise levels it visits.
 
 Each takes `denoise(x, i) -> Prediction` for the i-th visited timestep, `alphas_cumprod` [n] (float64, falling, one for
-each visited timestep), the noise x [N, 3, H, W], one generator for each sample, and returns x_0 [N, 3, H, W].
+each visited timestep), the noise x [N, C, H, W], one generator for each sample, and returns x_0 [N, C, H, W].
 With alpha_bar = alphas_cumprod: alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar), lambda = log(alpha / sigma).
 """
 
@@ -143,7 +143,7 @@ def sample(
     eta: float = 0.0,
     progress: Callable[[], None] | None = None,
 ) -> torch.Tensor:
-    """Images [N, 3, H, W] in [-1, 1] (if the denoiser clips) from `noise`, visiting `timesteps` (ascending).
+    """Images [N, C, H, W] in [-1, 1] (if the denoiser clips) from `noise`, visiting `timesteps` (ascending).
 
     generators: one for each image; needed by samplers that draw fresh noise. progress is called after each step.
     """

@@ -7,12 +7,13 @@
     startup              before the first step: settings, data and paths are checked, pictures decoded
     starting             a new run from the weights of another: what fits is taken
     resuming             the files of a checkpoint: complete or not there, found again, pruned
-    saved_state         what stands in the file of a state, and whether it fits the network
+    saved_state          what stands in the file of a state, and whether it fits the network
     unfinished           weights whose state is missing: of a killed save, or somebody's work
     background_writer    checkpoints are written beside the steps
 
     optimisation         AdamW, learning rate, loss scale, clipping, skipping
     ema                  averaged weights
+    averaging            an average of any width, made of those that a training saved
     memory               what fits: pictures into the node's memory, activations into the device's
     rehearsal            the first step without its update: does it fit, on every rank?
 

@@ -6,12 +6,13 @@ import os
 import torch
 
 from command import UserError
-from config import Settings, Width
+from config import Settings, parse_width
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import WEIGHTS_NAME, plain_state_dict, read_checkpoint, write_torch
 from guided_diffusion.training.ema import combination
+from progress import next_step
 
-FAR_OFF = 0.1
+FAR_OFF = 0.2  # of the profile; the weights differ by much less
 
 
 def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
@@ -30,10 +31,15 @@ def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
             f"{savedir} holds {len(usable)} power-function averages up to update {step}, the last at {last}: needed "
             "are two widths, as --ema_rate 0.9999,w0.05,w0.1 keeps them"
         )
+    if step not in {updates for _, updates in usable}:
+        raise UserError(f"{savedir} has no power-function average of update {step}")
     factors, rest = combination(list(usable), width, step)
-    print(f"{len(usable)} averages of {savedir} make that of width {width} at update {step}, but for {rest:.2%} (rms)")
     if rest > FAR_OFF:
-        print("warning: that is far off; a training that saves more often (--save_interval) leaves more to combine")
+        raise UserError(
+            f"the {len(usable)} averages in {savedir} come no nearer to width {width} than {rest:.0%} (rms): take a "
+            "width nearer to theirs; a training that saves more often (--save_interval) leaves more to combine"
+        )
+    print(f"{len(usable)} averages of {savedir} make that of width {width} at update {step}, but for {rest:.2%} (rms)")
     total: dict[str, torch.Tensor] = {}
     for factor, name in zip(factors, usable.values(), strict=True):
         checkpoint = read_checkpoint(storage.join(savedir, name))
@@ -44,13 +50,20 @@ def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
     settings = dataclasses.replace(Settings(), **checkpoint.settings, drop_rate=checkpoint.drop_rate or 0.0)
     write_torch(os.path.dirname(save_as) or ".", os.path.basename(save_as), plain_state_dict(total, settings))
     print(f"written: {save_as}")
-    print(f"next: python image_sample.py --resume_checkpoint {save_as}")
+    print(
+        next_step(
+            "semantic_diffusion_model/image_sample.py", "--resume_checkpoint", save_as, "--results_dir", "./results"
+        )
+    )
 
 
 def saved_averages(savedir: str) -> dict[tuple[float, int], str]:
     """(width, update) of each power-function average in `savedir`, and its file. Raises UserError."""
     if not storage.is_folder(savedir):
         raise UserError(f"savedir {savedir} is not a folder")
-    matches = filter(None, map(WEIGHTS_NAME.fullmatch, sorted(storage.list_names(savedir))))
-    widths = [match for match in matches if (match["rate"] or "").startswith("w")]
-    return {(Width(match["rate"][1:]), int(match["step"])): match[0] for match in widths}
+    found = {}
+    for match in filter(None, map(WEIGHTS_NAME.fullmatch, sorted(storage.list_names(savedir)))):
+        width = parse_width(match["rate"] or "")
+        if width is not None:
+            found[width, int(match["step"])] = match[0]
+    return found

@@ -32,6 +32,8 @@ class Averages:
         self.rates = tuple(rates)
         self.warmup = warmup
         self.updates = 0
+        plain = [index for index, rate in enumerate(self.rates) if not isinstance(rate, Width)]
+        self.usual = plain[0] if plain else 0  # the one to validate, to draw and to sample with
         self.averages = [[weight.clone() for weight in self.weights] for _ in self.rates]
 
     def rate_now(self, rate: float) -> float:
@@ -55,9 +57,9 @@ class Averages:
             average.copy_(state_dict[name])
 
     @contextlib.contextmanager
-    def applied(self, index: int = 0) -> Iterator[None]:
-        """Within the block the network has the averaged weights of rates[index]; then its own again, bit for bit."""
-        average = self.averages[index]
+    def applied(self) -> Iterator[None]:
+        """Within the block the network has the `usual` averaged weights; then its own again, bit for bit."""
+        average = self.averages[self.usual]
         with torch.no_grad():
             own = [weight.clone() for weight in self.weights]
             torch._foreach_copy_(self.weights, average)
@@ -77,8 +79,9 @@ def gamma_of(width: float) -> float:
 def combination(saved: Sequence[tuple[float, int]], width: float, updates: int) -> tuple[np.ndarray, float]:
     """How to add up averages of (width, updates) so that they come closest to that of `width` at `updates`.
 
-    Returns the factors [n] and how far the sum's profile stays from the wanted one, relative to it (rms). Least
-    squares of the profiles p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1), 0 <= tau <= t (algorithm 3 there).
+    Returns the factors [n], whose sum is 1, and how far the sum's profile stays from the wanted one, relative to it
+    (rms). Least squares of the profiles p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1), 0 <= tau <= t (algorithm 3
+    there), and the sum as a constraint: else the weights would come out larger or smaller than they were.
     """
     gammas = np.array([gamma_of(one) for one, _ in [*saved, (width, updates)]])
     times = np.array([float(one) for _, one in [*saved, (width, updates)]]) / updates
@@ -87,6 +90,9 @@ def combination(saved: Sequence[tuple[float, int]], width: float, updates: int) 
     # Of tau^a / first^(a + 1) times tau^b / second^(b + 1), integrated to the smaller end.
     end = np.minimum(first, second)
     products = (a + 1) * (b + 1) / (a + b + 1) * (end / first) ** a * (end / second) ** b * end / first / second
-    factors = np.linalg.lstsq(products[:-1, :-1], products[:-1, -1], rcond=1e-12)[0]
-    rest = products[-1, -1] - 2 * factors @ products[:-1, -1] + factors @ products[:-1, :-1] @ factors
+    wanted, count = products[:-1, -1], len(saved)
+    constrained = np.ones((count + 1, count + 1))  # Lagrange: the products, and a row and a column for the sum
+    constrained[:-1, :-1], constrained[-1, -1] = products[:-1, :-1], 0
+    factors = np.linalg.lstsq(constrained, np.append(wanted, 1), rcond=1e-12)[0][:-1]
+    rest = products[-1, -1] - 2 * factors @ wanted + factors @ products[:-1, :-1] @ factors
     return factors, float(np.sqrt(max(rest, 0) / products[-1, -1]))

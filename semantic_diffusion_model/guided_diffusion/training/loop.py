@@ -52,7 +52,7 @@ def train_alone(settings: Settings, given: set[str], world: World) -> None:
         loop(run, log, stop)
         stop.finishing()
         run.writer.wait()
-        averages = checkpoints.ema_name(run.averages.rates[0], run.step)
+        averages = checkpoints.ema_name(run.averages.rates[run.averages.usual], run.step)
         log.say(ending(settings, world, run.saved_at, averages))
 
 

@@ -28,8 +28,8 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     Attention keeps its levels, whatever the size of the images. Raises UserError for what no network can have.
     """
     known = with_prediction_type(checkpoints.settings_known_of(settings, given, checkpoint))
-    if checkpoint.source == "file" and known.get("img_size"):
-        known["attention_resolutions"] = _at_grid(known, settings, given)
+    if known.get("img_size") and "attention_resolutions" in known:
+        known["attention_resolutions"] = _at_grid(known, settings, given, checkpoint.path)
     left_out = given | {"class_cond", "class_names"} | (PREDICTION if given & PREDICTION else set())
     taken = {name: value for name, value in known.items() if name not in left_out}
     merged = settle_prediction(dataclasses.replace(settings, **taken), given)
@@ -37,11 +37,13 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     return merged
 
 
-def _at_grid(known: Mapping[str, Any], settings: Settings, given: set[str]) -> str:
-    """attention_resolutions of the same levels at the size of images and patches that is asked for."""
+def _at_grid(known: Mapping[str, Any], settings: Settings, given: set[str], where: str) -> str:
+    """attention_resolutions of the same levels at the size of images and patches asked for. Raises UserError."""
     img_size = settings.img_size if "img_size" in given else known["img_size"]
     patch_size = settings.patch_size if "patch_size" in given else known.get("patch_size", 1)
     before = known["img_size"] // known.get("patch_size", 1)
+    if not before:
+        raise UserError(f"{where} has images of {known['img_size']} pixels in patches of {known['patch_size']}")
     sizes = (size * (img_size // patch_size) // before for size in attention_sizes(known["attention_resolutions"]))
     return ",".join(map(str, sizes)) or "none"
 

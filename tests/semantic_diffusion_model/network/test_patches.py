@@ -118,3 +118,16 @@ def test_colours_are_refused_by_name_where_grey_is_asked_for(tiny, tmp_path, pic
     changes = {"datadir": str(tmp_path / "data"), "savedir": str(tmp_path / "run"), "lr_anneal_steps": 1}
     with pytest.raises(UserError, match=f"{path.name} is a picture in colour; expected is a grey one"):
         train(tiny(**changes, image_channels=1), set())
+
+
+def test_a_grey_network_draws_for_the_labels_of_pictures_in_colour(tiny, tmp_path, pictures):
+    changes = {"image_channels": 1, "dataset_mode": "folder"}
+    train(tiny(**changes | {"dataset_mode": "camus"}, lr_anneal_steps=1, savedir=str(tmp_path / "run")), set())
+    shutil.copytree(pictures / "images" / "training", tmp_path / "data" / "images")
+    shutil.copytree(pictures / "sector_annotations" / "training", tmp_path / "data" / "labels")
+    for path in (tmp_path / "data" / "images").iterdir():
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(path)
+    where = {"resume_checkpoint": str(tmp_path / "run"), "results_dir": str(tmp_path / "out")}
+    sampling = tiny(**changes, **where | {"datadir": str(tmp_path / "data")}, num_samples=2, num_steps=2)
+    run_sampling(sampling, set(), distributed.start("cpu"))
+    assert len(list((tmp_path / "out" / "samples").iterdir())) == 2

@@ -65,6 +65,12 @@ def test_table_equals_dense(drawn):
     assert_same(*results)
 
 
+def test_images_of_one_pixel_have_each_its_own_label():
+    labels = np.arange(3).reshape(3, 1, 1)
+    module, x, weight = spade(64), torch.randn(3, 64, 1, 1), torch.randn(3, 64, 1, 1)
+    assert_same(*(run(module, x, Condition.from_labels(labels, 5, mode=mode), weight) for mode in ("table", "dense")))
+
+
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_every_resolution_takes_every_fth_pixel(factor):
     labels = torch.arange(16).view(1, 4, 4).repeat_interleave(2, 1).repeat_interleave(2, 2) % 5

@@ -31,7 +31,7 @@ def test_the_sum_is_a_checkpoint_of_its_own(trained, tmp_path, capsys):
     words = ["--savedir", str(trained), "--width", "0.08", "--save_as", str(tmp_path / "average.pt"), "--step", "6"]
     assert launch.run(image_average.main, image_average.AverageSettings, args=words) == 0
     told = capsys.readouterr().out
-    assert "6 averages of" in told and "next: python image_sample.py" in told
+    assert "6 averages of" in told and "image_sample.py --resume_checkpoint" in told
     made = read_checkpoint(str(tmp_path / "average.pt"))
     assert (made.source, made.drop_rate) == ("file", 0.2)
     saved = {key: name for key, name in saved_averages(str(trained)).items() if key[1] <= 6}
@@ -48,8 +48,26 @@ def test_what_cannot_be_combined_is_told(trained, tmp_path):
         (tmp_path / "none", 0, "is not a folder"),
         (tmp_path, 0, "holds 0 power-function averages"),
         (trained, 99, "the last at 8"),
+        (trained, 7, "has no power-function average of update 7"),
         (trained, 1, "holds 0 power-function averages up to update 1"),
     ):
         with pytest.raises(UserError, match=words):
             write_average(str(folder), str(tmp_path / "new.pt"), 0.08, step)
+    with pytest.raises(UserError, match=r"come no nearer to width 0.25 than \d+%"):
+        write_average(str(trained), str(tmp_path / "new.pt"), 0.25, 2)
     assert not (tmp_path / "new.pt").exists()
+
+
+def test_weights_that_never_changed_come_out_as_they_are(tiny, random_weights, tmp_path):
+    changes = {"ema_rate": "w0.05,w0.1", "lr": 0.0, "lr_anneal_steps": 4, "save_interval": 2}
+    train(tiny(savedir=str(tmp_path / "run"), resume_checkpoint=str(random_weights), **changes), set())
+    write_average(str(tmp_path / "run"), str(tmp_path / "new.pt"), 0.08, 4)
+    start = torch.load(random_weights, weights_only=True)
+    for name, value in read_checkpoint(str(tmp_path / "new.pt")).state_dict.items():
+        torch.testing.assert_close(value, start[name], atol=1e-6, rtol=1e-6)
+
+
+def test_names_of_others_are_no_averages(tmp_path):
+    for name in ("ema_w1.2.3_000002.pt", "ema_w0_000002.pt", "ema_w0.5_000002.pt", "ema_0.9_000002.pt"):
+        (tmp_path / name).write_bytes(b"")
+    assert saved_averages(str(tmp_path)) == {}
