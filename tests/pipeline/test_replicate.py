@@ -73,9 +73,9 @@ def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     sheet = cv2.imread(str(folder / "nearest.png"))
     assert sheet.shape[0] > 8 * 64 and sheet.std() > 10
     assert "of 8 synthetic frames: median" in (folder / "nearest.txt").read_text()
-    assert re.search(r"^all_views: Synthetic frames: gCNR .* of 8 are copies", table, re.M)
+    assert re.search(r"^all_views: Synthetic frames: gCNR .* of 12 are copies", table, re.M)
     report = (folder / "report.html").read_text()
-    assert "Beside the nearest patients" in report and "drew 8 ultrasound frames" in report
+    assert "Beside the nearest patients" in report and "drew 12 ultrasound frames" in report
     assert "in native geometry; networks of 64 x 64" in report and report.count("trained on ") > 3
 
     other = replicate(phantoms, "cpu64", FOLDER=str(folder), STEPS="11")
