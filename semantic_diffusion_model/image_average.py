@@ -13,6 +13,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
+from config import NARROWEST, WIDEST
 from guided_diffusion.runs import launch
 from schema import check_settings
 
@@ -23,7 +24,7 @@ class AverageSettings:
     """Folder of the training."""
     save_as: str
     """File to write; a checkpoint as those beside it."""
-    width: Annotated[float, Interval(gt=0, le=0.25)] = 0.1
+    width: Annotated[float, Interval(ge=NARROWEST, le=WIDEST)] = 0.1
     """Spread of the average, as a share of the training: 0.1 averages over about the last fifth."""
     step: Annotated[int, Interval(ge=0, le=10**9)] = 0
     """Update that the average ends at; 0: the last one that is saved."""

@@ -161,9 +161,8 @@ class UNetModel(nn.Module):
 
     attention_resolutions are down-sampling factors. num_classes is the number of channels of the condition; None makes
     an unconditional network. patch_size folds blocks of pixels, and of labels, into channels on the way in, and unfolds
-    the output: the levels are those of the grid of blocks. image_size, conv_resample, dims and use_fp16 are accepted
-    for the sake of the published signature: the size is free, dims must be 2, and half precision is the business of
-    autocast.
+    the output. image_size, conv_resample, dims and use_fp16 are accepted for the sake of the published signature: the
+    size is free, dims must be 2, and half precision is the business of autocast.
     """
 
     def __init__(
@@ -298,7 +297,5 @@ class UNetModel(nn.Module):
         if (y is None) != (self.num_classes is None):
             raise ValueError("a conditional network needs y, an unconditional one takes none")
         if isinstance(y, torch.Tensor):
-            return Condition.from_maps(
-                y, self.factors, self.modulation, training=torch.is_grad_enabled(), patch_size=self.patch_size
-            )
+            return Condition.from_maps(y, self.factors, self.modulation, torch.is_grad_enabled(), self.patch_size)
         return y

@@ -67,6 +67,13 @@ def test_weights_that_never_changed_come_out_as_they_are(tiny, random_weights, t
         torch.testing.assert_close(value, start[name], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("width", ["1e-160", "0", "0.3", "nan"])
+def test_widths_out_of_range_are_one_line(trained, tmp_path, capsys, width):
+    words = ["--savedir", str(trained), "--width", width, "--save_as", str(tmp_path / "average.pt")]
+    assert launch.run(image_average.main, image_average.AverageSettings, args=words) == 2
+    assert "--width" in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
 def test_names_of_others_are_no_averages(tmp_path):
     for name in ("ema_w1.2.3_000002.pt", "ema_w0_000002.pt", "ema_w0.5_000002.pt", "ema_0.9_000002.pt"):
         (tmp_path / name).write_bytes(b"")
