@@ -208,7 +208,7 @@ class FixedSampler(UniformSampler):
 
 def logit_normal(num_timesteps: int) -> np.ndarray:
     """Probabilities [T] of timesteps t where logit((t + 1/2) / T) is standard normal (Esser et al. 2024, arXiv
-    2403.03206, equation 19 with m = 0, s = 1)."""
+    2403.03206, section 3.1, with m = 0, s = 1)."""
     edges = np.arange(1, num_timesteps) / num_timesteps
     return _shares(np.log(edges) - np.log1p(-edges))
 

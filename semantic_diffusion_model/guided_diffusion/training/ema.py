@@ -72,7 +72,7 @@ class Averages:
 
 @functools.cache
 def gamma_of(width: float) -> float:
-    """The exponent of a power-function average whose spread is `width` times the training (equation 123 there)."""
+    """The exponent of a power-function average whose spread is `width` times the training (appendix C there)."""
     return float(np.roots([1, 7, 16 - width**-2, 12 - width**-2]).real.max())
 
 
@@ -80,7 +80,7 @@ def combination(saved: Sequence[tuple[float, int]], width: float, updates: int) 
     """How to add up averages of (width, updates) so that they come closest to that of `width` at `updates`.
 
     Returns the factors [n], whose sum is 1, and how far the sum's profile stays from the wanted one, relative to it
-    (rms). Least squares of the profiles p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1), 0 <= tau <= t (algorithm 3
+    (rms). Least squares of the profiles p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1), 0 <= tau <= t (appendix C
     there), and the sum as a constraint: else the weights would come out larger or smaller than they were.
     """
     gammas = np.array([gamma_of(one) for one, _ in [*saved, (width, updates)]])
