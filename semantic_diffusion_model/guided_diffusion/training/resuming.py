@@ -104,27 +104,13 @@ def write_checkpoint(
             digests[name] = checkpoints.write_torch(folder, name, plain)
         checkpoints.write_settings(folder, settings)
         checkpoints.write_torch(folder, state_name(step), state | {"step": step, "files": digests})
-        unfinished.finished(folder)
     except UserError:
         with contextlib.suppress(OSError):
             for name in digests:
                 storage.remove(storage.join(folder, name))
             unfinished.finished(folder)
         raise
-    if keep > 0:
-        _prune(folder, keep)
-
-
-def _prune(folder: str, keep: int) -> None:
-    listed = storage.list_names(folder)
-    steps = sorted((int(match[1]) for name in listed if (match := STATE_NAME.fullmatch(name))), reverse=True)
-    for step in steps[keep:]:
-        # The state first: from then on the checkpoint is not complete, whatever happens.
-        storage.remove(storage.join(folder, state_name(step)))
-        for name in listed:
-            match = checkpoints.WEIGHTS_NAME.fullmatch(name)
-            if match and int(match["step"]) == step:
-                storage.remove(storage.join(folder, name))
+    unfinished.prune(folder, step, keep)
 
 
 def read_state(folder: str, step: int) -> dict[str, Any]:
@@ -212,13 +198,13 @@ def take_network_settings(settings: Settings, given: set[str], start: tuple[str,
 
 
 def settle_savedir(settings: Settings, world: World) -> None:
-    """Have rank 0 delete, before any rank looks, the files of killed saves, and those that --overwrite gives up."""
+    """Have rank 0 end, before any rank looks, the saves that were killed, and delete what --overwrite gives up."""
     if not world.is_main:
         return
 
     def warn(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    unfinished.remove_killed_save(settings.savedir, warn)
+    unfinished.settle(settings.savedir, settings.keep_checkpoints, warn)
     if settings.overwrite:
         unfinished.remove_strays(settings.savedir, newest_complete(settings.savedir, warn))

@@ -1,7 +1,7 @@
 """What killed saves and lost files leave in savedir: never taken for an empty folder, never written over.
 
-While a checkpoint is written, a hidden file names its files. So weights without a state are of two kinds: those of a
-save that was killed, which the next run deletes, and those whose state is lost, which are somebody's work.
+While a checkpoint is written or pruned, a hidden file names its files. So weights without a state are of two kinds:
+those of a save that was killed, which the next run deletes, and those whose state is lost, which are somebody's work.
 """
 
 import json
@@ -19,29 +19,46 @@ MOST_NAMES_TOLD = 3
 
 
 def announce(folder: str, names: Sequence[str]) -> None:
-    """Note that the files `names` are about to be written; they belong together, the last is the state."""
+    """Note that the files `names` are about to be written, or deleted: a checkpoint's weights and its state."""
     text = json.dumps(list(names))
     storage.write_whole(storage.join(folder, SAVING), lambda temporary: Path(temporary).write_text(text))
 
 
 def finished(folder: str) -> None:
-    """What was announced is written."""
+    """Nothing is left to do of what was announced."""
     storage.remove(storage.join(folder, SAVING))
 
 
-def remove_killed_save(folder: str, say: Callable[[str], object]) -> None:
-    """Delete the files of a checkpoint that was being written when its run was killed."""
+def prune(folder: str, newest: int, keep: int) -> None:
+    """Of the checkpoints up to step `newest`, just written, delete all but the last `keep` (0: none); end the save."""
+    listed = storage.list_names(folder) if keep > 0 else []
+    steps = [step for name in listed if not _is_weights(name) and (step := _step_of(name)) is not None]
+    old = sorted((step for step in steps if step <= newest), reverse=True)[keep:]
+    if old:
+        announce(folder, [name for name in listed if _step_of(name) in (newest, *old)])
+    # The states first: from then on a checkpoint is not complete, whatever happens.
+    for name in sorted((name for name in listed if _step_of(name) in old), key=_is_weights):
+        storage.remove(storage.join(folder, name))
+    finished(folder)
+
+
+def settle(folder: str, keep: int, say: Callable[[str], object]) -> None:
+    """End the save in which a run was killed: delete the files of checkpoints without a state, prune the others."""
     marker = storage.join(folder, SAVING)
     if not storage.exists(marker):
         return
     with storage.open_for_reading(marker) as file:
         names = _checkpoint_names(file.read())
-    if not any(STATE_NAME.fullmatch(name) and storage.exists(storage.join(folder, name)) for name in names):
-        left = [name for name in names if storage.exists(storage.join(folder, name))]
-        for name in left:
-            storage.remove(storage.join(folder, name))
-        if left:
-            say(f"removed {', '.join(left)}: the run was killed while it wrote this checkpoint")
+    left = [name for name in names if storage.exists(storage.join(folder, name))]
+    with_state = {_step_of(name) for name in left if not _is_weights(name)}
+    torn = [name for name in left if _step_of(name) not in with_state]
+    for name in torn:
+        storage.remove(storage.join(folder, name))
+    if torn:
+        say(f"removed {', '.join(torn)}: the run was killed while it wrote or pruned them")
+    newest = max(filter(None, map(_step_of, names)), default=None)
+    if newest in with_state:
+        prune(folder, newest, keep)
     finished(folder)
 
 
@@ -59,6 +76,10 @@ def _step_of(name: str) -> int | None:
     return int(match["step"]) if match else None
 
 
+def _is_weights(name: str) -> bool:
+    return STATE_NAME.fullmatch(name) is None
+
+
 def strays(folder: str, start: int | None) -> list[str]:
     """The files that a run going on from step `start` (None: from nothing) would write over, though it did not write
     them: without a `start` all of checkpoints, else weights of a later step that have no state beside them.
@@ -68,7 +89,7 @@ def strays(folder: str, start: int | None) -> list[str]:
     steps = {name: step for name in storage.list_names(folder) if (step := _step_of(name)) is not None}
     if start is None:
         return list(steps)
-    with_state = {step for name, step in steps.items() if STATE_NAME.fullmatch(name)}
+    with_state = {step for name, step in steps.items() if not _is_weights(name)}
     return [name for name, step in steps.items() if step > start and step not in with_state]
 
 
@@ -90,5 +111,5 @@ def refuse_strays(folder: str, start: int | None) -> None:
 
 def remove_strays(folder: str, start: int | None) -> None:
     """Delete what `refuse_strays` would refuse, the states first."""
-    for name in sorted(strays(folder, start), key=lambda name: STATE_NAME.fullmatch(name) is None):
+    for name in sorted(strays(folder, start), key=_is_weights):
         storage.remove(storage.join(folder, name))

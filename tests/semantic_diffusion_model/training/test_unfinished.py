@@ -116,6 +116,43 @@ def test_the_files_of_a_save_are_named_while_it_goes_on(tmp_path, run, monkeypat
     assert not (tmp_path / ".saving").exists()
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("deleted", range(7))  # of the six files of steps 1 and 2; the seventh kill is after the last
+def test_a_pruning_that_was_killed_is_ended_by_the_next_run(tmp_path, run, monkeypatch, deleted):
+    """In the last save of a training: the next run saves nothing, it must end it all the same."""
+    few = {"save_interval": 1, "ema_rate": "0.5"}
+    run(2, **few)
+    remove, left = resuming.storage.remove, [deleted]
+
+    def until_killed(path: str) -> None:
+        if path.endswith((".pt", ".saving")) and Path(path).exists():
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+        remove(path)
+
+    monkeypatch.setattr(resuming.storage, "remove", until_killed)
+    with pytest.raises(Killed):
+        run(3, **few, keep_checkpoints=1)
+    monkeypatch.undo()
+    assert len(contents(tmp_path)) == 9 - deleted and (tmp_path / ".saving").exists()
+    run(3, **few, keep_checkpoints=1)
+    assert sorted(contents(tmp_path)) == ["ema_0.5_000003.pt", "model000003.pt", "opt000003.pt"]
+    assert not (tmp_path / ".saving").exists()
+
+
+def test_pruning_keeps_what_was_just_written_before_a_damaged_later_checkpoint(tmp_path, run):
+    run(4)
+    path = tmp_path / "opt000004.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    run(3, keep_checkpoints=1)  # goes on from step 2
+    assert {"model000003.pt", "opt000003.pt"} <= contents(tmp_path).keys()
+    assert "opt000002.pt" not in contents(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../model000002.pt", "/tmp/model000002.pt", "notes.txt"])
 def test_a_state_that_names_files_elsewhere_is_not_used(tmp_path, run, name):
     run(2)
