@@ -1,4 +1,5 @@
-"""Paths shared by all tests: the three script folders on sys.path, the real data and the golden vectors."""
+"""Shared by all tests: the three script folders on sys.path, the real data and the golden vectors, and the table of the
+faults that were survived."""
 
 import os
 import sys
@@ -9,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch  # noqa: E402  (reads these)
 
@@ -36,3 +37,24 @@ def camus() -> Path:
 def reference() -> Path:
     """Golden vectors (shared/reference/README.md)."""
     return _shared("reference")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The table of docs/reliability.md: here, since the process that gathers several workers' reports loads only this."""
+    totals: dict[tuple[str, str], list[int]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when != "call":
+                continue
+            for name, value in report.user_properties:
+                if name == "fault":
+                    total = totals.setdefault(tuple(value[:2]), [0, 0])
+                    total[0] += value[2] * (outcome == "passed")
+                    total[1] += value[2]
+    if not totals:
+        return
+    terminalreporter.write_line("")
+    terminalreporter.write_line("| fault | promise | survived |")
+    terminalreporter.write_line("| --- | --- | ---: |")
+    for (fault, promise), (good, tried) in sorted(totals.items()):
+        terminalreporter.write_line(f"| {fault} | {promise} | {good} of {tried} |")

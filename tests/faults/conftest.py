@@ -1,7 +1,7 @@
-"""Faults done to real runs: processes, signals, files and mounts; and the table of what survived.
+"""Faults done to real runs: processes, signals, files and mounts.
 
-A test says what it does, and what is promised, by `survived(fault, promise, count)`; the table at the end adds up the
-counts of each fault, those of tests that failed apart.
+A test says what it does, and what is promised, by `survived(fault, promise, count)`; the table at the end
+(tests/conftest.py) adds up the counts of each fault, those of tests that failed apart.
 """
 
 import os
@@ -20,40 +20,15 @@ from disks import mounted  # noqa: E402
 from forge import Forge  # noqa: E402
 from launching import BIN, FOLDERS, NETWORK, Launched  # noqa: E402  (stands beside this file)
 
-PROPERTY = "fault"
-
-
-# --- The table --------------------------------------------------------------------------------------------------------
-
 
 @pytest.fixture
 def survived(request: pytest.FixtureRequest) -> Callable[..., None]:
     """survived(fault, promise, count=1): call it first thing; the counts are lost if the test fails afterwards."""
 
     def note(fault: str, promise: str, count: int = 1) -> None:
-        request.node.user_properties.append((PROPERTY, (fault, promise, count)))
+        request.node.user_properties.append(("fault", (fault, promise, count)))
 
     return note
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    totals: dict[tuple[str, str], list[int]] = {}
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.getreports(outcome):
-            if report.when != "call":
-                continue
-            for name, value in report.user_properties:
-                if name == PROPERTY:
-                    total = totals.setdefault(tuple(value[:2]), [0, 0])
-                    total[0] += value[2] * (outcome == "passed")
-                    total[1] += value[2]
-    if not totals:
-        return
-    terminalreporter.write_line("")
-    terminalreporter.write_line("| fault | promise | survived |")
-    terminalreporter.write_line("| --- | --- | ---: |")
-    for (fault, promise), (good, tried) in sorted(totals.items()):
-        terminalreporter.write_line(f"| {fault} | {promise} | {good} of {tried} |")
 
 
 @pytest.fixture
