@@ -42,7 +42,8 @@ step 2 "Extract the frames" \
 step 3 "Make sector labels, to train the diffusion model with" \
     python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/sector" \
     --add_augmentation False --overwrite True
-step 4 "Train the semantic diffusion model on $RANKS ranks, from the shipped weights (trained on other phantoms)" \
+MADE=$(weights_of "$OUT/diffusion" "$STEPS") \
+    step 4 "Train the semantic diffusion model on $RANKS ranks, from the shipped weights (trained on other phantoms)" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
     --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --batch_size_train $((8 / RANKS)) \
     --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0
@@ -51,7 +52,8 @@ step 5 "Deform the label maps, to sample from" \
     --n_repeat $REPEAT --overwrite True
 step 6 "Sample a synthetic frame for each of them" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_sample.py --datadir "$OUT/augmented/all_views_augmented" \
-    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 10 --deterministic_test False
+    --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 10 \
+    --deterministic_test False
 step 7 "Prepare them for the segmentation" \
     python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
     --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True

@@ -96,7 +96,8 @@ chain() {
         python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
         --n_repeat "$REPEAT" --overwrite True
     for view in "${VIEWS[@]}"; do
-        COST=$((STEPS * STEP_COST / 1000)) next "Train the semantic diffusion model of $view" \
+        MADE=$(weights_of "$OUT/diffusion/$view" "$STEPS") COST=$((STEPS * STEP_COST / 1000)) \
+            next "Train the semantic diffusion model of $view" \
             mpiexec -np "$RANKS" python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/${view}_sector" \
             --savedir "$OUT/diffusion/$view" --img_size "$SIZE" --batch_size_train $((BATCH / RANKS)) \
             --lr_anneal_steps "$STEPS" "${NETWORK[@]}"

@@ -3,6 +3,7 @@
 #
 #   step NUMBER TITLE COMMAND...       print and run a command, unless it ran to its end before with the same words
 #   COST=SECONDS step NUMBER ...       the seconds it is expected to take: then the time left is told
+#   MADE=FILE step NUMBER ...          what it has made at its end: a training that is asked to stop ends well, too early
 #   MODE=plan step NUMBER ...          run nothing: add up what is to be done, and list the commands in $OUT/commands.txt
 #
 # $OUT/.done/NUMBER holds the words of a step that ran to its end, $OUT/.done/times a line of seconds, number and title
@@ -37,6 +38,8 @@ plan() {
     [ -e "$OUT/.done/$number" ] || expected_left=$((expected_left + ${COST:-0}))
 }
 
+weights_of() { printf '%s/model%06d.pt' "$1" "$2"; } # SAVEDIR STEP
+
 step() {
     local number=$1 title=$2
     shift 2
@@ -58,6 +61,10 @@ step() {
     began=$SECONDS running=$number$'\t'$title
     "$@"
     note_time
+    if [ ! -e "${MADE:-$OUT}" ]; then
+        echo "stopped before its end: run the same command again to go on" >&2
+        exit 1
+    fi
     printf '%s' "$*" >"$OUT/.done/$number.tmp"
     mv "$OUT/.done/$number.tmp" "$OUT/.done/$number"
     expected_left=$((expected_left - ${COST:-0}))

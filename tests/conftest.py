@@ -40,7 +40,7 @@ def reference() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """The table of docs/reliability.md: here, since the process that gathers several workers' reports loads only this."""
+    """The table of docs/reliability.md; here, since the process that gathers the workers' reports reads only this."""
     totals: dict[tuple[str, str], list[int]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):

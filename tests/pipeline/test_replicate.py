@@ -1,5 +1,6 @@
 """From a CAMUS folder to the table of the paper's claim, at the smallest size: interrupted, resumed, and dry."""
 
+import contextlib
 import os
 import re
 import signal
@@ -26,18 +27,34 @@ def replicate(*words: object, **changes: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment(**changes), capture_output=True, text=True, timeout=1500)
 
 
-def interrupt_at(text: str, *words: object, **changes: str) -> str:
-    """Start, and end all its processes as a cluster does as soon as `text` is printed; what was printed."""
+def interrupt_at(text: str, *words: object, only: str = "", **changes: str) -> tuple[int, str]:
+    """Start, and end all its processes as a cluster does as soon as `text` is printed: exit code, and what was printed.
+
+    only: end the processes alone whose command has it.
+    """
     command = [ROOT / "pipelines" / "replicate.sh", *map(str, words)]
     said = ""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
     with subprocess.Popen(command, env=environment(**changes), **pipes) as run:
         for line in run.stdout:  # to the end, which comes when the last of them has gone
             said += line
-            if text in line:
+            if text in line and only:
+                for pid in processes_of(only, changes["FOLDER"]):
+                    os.kill(pid, signal.SIGTERM)
+            elif text in line:
                 os.killpg(run.pid, signal.SIGTERM)
-    assert run.returncode not in (0, 2)
-    return said
+    return run.returncode, said
+
+
+def processes_of(*words: str) -> list[int]:
+    """Those whose command has all of `words`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            command = path.read_text(errors="replace")
+            if all(word in command for word in words):
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +68,15 @@ def phantoms(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def replicated(phantoms, tmp_path_factory) -> tuple[Path, str, subprocess.CompletedProcess]:
-    """The folder of a run that was ended in its training and then went to the end; what both halves said."""
+    """The folder of a run ended twice, in its training the second time, and then done; what the last two said."""
     folder = tmp_path_factory.mktemp("replicate") / "run"
-    before = interrupt_at("activations are kept", phantoms, "cpu64", FOLDER=str(folder))
+    code, _ = interrupt_at("Deform the label maps", phantoms, "cpu64", FOLDER=str(folder))
+    assert code not in (0, 2)
+    # The training alone is asked to stop, which it does with exit code 0: it is not done for all that.
+    code, before = interrupt_at("activations are kept", phantoms, "cpu64", only="image_train.py", FOLDER=str(folder))
+    assert code == 1 and "run the same command again to go on" in before
     assert sorted(path.name for path in (folder / ".done").iterdir()) == ["1", "2", "3", "times"]
+    assert not (folder / "diffusion/all_views/model000010.pt").exists()
     return folder, before, replicate(phantoms, "cpu64", FOLDER=str(folder))
 
 
