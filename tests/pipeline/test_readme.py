@@ -83,12 +83,21 @@ NOT_RUN = {
 }
 ONLY_READ = {
     "CONTRIBUTING.md": "targets of make",
+    "docs/replication.md": "takes hours; test_replicate.py runs all three, small",
     "pipelines/demo_checkpoint/README.md": "made the weights that are shipped, in half an hour",
 }
 # Flags of launchers, Slurm and docker that pages name.
 OF_OTHERS = {"nproc-per-node", "dependency", "mpi", "requeue", "signal", "build-arg", "shm-size"}
-PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("*/**/*.md")))]
-PAGES = [page for page in PAGES if not page.startswith(".") and "```bash" in (ROOT / page).read_text()]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(
+        str(path.relative_to(ROOT))
+        for folder in ("benchmarks", "docs", "pipelines")
+        for path in (ROOT / folder).rglob("*.md")
+    ),
+]
+PAGES = sorted(page for page in PAGES if "```bash" in (ROOT / page).read_text())
 
 
 def pieces(page: str) -> list[str]:
@@ -120,6 +129,10 @@ def test_every_command_is_read_as_it_would_read_itself(page):
     for piece in pieces(page):
         for line in calls(piece):
             check_commands.check(re.sub(r"\s#\s.*", "", line))
+        for script, flags in re.findall(r"^python (benchmarks/\w+\.py)(.*)", piece):
+            names = re.findall(r" --(\w+)", flags)
+            source = (ROOT / script).read_text()
+            assert names and all(re.search(rf"^    {name}: ", source, re.MULTILINE) for name in names), piece
     whole = subprocess.run(["bash", "-n"], input="\n".join(pieces(page)), capture_output=True, text=True)
     assert whole.returncode == 0 and not whole.stderr, whole.stderr
 
