@@ -29,8 +29,10 @@ def read(path: Path) -> np.ndarray:
 
 
 def show(axis, picture: np.ndarray, title: str = "", labels: bool = False) -> None:
-    style = {"cmap": LABELS, "vmin": 0, "vmax": 4, "interpolation": "nearest"} if labels else {"cmap": "gray"}
-    axis.imshow(picture, **style)
+    if labels:
+        axis.imshow(picture, cmap=LABELS, vmin=0, vmax=4, interpolation="nearest")
+    else:
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
     axis.set_title(title, fontsize=9)
     axis.set_axis_off()
 
@@ -42,10 +44,11 @@ def stems_of(demo: Path, view: str, count: int) -> list[str]:
 
 
 def draw_views(demo: Path) -> None:
-    columns = [(view, stem) for view in VIEWS for stem in stems_of(demo, view, 2)]
-    figure, axes = plt.subplots(3, len(columns), figsize=(1.5 * len(columns), 4.9))
-    for place, (view, stem) in enumerate(columns):
-        show(axes[0, place], read(demo / "results" / "labels" / f"{stem}.png"), view, labels=True)
+    """A row for each of label map, synthetic frame and the phantom whose label map was deformed; a view a column."""
+    figure, axes = plt.subplots(3, len(VIEWS), figsize=(2.05 * len(VIEWS), 6.6), layout="constrained")
+    for place, view in enumerate(VIEWS):
+        stem = stems_of(demo, view, 1)[0]
+        show(axes[0, place], read(demo / "results" / "labels" / f"{stem}.png"), f"{view}: label map", labels=True)
         show(axes[1, place], read(demo / "results" / "samples" / f"{stem}.png"), "synthetic")
         show(axes[2, place], read(demo / "results" / "images" / f"{stem}.png"), "phantom")
     save(figure, "SDM_example_views.png")

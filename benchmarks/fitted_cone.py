@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT / "data_preparation"))
 from camus import VIEW_NAMES, find_release  # noqa: E402
 from command import run_command  # noqa: E402
 from cone import doubtful, fitted_cone, plain_cone  # noqa: E402
-from extract_camus_data import resize_nearest  # noqa: E402
 from medical_images import read_frame  # noqa: E402
+from resizing import resize_nearest  # noqa: E402
 
 SIZE = 256
 

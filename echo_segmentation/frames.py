@@ -72,7 +72,7 @@ class NativeFrames:
     """
 
     def __init__(self, cases: Sequence[Case], native_dir: Path, num_classes: int, spacing_mm: Sequence[float] = ()):
-        self.cases = cases
+        self.cases, native_dir = cases, release_near(native_dir, cases)
         self.by_hand = (spacing_mm[0], spacing_mm[-1]) if spacing_mm else None
         self.paths, problems, self.in_mm = [], [], True
         for case in cases:
@@ -135,6 +135,19 @@ def size_on_disk(case: Case) -> tuple[int, int]:
     """Rows and columns of a case's image file."""
     with Image.open(case.image) as image:
         return image.size[::-1]
+
+
+def release_near(folder: Path, cases: Sequence[Case]) -> Path:
+    """`folder`, or the one folder above or below it where the sources of `cases` are, as the extraction finds it."""
+    source = next((case.source for case in cases if case.source), "")
+    if not folder.is_dir() or (folder / source).exists():
+        return folder
+    near = [*(path for path in folder.iterdir() if path.is_dir()), *folder.resolve().parents[:2]]
+    found = [path for path in near if (path / source).exists()]
+    if len(found) != 1:
+        return folder
+    print(f"the native frames of {folder} are in {found[0]}")
+    return found[0]
 
 
 def source_files(case: Case, native_dir: Path) -> tuple[Path, Path]:

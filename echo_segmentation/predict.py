@@ -1,4 +1,4 @@
-"""Label maps, areas and volumes of images that have no labels: PNG, NIfTI or MHD, single frames and sequences.
+"""Label maps, areas and volumes of images that have no labels, single frames and sequences: pictures, NIfTI or MHD.
 
 Written into --output-dir: labels/ (of NIfTI and MHD a .nii.gz in the image's own geometry; of every frame a .png of
 class values with a colour for each), overlays/, frames.csv (the cavity's area and long axis in each frame), and of

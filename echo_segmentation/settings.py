@@ -208,7 +208,7 @@ class PredictSettings(InferenceSettings):
     model_path: Path
     """Checkpoint: model.pth of runner.py, or a published state dict."""
     input: tuple[Path, ...]
-    """Images (PNG, NIfTI or MHD; single frames or sequences), or folders, in which all of them are taken, those of
+    """Images (pictures, NIfTI or MHD; single frames or sequences), or folders, in which all of them are taken, those of
     their subfolders too; files named *_gt, which are label maps, are passed over."""
     output_dir: Path
     """Folder for the results: a new or an empty one."""

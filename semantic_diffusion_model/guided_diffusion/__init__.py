@@ -1,5 +1,6 @@
-"""Semantic diffusion in six rooms. Imports run downwards only; tests/pipeline/test_rooms.py holds them to it.
+"""Semantic diffusion in seven rooms. Imports run downwards only; tests/pipeline/test_rooms.py holds them to it.
 
+    evaluation/   how good a folder of images is
     training/     one run, from its first step to its last checkpoint
     sampling/     from noise to a folder of images
     data/         folders on disk -> batches

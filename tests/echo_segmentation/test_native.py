@@ -255,6 +255,13 @@ def test_a_release_that_does_not_fit(judge, trained, release, tmp_path, capsys, 
     assert not list((tmp_path / "o").glob("*"))
 
 
+@pytest.mark.parametrize("given", [".", "camus", "camus/database_nifti"])
+def test_the_release_is_found_where_the_extraction_finds_it(judge, trained, release, tmp_path, given):
+    flags = ("--data-dir", release / "area", "--model-path", trained / "model.pth", "--gpu", "cpu")
+    assert judge(*flags, "--native-dir", release / given, "--output-dir", tmp_path, "--test-viz-num", 0) == 0
+    assert len(list((tmp_path / "predictions_native").iterdir())) == 8
+
+
 def test_a_training_ends_in_native_geometry_and_in_float32(train, release, make_folder, tiny, tmp_path, monkeypatch):
     """Whatever the arithmetic of the training: on a GPU bfloat16 would move borders."""
     data = make_folder(tmp_path / "data", {"training": 2, "validation": 1})

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,38 @@ def test_no_folder_imports_another(folder):
     assert others
     for path in (ROOT / folder).rglob("*.py"):
         assert not imported(path) & others, path
+
+
+@cache
+def defined(path: Path) -> set[str]:
+    """Names that `from <the module at path> import` finds: bound at the top, if only in a branch, or modules beside."""
+    names = {other.stem for other in path.parent.iterdir()} if path.name == "__init__.py" else set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
+
+
+def test_what_scripts_import_of_the_project_is_there():
+    """Also those that no test runs: each name that is imported from a module of ours is one of its names."""
+    folders = [ROOT / name for name in (*FOLDERS, "pipelines", "benchmarks", "docs", "README_assets")]
+    wrong, found = [], 0
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            place = node.module.replace(".", "/")
+            files = [f for folder in folders for f in (folder / f"{place}.py", folder / place / "__init__.py")]
+            files = [file for file in files if file.is_file()]
+            for alias in node.names if files else ():
+                found += 1
+                if not any(alias.name in defined(file) for file in files):
+                    wrong.append(f"{path.relative_to(ROOT)}: {alias.name} of {node.module}")
+    assert not wrong and found > 1000
 
 
 NAMES = [path.name for folder in FOLDERS for path in (*(ROOT / folder).glob("*.py"), ROOT / folder / "camus.json")]
