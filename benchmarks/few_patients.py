@@ -9,6 +9,7 @@ trained on the real frames, and on these and the synthetic ones. Run again, it g
 """
 
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,11 @@ def make_release(settings: BenchmarkSettings, count: int) -> Path:
         link = root / "database_nifti" / name
         if not link.is_symlink():
             os.symlink((release.root / "database_nifti" / name).resolve(), link)
-    write_subgroups(root, patients)  # last: it says that the rest is there
+    lists = root / ".lists"
+    shutil.rmtree(lists, ignore_errors=True)
+    write_subgroups(lists, patients)
+    (lists / "database_split").rename(root / "database_split")  # last: it says that the rest is there
+    lists.rmdir()
     return root
 
 

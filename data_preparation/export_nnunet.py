@@ -98,11 +98,20 @@ def dataset_json(name: str, training_cases: int, description: Description) -> di
         "name": name,
         "description": description.about or description.name,
         "channel_names": {"0": description.modality},
-        "labels": {(one.title or one.name).replace(" ", "_"): value for value, one in enumerate(description.classes)},
+        "labels": label_names(description),
         "numTraining": training_cases,
         "file_ending": SUFFIX,
         "overwrite_image_reader_writer": READER,
     }
+
+
+def label_names(description: Description) -> dict[str, int]:
+    """Values by name, as nnU-Net wants them: 0 is called background, and no name occurs twice."""
+    found = {"background": 0}
+    for value, one in enumerate(description.classes[1:], 1):
+        name = (one.title or one.name).replace(" ", "_")
+        found[f"{name}_{value}" if name in found else name] = value
+    return found
 
 
 def one_fold(pairs: list[Pair], problems: list[str]) -> list[dict[str, list[str]]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from command import DISK_ERRORS, UMASK, UserError
 from folder_lock import LOCK, FolderLock
 
-UNFINISHED, REPLACED = ".unfinished-", "replaced-"
+UNFINISHED, REPLACED, GIVEN_UP = ".unfinished-", "replaced-", "given-up"
 
 
 @contextlib.contextmanager
@@ -66,6 +66,7 @@ def _build(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path
         with _terminated_like_interrupted():
             yield building
             _move(building, parent, names, overwrite)
+        _remove(building)
     except BaseException as error:
         if not any(building.glob(f"{REPLACED}*/*")):  # what could not be put back is not deleted either
             _remove(building)
@@ -74,7 +75,6 @@ def _build(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path
         raise
     finally:
         lock.release()
-    _remove(building)
 
 
 def sweep(parent: Path, names: Sequence[str]) -> None:
@@ -127,6 +127,7 @@ def _move(building: Path, parent: Path, names: Sequence[str], overwrite: bool) -
         appeared = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
         why = "appeared while this command ran" if appeared else f"cannot be replaced ({error.strerror})"
         raise UserError(f"{place} {why}: nothing was changed") from None
+    old.rename(building / GIVEN_UP)  # not to be put back, nor kept, where its deletion is killed
 
 
 def _occupied(path: Path) -> bool:

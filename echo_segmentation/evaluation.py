@@ -69,6 +69,9 @@ def evaluate(
     print(table(summary))
     if description.volumes:
         print(write_camus_table(output_dir, rows, statistics, report.penalty, description))
+    else:
+        for path in output_dir.glob("camus_table.*"):
+            path.unlink()
     write_label_maps(frames, predictions, network_labels, output_dir)
     remove_others(output_dir / "figures", set())
     draw(frames, predictions, rows, report, output_dir / "figures")

@@ -16,7 +16,7 @@ from settings import PredictSettings
 def main(settings: PredictSettings) -> None:
     """Check all that is cheap to check, then import what is slow, then predict."""
     settings.check()
-    recordings = find_recordings(settings.input)
+    recordings = find_recordings(settings.input, bool(settings.spacing_mm))
     frames = sum(recording.frames for recording in recordings)
     print(f"predicting {frames} frames of {len(recordings)} files with {settings.model_path}", flush=True)
     from prediction import predict_recordings  # slow: torch, MONAI, segmentation-models-pytorch

@@ -47,7 +47,7 @@ class Recording:
         return MedicalImage(self.path, decode_image(read_bytes(self.path), str(self.path)), None)
 
 
-def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
+def find_recordings(inputs: Sequence[Path], spacing_given: bool = False) -> list[Recording]:
     """All images of `inputs`, files and folders, sorted by name.
 
     Raises UserError that lists every problem: what is not there, holds no image or cannot be read, pictures in colour,
@@ -68,7 +68,7 @@ def find_recordings(inputs: Sequence[Path]) -> list[Recording]:
             recordings.append(describe(path))
         except UserError as error:
             problems.append(str(error))
-    problems += ambiguities(recordings)
+    problems += ambiguities(recordings, spacing_given)
     if problems:
         raise UserError(f"--input: {len(problems)} problems:", problems)
     return recordings
@@ -111,13 +111,14 @@ def describe(path: Path) -> Recording:
     return Recording(path, frames, **known)
 
 
-def ambiguities(recordings: Sequence[Recording]) -> list[str]:
-    """A line for each name that occurs twice, and for each patient's view (or phase of it) that stands in two files."""
+def ambiguities(recordings: Sequence[Recording], spacing_given: bool) -> list[str]:
+    """A line for each name that occurs twice, and for each patient's view (or phase of it) that stands in two files,
+    if they are measured: pictures are not, unless the size of a pixel is given."""
     counts = Counter(recording.name for recording in recordings)
     problems = [f"{name}: {count} files of this name" for name, count in counts.items() if count > 1]
     groups: dict[str, list[Recording]] = {}
     for one in recordings:
-        if one.is_medical and one.view and counts[one.name] == 1 and (one.frames > 1 or one.phase):
+        if (one.is_medical or spacing_given) and one.view and counts[one.name] == 1 and (one.frames > 1 or one.phase):
             kind = "sequence" if one.frames > 1 else one.phase
             groups.setdefault(f"{one.patient}, {one.view}, {kind}", []).append(one)
     for group, found in groups.items():

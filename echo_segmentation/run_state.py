@@ -1,5 +1,6 @@
 """What a training is at any moment, and how it is written and read again."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from annotated_types import Interval, Len
 from torch import nn
 
-from checkpoint import load_file, save_model
+from checkpoint import load_file, read_checkpoint, save_model
 from command import UserError
 from dataset import CaseSet
 from dataset_description import Description, camus
@@ -124,9 +125,13 @@ class Run:
             save_tensors(state, temporary)
 
     def resume(self) -> None:
-        """Continue from last.pth, if there is one. Raises UserError if it was made with other settings or data."""
+        """Continue from last.pth, if there is one.
+
+        Raises UserError if it was made with other settings or data, or lacks while there is a model.pth.
+        """
         path = self.folder / "last.pth"
         if not path.exists():
+            self._refuse_to_replace(self.folder / "model.pth")
             return
         state = checked(SavedState, load_file(path), f"{path}: not the state of a training; give another --output-dir")
         refuse_changes(path, state, self.settings, self.data)
@@ -137,6 +142,19 @@ class Run:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.progress = Progress(**dict(state.progress) | {"log": [dict(row) for row in state.progress.log]})
         print(f"going on after epoch {len(self.progress.log)} of {path}")
+
+    def _refuse_to_replace(self, path: Path) -> None:
+        """Raises UserError for weights of another training; those of the first epoch of this one are made again."""
+        if not path.exists():
+            return
+        with contextlib.suppress(UserError):
+            about = read_checkpoint(path).description
+            if about.get("epoch") == 1 and about.get("settings") == self.settings.as_dict():
+                return
+        raise UserError(
+            f"{path} is there without the last.pth of its training, and would be written over: move it away, or give "
+            "another --output-dir"
+        )
 
 
 def check_moments(moments: dict[int, Moments], shapes: Sequence[torch.Size], path: Path) -> None:

@@ -14,7 +14,7 @@ from dataset import load_cases
 from extra_data import find_extra
 from folder_lock import FolderLock
 from frames import choose_frames
-from settings import RESULT_FOLDERS, TrainSettings, agreed_classes, refuse_native
+from settings import RESULT_FOLDERS, TrainSettings, agreed_classes, refuse_foreign_results, refuse_native
 
 
 def main(settings: TrainSettings) -> None:
@@ -23,6 +23,7 @@ def main(settings: TrainSettings) -> None:
     check_data_dir(settings.data_dir)
     if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
+    refuse_foreign_results(settings.output_dir)
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
     cases["training"] += find_extra(settings.extra_data_dir, settings.data_dir, cases)
     counts = ", ".join(f"{len(found)} {split}" for split, found in cases.items())

@@ -39,6 +39,16 @@ def agreed_classes(given: int | None, description: Description, data_dir: str) -
     return given
 
 
+def refuse_foreign_results(output_dir: Path) -> None:
+    """Raises UserError for files where results are put, and old ones deleted, that no evaluation has left there."""
+    if (output_dir / "summary.json").exists():
+        return
+    folders = (output_dir / name for name in RESULT_FOLDERS)
+    found = next((path for folder in folders for path in (*folder.glob("*.png"), *folder.glob("*.nii.gz"))), None)
+    if found:
+        raise UserError(f"--output-dir {output_dir}: holds {found}, which is no result of ours; give another one")
+
+
 def refuse_native(native_dir: Path | None, description: Description) -> None:
     """Raises UserError for --native-dir with data that are not of CAMUS."""
     if native_dir is not None and description != camus():
@@ -199,6 +209,9 @@ class TestSettings(CommonSettings, InferenceSettings):
             raise UserError(
                 f"--{unused[0]} is about a network, and --predictions are label maps: leave one of them out"
             )
+        written = {(self.output_dir / name).resolve() for name in RESULT_FOLDERS}
+        if self.predictions is not None and written & {self.predictions.resolve(), *self.predictions.resolve().parents}:
+            raise UserError(f"--predictions {self.predictions} would be replaced by the results: another --output-dir")
 
 
 @dataclass(kw_only=True)

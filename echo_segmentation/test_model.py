@@ -10,7 +10,7 @@ from cases import check_data_dir, description_of, find_cases, with_quality
 from command import UserError, run_command
 from folder_lock import FolderLock
 from progress import next_step
-from settings import RESULT_FOLDERS, TestSettings, refuse_native
+from settings import RESULT_FOLDERS, TestSettings, refuse_foreign_results, refuse_native
 
 TRAINED = ("last.pth", "log.csv")
 
@@ -32,6 +32,7 @@ def main(settings: TestSettings) -> None:
         raise UserError(
             f"--output-dir {settings.output_dir}: holds a training ({', '.join(trained)}); give another one"
         )
+    refuse_foreign_results(settings.output_dir)
     refuse_native(settings.native_dir, description_of(settings.data_dir))
     cases = with_quality(find_cases(settings.data_dir, settings.split), settings.image_quality)
     what = settings.predictions or settings.model_path

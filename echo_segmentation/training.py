@@ -169,12 +169,11 @@ def log_epoch(writers: dict[str, EventFile], row: dict, validation: CaseSet, pre
 def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.device) -> None:
     """Evaluate model.pth on the test split, and complete the last row of log.csv by its loss and Dice."""
     settings, last = run.settings, run.progress.log[-1]
-    checkpoint = read_checkpoint(
-        run.folder / "model.pth"
-    )  # the run's own network, and last.pth, stay at the last epoch
+    # Read: the run's own network, and last.pth, stay at the last epoch.
+    checkpoint = read_checkpoint(run.folder / "model.pth")
     network = load_network(run.folder / "model.pth", checkpoint, settings.img_size, device)
     loss, classes = make_loss(settings.loss), settings.num_classes
-    origin = {"model": str(run.folder / "model.pth"), "epoch": run.progress.best_epoch, "split": "testing"}
+    origin = {"model": str(run.folder / "model.pth"), "epoch": checkpoint.description["epoch"], "split": "testing"}
     predictor = Predictor(network, run.mean, run.std, device)
     predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin, run.description)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes, run.description)}

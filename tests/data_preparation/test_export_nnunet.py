@@ -10,6 +10,8 @@ import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+from dataset_description import parse_description
+from export_nnunet import label_names
 from medical_images import read_medical_image
 from names import parse_stem
 from view_folders import METADATA, encode_png, read_image, read_metadata
@@ -128,6 +130,14 @@ def test_workers_change_nothing_and_output_is_replaced_as_a_whole(run, extracted
     for name, image in pixels[0].items():
         assert np.array_equal(image.pixels, pixels[1][name].pixels) and image.spacing_mm == pixels[1][name].spacing_mm
     assert (first / "dataset.json").read_bytes() == (second / "dataset.json").read_bytes()
+
+
+def test_the_first_class_is_nnunets_background_whatever_it_is_called():
+    names = ("tissue", "head", "Head ", "background")
+    classes = [{"name": f"c{place}", "title": title} for place, title in enumerate(names)]
+    description = {"name": "heads", "names": {"pattern": "(?P<patient>.+)"}, "classes": classes}
+    found = label_names(parse_description(json.dumps(description).encode(), "a test"))
+    assert found == {"background": 0, "head": 1, "Head_": 2, "background_3": 3}
 
 
 def test_every_problem_is_listed(run, view, tmp_path):

@@ -187,6 +187,18 @@ def test_a_run_killed_while_it_replaces_folders_loses_nothing(tmp_path, renames,
     assert len(list(tmp_path.glob(".unfinished-*"))) == (renames == 3)
 
 
+def test_a_run_killed_while_it_deletes_what_it_replaced_is_swept(tmp_path):
+    write(tmp_path, "a", "old")
+    killed = KILLED.replace("Path.rename = killed", "outputs._remove = lambda _: os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed != KILLED
+    words = [sys.executable, "-c", f"import outputs\n{killed}", str(tmp_path), "9"]
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": os.path.dirname(outputs.__file__)})
+    assert done.returncode == -signal.SIGKILL and len(list(tmp_path.rglob("old"))) == 1
+    with new_folders(tmp_path, ["a", "b", "c"], overwrite=True) as building:
+        write(building, "c", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]  # and nothing hidden
+
+
 def test_what_a_living_run_is_building_is_left_alone(tmp_path):
     with new_folders(tmp_path, ["a"], overwrite=False) as building:
         write(building, "a", "mine")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -105,6 +106,20 @@ def test_nothing_of_an_earlier_evaluation_is_left(judge, trained, make_folder, t
     assert {file.name for file in (out / "predictions").iterdir()} == names and len(names) == 2
     assert {file.name for file in (out / "figures").iterdir()} == {"dice.png"}
     assert not (out / "ejection_fraction.csv").exists()
+
+
+@pytest.mark.parametrize("output", ["mine", "mine/predictions/..", "mine/predictions"])
+def test_the_label_maps_that_are_evaluated_stay(judge, trained, hearts, tmp_path, capsys, output):
+    """Results go to --output-dir/predictions and others, where those of an earlier evaluation are deleted."""
+    maps = tmp_path / "mine" / "predictions"
+    shutil.copytree(trained / "predictions", maps)
+    if output.endswith("predictions"):
+        shutil.copytree(maps, maps / "figures")  # anybody's pictures
+    before = {path: path.read_bytes() for path in maps.rglob("*.png")}
+    flags = ("--data-dir", hearts, "--predictions", maps, "--output-dir", tmp_path / output)
+    assert judge(*flags) == 2
+    assert re.search("would be replaced by the results|is no result of ours", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in maps.rglob("*.png")} == before
 
 
 def test_deformed_copies_have_no_ejection_fraction(judge, trained, make_folder, tmp_path):

@@ -287,6 +287,18 @@ def test_without_a_believable_size_of_pixels_there_are_no_areas_until_it_is_give
     assert set(areas["unknown"]) == {""} and min(map(float, areas["given"])) > 0
 
 
+def test_pictures_of_two_people_of_one_name_are_not_measured_together(truth, trained, tmp_path, capsys):
+    """CAMUS' MHD release has a patient0001 among those of training and another among those of testing."""
+    for split, phase in (("training", "ED"), ("training", "ES"), ("testing", "ED"), ("testing", "ES")):
+        path = tmp_path / "in" / split / f"patient0001_2CH_{phase}_{split}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32), 90, np.uint8)).save(path)
+    command = ("--model-path", trained / "model.pth", "--input", tmp_path / "in", "--output-dir", tmp_path / "o")
+    assert run(*command, "--spacing-mm", 0.5) == 2
+    assert "patient0001, 2CH, ED: 2 files" in capsys.readouterr().err and not (tmp_path / "o").exists()
+    assert run(*command) == 0  # without the size of a pixel nothing is measured
+
+
 def test_a_folder_that_another_run_is_filling_is_refused(truth, trained, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     flags = ["--model-path", trained / "model.pth", "--input", truth["folder"][0] / "anything.png"]

@@ -109,6 +109,41 @@ def test_last_holds_the_last_epoch_and_model_the_best(train, hearts, tiny, tmp_p
     assert last["progress"]["log"][-1]["test_dice_mean"] > 0
 
 
+def test_weights_without_their_training_are_not_written_over(train, trained_again, hearts, tiny, capsys):
+    (trained_again / "last.pth").unlink()
+    before = (trained_again / "model.pth").read_bytes()
+    for epochs in (40, 41):
+        assert train("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", epochs) == 2
+        assert "without the last.pth of its training" in capsys.readouterr().err
+    assert (trained_again / "model.pth").read_bytes() == before
+
+
+def test_a_kill_in_the_first_epoch_after_its_weights_were_written(train, hearts, tiny, tmp_path, monkeypatch):
+    flags = ("--data-dir", hearts, "--output-dir", tmp_path, *tiny, "--epochs", 2)
+
+    def killed(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "save_last", killed)
+        assert train(*flags) == 130
+    assert (tmp_path / "model.pth").exists() and not (tmp_path / "last.pth").exists()
+    assert train(*flags) == 0
+
+
+def test_the_epoch_that_is_told_is_that_of_the_weights(train, hearts, tiny, tmp_path, monkeypatch):
+    """Where an epoch that was done again came out otherwise, model.pth and the progress may differ."""
+    original = training.train
+
+    def and_forget(run, *arguments):
+        original(run, *arguments)
+        run.progress.best_epoch = 77
+
+    monkeypatch.setattr(training, "train", and_forget)
+    assert train("--data-dir", hearts, "--output-dir", tmp_path, *tiny, "--epochs", 1, "--test-viz-num", 0) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["epoch"] == 1
+
+
 def test_the_runner_shuffles_the_test_cases_too(train, trained_again, hearts, tiny):
     lines = (trained_again / "metrics.csv").read_text().splitlines()
     assert train("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", 40, "--test-shuffle") == 0

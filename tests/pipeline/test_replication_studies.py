@@ -18,6 +18,7 @@ import replication  # noqa: E402
 import replication_table  # noqa: E402
 from updates import epochs  # noqa: E402
 
+from camus import write_subgroups  # noqa: E402
 from command import UserError  # noqa: E402
 
 STRUCTURES = list(replication_table.STRUCTURES)
@@ -91,6 +92,31 @@ def test_the_nearest_frame_is_of_the_same_view_and_measured_inside_the_cone():
     assert str(near) == names[2] and distance == pytest.approx(0, abs=1e-4)
     distance, near = training.nearest(changed, training.stems[1], cone)
     assert near.view == "4CH_ED" and distance > 10
+
+
+def test_a_release_of_few_patients_whose_lists_were_being_written_is_made_again(tmp_path, monkeypatch):
+    for name in (f"patient{i:04d}" for i in range(8)):
+        (tmp_path / "camus/database_nifti" / name).mkdir(parents=True)
+    people = {
+        "training": [f"patient{i:04d}" for i in range(6)],
+        "validation": ["patient0006"],
+        "testing": ["patient0007"],
+    }
+    write_subgroups(tmp_path / "camus", people)
+    settings = few_patients.BenchmarkSettings(camus=tmp_path / "camus", work=tmp_path / "work")
+
+    def killed(root, patients):
+        write_subgroups(root, {"training": patients["training"]})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(few_patients, "write_subgroups", killed)
+    with pytest.raises(KeyboardInterrupt):
+        few_patients.make_release(settings, 3)
+    monkeypatch.undo()
+    root = few_patients.make_release(settings, 3)
+    assert root == few_patients.make_release(settings, 3)
+    assert (root / "database_split/subgroup_testing.txt").read_text() == "patient0007\n"
+    assert sorted(path.name for path in root.iterdir()) == ["database_nifti", "database_split"]
 
 
 def test_few_patients_are_drawn_within_one_another_with_their_own_validation():

@@ -153,14 +153,17 @@ def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
     if not storage.is_folder(folder):
         return None
     matches = [match for match in map(STATE_NAME.fullmatch, storage.list_names(folder)) if match]
-    for step in sorted((int(match[1]) for match in matches), reverse=True):
-        try:
-            check_complete(folder, step)
-        except UserError as error:
-            warn(f"warning: checkpoint {step} is passed over: {error}")
-        else:
-            return step
-    return None
+    steps = sorted((int(match[1]) for match in matches), reverse=True)
+    return next((step for step in steps if is_complete(folder, step, warn)), None)
+
+
+def is_complete(folder: str, step: int, warn: Callable[[str], object]) -> bool:
+    try:
+        check_complete(folder, step)
+    except UserError as error:
+        warn(f"warning: checkpoint {step} is passed over: {error}")
+        return False
+    return True
 
 
 def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tuple[str, int] | None:
@@ -205,6 +208,9 @@ def settle_savedir(settings: Settings, world: World) -> None:
     def warn(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    unfinished.settle(settings.savedir, settings.keep_checkpoints, warn)
+    def is_whole(step: int) -> bool:
+        return is_complete(settings.savedir, step, lambda _: None)  # who looks for a start warns of it
+
+    unfinished.settle(settings.savedir, settings.keep_checkpoints, is_whole, warn)
     if settings.overwrite:
         unfinished.remove_strays(settings.savedir, newest_complete(settings.savedir, warn))

@@ -42,8 +42,11 @@ def prune(folder: str, newest: int, keep: int) -> None:
     finished(folder)
 
 
-def settle(folder: str, keep: int, say: Callable[[str], object]) -> None:
-    """End the save in which a run was killed: delete the files of checkpoints without a state, prune the others."""
+def settle(folder: str, keep: int, is_complete: Callable[[int], bool], say: Callable[[str], object]) -> None:
+    """End the save in which a run was killed: delete the files of checkpoints without a state, prune the others.
+
+    A save that had not begun to replace a damaged checkpoint of its step is not complete, and prunes nothing.
+    """
     marker = storage.join(folder, SAVING)
     if not storage.exists(marker):
         return
@@ -57,7 +60,7 @@ def settle(folder: str, keep: int, say: Callable[[str], object]) -> None:
     if torn:
         say(f"removed {', '.join(torn)}: the run was killed while it wrote or pruned them")
     newest = max(filter(None, map(_step_of, names)), default=None)
-    if newest in with_state:
+    if newest in with_state and is_complete(newest):
         prune(folder, newest, keep)
     finished(folder)
 

@@ -144,6 +144,24 @@ def test_a_pruning_that_was_killed_is_ended_by_the_next_run(tmp_path, run, monke
     assert not (tmp_path / ".saving").exists()
 
 
+def test_a_save_that_had_not_begun_prunes_nothing(tmp_path, run, monkeypatch):
+    """Killed when it had announced to replace the damaged checkpoint 4: checkpoint 2 is the only good one."""
+    run(4)
+    path = tmp_path / "opt000004.pt"
+    path.write_bytes(path.read_bytes()[:100])
+
+    def killed(path: str) -> None:
+        if path.endswith("opt000004.pt"):
+            raise Killed
+
+    monkeypatch.setattr(resuming.storage, "remove", killed)
+    with pytest.raises(Killed):
+        run(4, keep_checkpoints=1)
+    monkeypatch.undo()
+    run(3, keep_checkpoints=1)
+    assert torch.load(tmp_path / "opt000003.pt", weights_only=True)["samples"] == 3  # from step 2, not from 0
+
+
 def test_pruning_keeps_what_was_just_written_before_a_damaged_later_checkpoint(tmp_path, run):
     run(4)
     path = tmp_path / "opt000004.pt"
