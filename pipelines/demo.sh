@@ -46,7 +46,8 @@ MADE=$(weights_of "$OUT/diffusion" "$STEPS") \
     step 4 "Train the semantic diffusion model on $RANKS ranks, from the shipped weights (trained on other phantoms)" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
     --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --batch_size_train $((8 / RANKS)) \
-    --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0
+    --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0 \
+    --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1
 step 5 "Deform the label maps, to sample from" \
     python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
     --n_repeat $REPEAT --overwrite True
