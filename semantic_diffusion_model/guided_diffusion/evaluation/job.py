@@ -158,7 +158,8 @@ def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.dev
     if inputs.others:
         others = measure(inputs.others, measures | nearest_by(known, classes), *options, "held-out frames")
     everything = training + others if others else training
-    if others and len(others.frames) >= memorisation.ENOUGH_HELD_OUT:
+    few = len(inputs.others) < memorisation.ENOUGH_HELD_OUT
+    if others and not (few and len(set(training.patients)) > 1):  # one patient has no others to be compared with
         return Real(everything, training, others, known, None)
     parts = []
     for start in range(0, len(prints), settings.batch_size):
