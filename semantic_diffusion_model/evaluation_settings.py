@@ -10,6 +10,7 @@ from command import UserError, YesNo
 from setting_groups import Count
 
 Folders = tuple[str, ...]
+SETS = ("A", "B")
 
 
 @dataclass
@@ -55,7 +56,7 @@ class EvaluationSettings:
 
     def synthetic_dirs(self) -> dict[str, str]:
         """The folders to evaluate by name: "" for a single one, "A" and "B" with --compare."""
-        return dict(zip("AB", self.compare, strict=True)) if self.compare else {"": self.synthetic_dir}
+        return dict(zip(SETS, self.compare, strict=True)) if self.compare else {"": self.synthetic_dir}
 
     def check(self) -> None:
         """Raise UserError for what is missing, or does not go together, before anything slow is imported."""

@@ -74,8 +74,12 @@ class FolderLock:
     def sweep(self, *folders: str) -> int:
         """Delete the temporaries of runs that were killed, in the folder itself and in `folders` of it; how many.
 
-        Call it while the lock is held: then no living run writes here.
+        Call it while the lock is held: then no living run writes here. Raises ValueError for a name that leads out of
+        the folder.
         """
+        for name in map(Path, folders):
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError(f"{name} is no name of a folder in {self.folder}")
         count = 0
         for name in ("", *folders):
             for entry in os.scandir(self.folder / name) if (self.folder / name).is_dir() else ():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from guided_diffusion.evaluation.resampling import interval, upper
+from guided_diffusion.evaluation.resampling import interval, mean_of, upper
 
 ENOUGH_IMAGES = 2048
 MANY_FEATURES = 1024
@@ -14,6 +14,8 @@ HALVINGS, FEW_HALVINGS = 10, 3
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 20, 1000
 NEIGHBOURS = 3
 AT_ONCE = 2000
+LEAST_IMAGES = 2
+"""Fewer have no covariance."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def standardised(real: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 
 def compare_clouds(real: Cloud, synthetic: Cloud, seed: int) -> dict:
     """All distances; for Frechet and kernel distance also between halves of the real patients (the yardstick), and
-    between such a half and as many synthetic images, so that both suffer alike from small numbers.
+    between such a half and as many synthetic images, so that both suffer alike from small numbers. NaN where no half
+    has LEAST_IMAGES.
     """
     precision, recall = precision_recall(synthetic.features, real.features)
     halvings = FEW_HALVINGS if real.features.shape[1] > MANY_FEATURES else HALVINGS
@@ -76,7 +79,7 @@ def compare_clouds(real: Cloud, synthetic: Cloud, seed: int) -> dict:
     found = {
         "images": {"real": len(real.features), "synthetic": len(synthetic.features)},
         "enough_images": min(len(real.features), len(synthetic.features)) >= ENOUGH_IMAGES,
-        "images_of_a_half": int(rows[0][4]),
+        "images_of_a_half": next((row[4] for row in rows if row[4] >= LEAST_IMAGES), rows[0][4]),
         "precision": precision,
         "recall": recall,
     }
@@ -88,20 +91,25 @@ def compare_clouds(real: Cloud, synthetic: Cloud, seed: int) -> dict:
         equal, halves = (table[:, column] for column in columns)
         found[name] = {
             "all_images": value,
-            "equal_numbers": float(equal.mean()),
+            "equal_numbers": float(mean_of(equal)),
             "interval": interval(equal),
             "yardstick": upper(halves),
-            "outside": bool(equal.mean() > upper(halves)),
+            "outside": bool(mean_of(equal) > upper(halves)),
         }
     return found
 
 
 def _half_distances(real: Cloud, synthetic: Cloud, generator: np.random.Generator, seed: int) -> tuple[float, ...]:
-    """Frechet of a real half against as many synthetic images and against the other half, kernel likewise; how many."""
+    """Frechet of a real half against as many synthetic images and against the other half, kernel likewise; how many.
+
+    NaN for fewer than LEAST_IMAGES.
+    """
     names = np.asarray(real.patients)
     chosen = np.isin(names, generator.permutation(np.unique(names))[: len(np.unique(names)) // 2])
     halves = [generator.permutation(np.flatnonzero(part)) for part in (chosen, ~chosen)]
     count = min(*map(len, halves), len(synthetic.features))
+    if count < LEAST_IMAGES:
+        return *[float("nan")] * 4, count
     one, other = (real.features[half[:count]] for half in halves)
     made = synthetic.features[generator.permutation(len(synthetic.features))[:count]]
     return frechet(one, made), frechet(one, other), kernel(one, made, seed), kernel(one, other, seed), count

@@ -107,7 +107,9 @@ def find_real(folder: str, description: Description, warn: Callable[[str], objec
 
 
 def find_synthetic(folder: str, description: Description, real: Sequence[Frame]) -> list[Frame]:
-    """The frames in samples/ with their maps in labels/. Raises UserError: too few, or without partners."""
+    """The frames in samples/ with their maps in labels/. Raises UserError: unfinished, too few, without partners."""
+    if Results(folder, 0).is_unfinished():
+        raise UserError(f"{folder}: the sampling is not finished; run image_sample.py again, as before, to complete it")
     samples, labels = (_pictures(storage.join(folder, kind)) for kind in ("samples", "labels"))
     if not samples:
         raise UserError(f"{folder} has no pictures in samples/: image_sample.py writes them there")

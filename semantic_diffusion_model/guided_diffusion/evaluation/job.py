@@ -1,7 +1,7 @@
 """The whole evaluation: what is read, measured, judged and written."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from command import UserError
-from evaluation_settings import EvaluationSettings
+from evaluation_settings import SETS, EvaluationSettings
 from guided_diffusion.evaluation import agreement, diversity, entries, figures, memorisation, report
 from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
@@ -67,7 +67,7 @@ def run_evaluation(settings: EvaluationSettings, world: World) -> None:
         raise UserError("image_evaluate.py runs in one process: start it without mpiexec or torchrun")
     inputs = find_inputs(settings, world.device)
     announce(settings, inputs, world)
-    with sole_use(settings.output_dir, "output_dir", world, (FIGURES, *(f"{name}/{FIGURES}" for name in inputs.sets))):
+    with sole_use(settings.output_dir, "output_dir", world, subfolders(inputs.sets)):
         refuse_used(settings)
         real = measure_real(settings, inputs, world.device)
         measured = {name: evaluate_set(settings, inputs, real, name) for name in inputs.sets}
@@ -78,6 +78,11 @@ def run_evaluation(settings: EvaluationSettings, world: World) -> None:
         folders = "--testing_data_folder", "./data/views", "--sdm_results_folder", settings.synthetic_dir
         prepare = "data_preparation/prepare_inference4segmentation.py"
         print(next_step(prepare, *folders, "--save_folder", "./data/segmentation"))
+
+
+def subfolders(sets: Iterable[str]) -> tuple[str, ...]:
+    """The folders in output_dir that are written to, of the `sets` by name ("" has none of its own)."""
+    return FIGURES, *(folder for name in sets if name for folder in (name, f"{name}/{FIGURES}"))
 
 
 def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
@@ -138,7 +143,10 @@ def refuse_used(settings: EvaluationSettings) -> None:
         raise UserError(
             f"output_dir {settings.output_dir} is not empty ({names[0]}): choose another, or add --overwrite True"
         )
-    if names and not any(name in ("evaluation.json", FIGURES) for name in names):
+    paths = [storage.join(settings.output_dir, name) for name in names if name in SETS]
+    in_sets = [storage.list_names(path) for path in paths if storage.is_folder(path)]
+    # A comparison that was killed has left these alone, or one of them empty.
+    if names and not any(not found or {"evaluation.json", FIGURES} & set(found) for found in (names, *in_sets)):
         raise UserError(f"output_dir {settings.output_dir} holds no evaluation ({names[0]}): nothing is replaced there")
 
 
@@ -158,7 +166,8 @@ def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.dev
     if inputs.others:
         others = measure(inputs.others, measures | nearest_by(known, classes), *options, "held-out frames")
     everything = training + others if others else training
-    if others and len(others.frames) >= memorisation.ENOUGH_HELD_OUT:
+    few = len(inputs.others) < memorisation.ENOUGH_HELD_OUT
+    if others and not (few and len(set(training.patients)) > 1):  # one patient has no others to be compared with
         return Real(everything, training, others, known, None)
     parts = []
     for start in range(0, len(prints), settings.batch_size):
@@ -259,7 +268,7 @@ def write_comparison(
     assert inputs.pairing is not None
     common = settings.bootstrap, settings.seed
     entry = entries.comparison(inputs.classes, real.all, (first, second), inputs.pairing, dice, *common)
-    entry = {"version": 1, "sets": dict(zip("AB", map(os.path.abspath, settings.compare), strict=True)), **entry}
+    entry = {"version": 1, "sets": dict(zip(SETS, map(os.path.abspath, settings.compare), strict=True)), **entry}
     write_report(settings.output_dir, report.comparison_page(entry, inputs.classes), entry)
     write_figures(settings.output_dir, {"comparison": partial(figures.comparison, classes=inputs.classes, entry=entry)})
 

@@ -119,14 +119,16 @@ def sentence(entry: dict) -> str:
     """What `report` found, in plain words."""
     count, images = entry["copies"], entry["images"]
     whom = "training frames of other patients" if entry["held_out_are_training"] else "real frames never trained on"
+    few = entry["held_out_images"] < ENOUGH_HELD_OUT
+    rough = f" These are {entry['held_out_images']} frames alone: a rough judgement." if few else ""
     if not count:
         return (
             f"None of the {images} synthetic images is a copy: none comes closer to a training frame than "
-            f"{whom} do, beyond chance."
+            f"{whom} do, beyond chance.{rough}"
         )
     return (
         f"{count} of the {images} synthetic images ({entry['share_of_copies']:.1%}) are copies of training frames: "
-        f"they match one far closer than any of {whom} does. Do not publish them, and look at the training."
+        f"they match one far closer than any of {whom} does.{rough} Do not publish them, and look at the training."
     )
 
 

@@ -143,6 +143,7 @@ def distances_table(entry: dict[str, Any]) -> str:
             one = found[key]
             values = [number(one["all_images"]), number(one["equal_numbers"]), span(one["interval"])]
             told = "**outside**" if one["outside"] else "within"
+            told = told if math.isfinite(one["yardstick"]) else "not judged: halves of one image"
             rows.append([title, name, *values, number(one["yardstick"]), told])
         rows += [[title, key, number(found[key]), "", "", "", ""] for key in ("precision", "recall")]
     missing = [f"{names[name][0]}: {NOT_COMPUTED[name]}." for name, found in entry.items() if found is None]

@@ -1,6 +1,6 @@
 """What a sampling job makes: which images, from which label maps, by which sampler."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,9 @@ def plan_items(settings: Settings, warn: Callable[[str], object] = lambda _: Non
         order = np.random.default_rng(seed_of(settings.seed, "order of sampling")).permutation(len(pairs))
         pairs = [pairs[place] for place in order]
     count = len(pairs) if settings.all or settings.num_samples == 0 else settings.num_samples
-    mark = mark_of(settings)
-    return [_item(index, pairs, mark) for index in range(count)]
+    mark, names = mark_of(settings), {pair.stem for pair in pairs}
+    marks = [_longer_mark(mark, turn, names) for turn in range(-(-count // len(pairs)))]
+    return [_item(index, pairs, marks) for index in range(count)]
 
 
 def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
@@ -64,10 +65,20 @@ def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
     return [split for split in splits if has_split(settings, split)] or list(splits)
 
 
-def _item(index: int, pairs: Sequence[Pair], mark: str) -> Item:
+def _longer_mark(mark: str, turn: int, names: Collection[str]) -> str:
+    """`mark`, with as many more underscores as it takes that no label map has the name of an image of this round.
+
+    Each round has one of its own, whatever the others need: names stay when more rounds are asked for.
+    """
+    while any(f"{name}{mark}r{turn}" in names for name in names):
+        mark += "_"
+    return mark
+
+
+def _item(index: int, pairs: Sequence[Pair], marks: Sequence[str]) -> Item:
     turn, place = divmod(index, len(pairs))
     pair = pairs[place]
-    return Item(index, f"{pair.stem}{mark}r{turn}" if turn else pair.stem, pair, turn)
+    return Item(index, f"{pair.stem}{marks[turn]}r{turn}" if turn else pair.stem, pair, turn)
 
 
 def choose_schedule(settings: Settings) -> Schedule:

@@ -1,7 +1,8 @@
 """The folder of a sampling job: pictures that are there whole or not at all, and a manifest of what is there.
 
 An image counts as made when its row is in the manifest, and a row is written after its files. Each rank writes rows to
-a part of its own; parts are merged when the job ends, and when it starts again after a crash.
+a part of its own; parts are merged when the job ends, and when it starts again after a crash. Until it ends there is
+a part, if an empty one: the folder is unfinished.
 """
 
 import csv
@@ -30,6 +31,7 @@ FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
 WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
 PART = re.compile(r"manifest\.part(\d+)\.csv")
+FIRST_PART = "manifest.part0.csv"
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,22 @@ class Results:
                     total += max(0, file.read().count(b"\n") - 1)
         return total
 
-    def merge(self, rows: Iterable[dict[str, str]]) -> None:
-        """Make `rows` the manifest, and drop the parts."""
+    def is_unfinished(self) -> bool:
+        """Whether a job works here, or was killed: then there is a part."""
+        return any(map(PART.fullmatch, self.manifests()))
+
+    def mark_unfinished(self) -> None:
+        if not self.is_unfinished():
+            self._write(FIRST_PART, _to_csv([]))
+
+    def merge(self, rows: Iterable[dict[str, str]], finished: bool = True) -> None:
+        """Make `rows` the manifest, and drop the parts; but for an empty one, of a job that is not `finished`."""
         ordered = sorted(rows, key=lambda row: int(row["index"]))
         self._write(MANIFEST, _to_csv(ordered))
+        if not finished:
+            self._write(FIRST_PART, _to_csv([]))
         for name in self.manifests():
-            if PART.fullmatch(name):
+            if PART.fullmatch(name) and (finished or name != FIRST_PART):
                 storage.remove(storage.join(self.folder, name))
 
     def with_files(self) -> set[str]:
@@ -177,10 +189,13 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
             f"{results.folder} holds {len(differing)} images made with other settings ({stem}: {name} {old}, not "
             f"{new}): choose another --results_dir, or add --overwrite True to replace them"
         )
+    missing = [row.stem for row in wanted if row.stem not in kept]
     results.create_folders()
+    if missing:
+        results.mark_unfinished()
     results.remove(stem for stem, _ in differing)
-    results.merge(kept.values())
-    return [row.stem for row in wanted if row.stem not in kept]
+    results.merge(kept.values(), finished=not missing)
+    return missing
 
 
 def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:

@@ -1,11 +1,15 @@
 """Distances of features against closed forms, and the networks that make the features."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from command import UserError
 from guided_diffusion.evaluation import distances, features
+from guided_diffusion.evaluation.entries import as_json
+from guided_diffusion.evaluation.report import distances_table
 
 
 def test_frechet_distance_of_two_gaussians():
@@ -52,6 +56,31 @@ def test_equal_clouds_are_within_the_yardstick_and_shifted_ones_outside():
     outside = distances.compare_clouds(cloud(real), cloud(other + 1), 0)
     assert outside["frechet"]["outside"] and outside["kernel"]["outside"]
     assert outside["frechet"]["all_images"] == pytest.approx(4, rel=0.2)
+
+
+def of_patients(real: np.ndarray, *frames: int) -> distances.Cloud:
+    """As many frames of each patient."""
+    return distances.Cloud(real.astype(np.float32), [f"p{i}" for i, count in enumerate(frames) for _ in range(count)])
+
+
+def test_halves_of_one_image_are_left_out(recwarn):
+    real, made = np.random.default_rng(0).normal(size=(2, 10, 4))
+    some = distances.compare_clouds(of_patients(real, 8, 1, 1), cloud(made), 0)
+    none = distances.compare_clouds(of_patients(real, 9, 1), cloud(made), 0)
+    assert (some["images_of_a_half"], none["images_of_a_half"]) == (2, 1)
+    for name in ("frechet", "kernel"):
+        assert np.isfinite([some[name]["equal_numbers"], some[name]["yardstick"], *some[name]["interval"]]).all()
+        assert np.isnan([none[name]["equal_numbers"], none[name]["yardstick"], *none[name]["interval"]]).all()
+        assert np.isfinite(none[name]["all_images"]) and none[name]["outside"] is False
+    assert not list(recwarn)
+
+
+def test_a_yardstick_that_is_not_there_is_null_and_said():
+    real, made = np.random.default_rng(0).normal(size=(2, 10, 4))
+    found = {"encoder": distances.compare_clouds(of_patients(real, 9, 1), cloud(made), 0), "inception": None}
+    frechet = json.loads(as_json(found))["encoder"]["frechet"]
+    assert frechet["yardstick"] is None and frechet["equal_numbers"] is None and frechet["interval"] == [None, None]
+    assert distances_table(found).count("not judged: halves of one image") == 2
 
 
 def test_features_are_standardised_by_the_real_ones():

@@ -38,6 +38,15 @@ def test_without_a_manifest_names_tell_it(real_dir, synthetic_dir, tmp_path):
     ]
 
 
+def test_a_sampling_that_is_not_finished_is_refused(synthetic_dir, tmp_path):
+    for path in synthetic_dir.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    assert find_synthetic(str(tmp_path), camus(), [])
+    (tmp_path / "manifest.part0.csv").write_text("stem,label_map,index\n")
+    with pytest.raises(UserError, match="the sampling is not finished; run image_sample.py again"):
+        find_synthetic(str(tmp_path), camus(), [])
+
+
 def test_patients_of_the_same_number_in_two_splits_are_two(real_dir):
     frames = [frame for part in find_real(str(real_dir), camus(), print).values() for frame in part]
     assert len({frame.patient for frame in frames}) == 64

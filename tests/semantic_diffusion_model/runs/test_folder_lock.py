@@ -130,6 +130,17 @@ def test_machines_are_told_apart_and_this_one_is_not_dead():
     assert not is_dead(this_process(), 10 * SILENT_SECONDS)
 
 
+@pytest.mark.parametrize("name", ["{outside}", "../outside", "samples/../../outside"])
+def test_nothing_is_swept_outside_of_the_folder(tmp_path, name):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    for path in (folder / "samples", outside):
+        path.mkdir(parents=True)
+        (path / ".abcdefgh.tmp.png").write_text("half")
+    with FolderLock(folder) as lock, pytest.raises(ValueError, match="no name of a folder in"):
+        lock.sweep("samples", name.format(outside=outside))
+    assert len(list(tmp_path.rglob(".abcdefgh.tmp.png"))) == 2
+
+
 def test_temporaries_are_swept_and_nothing_else(tmp_path):
     (tmp_path / "samples").mkdir()
     names = {}

@@ -1,5 +1,7 @@
 """Which images a job makes, in which order and under which names; and by which sampler and timesteps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +38,32 @@ def test_the_suffix_is_one_that_the_preparation_parses(tiny):
 
     name = names.parse_stem(f"patient0001_2CH_ED_training_3_{stems(tiny(num_samples=16))[15].split('_')[1]}")
     assert (name.repeat, name.round) == (3, 1)
+
+
+def label_maps(folder: Path, *names: str) -> str:
+    for name in names:
+        path = folder / "labels" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (16, 16)).save(path)
+    return str(folder)
+
+
+def test_label_maps_named_like_further_rounds_share_no_name_with_them(tiny, tmp_path):
+    common = {"datadir": label_maps(tmp_path, "scan", "scan_r1", "scan_", "scan_r1_r2"), "dataset_mode": "folder"}
+    maps = ["scan", "scan_", "scan_r1", "scan_r1_r2"]
+    wanted = stems(tiny(num_samples=16, **common))
+    assert wanted[:4] == maps and len(set(wanted)) == 16
+    assert wanted[4:8] == [f"{name}__r1" for name in maps]  # scan_r1 is there
+    assert wanted[8:12] == [f"{name}__r2" for name in maps]  # as is scan_r1_r2
+    assert wanted[12:] == [f"{name}_r3" for name in maps]  # as ever
+    for count in range(1, 16):
+        assert stems(tiny(num_samples=count, **common)) == wanted[:count]
+
+
+def test_a_mark_grows_until_no_label_map_has_the_name(tiny, tmp_path):
+    common = {"datadir": label_maps(tmp_path, "scan", "scan_r1", "scan__r1"), "dataset_mode": "folder"}
+    wanted = stems(tiny(num_samples=6, **common))
+    assert sorted(wanted[3:]) == ["scan___r1", "scan__r1___r1", "scan_r1___r1"] and len(set(wanted)) == 6
 
 
 def test_a_shuffled_order_is_that_of_the_seed_and_complete(tiny):

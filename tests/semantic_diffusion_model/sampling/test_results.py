@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from command import UserError
+from guided_diffusion.runs import storage
 from guided_diffusion.sampling.results import COLUMNS, FOLDERS, Results, Row, settle
 
 PICTURE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -78,6 +79,60 @@ def test_a_row_cut_short_is_made_again(tmp_path, cut):
     assert not part.exists(), "parts left by a crash are merged"
     assert make(tmp_path, wanted) == ["c", "d"]
     assert finish(tmp_path) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_job_killed_again_before_its_first_row_is_still_unfinished(tmp_path, rank):
+    """By the check of `prepare_inference4segmentation.py` too, which goes by the names of files alone."""
+    from sampling_results import check_manifest  # of data_preparation
+
+    wanted = rows("a", "b", "c", "d")
+    make(tmp_path, wanted[:2], rank)
+    if rank:  # all that was there before parts were written that are empty
+        (tmp_path / "manifest.part0.csv").unlink()
+    for _ in range(3):  # started, killed
+        results = Results(str(tmp_path), 0)
+        assert settle(results, wanted, False) == ["c", "d"]
+        assert [path.name for path in tmp_path.glob("manifest.part*")] == ["manifest.part0.csv"]
+        assert results.is_unfinished() and results.count_parts() == 0
+        assert list(results.made()) == ["a", "b"]
+        (problem,) = check_manifest(tmp_path, ["a", "b"])
+        assert "the sampling is not finished" in problem
+    assert make(tmp_path, wanted) == ["c", "d"] and Results(str(tmp_path), 0).count_parts() == 2
+    assert (tmp_path / "manifest.part0.csv").read_text().count("stem,") == 1
+    assert finish(tmp_path) == ["a", "b", "c", "d"] and not check_manifest(tmp_path, "abcd")
+    assert settle(Results(str(tmp_path), 0), wanted, False) == [] and not Results(str(tmp_path), 0).is_unfinished()
+
+
+@pytest.mark.parametrize("killed_in", ["write_whole", "remove"])
+def test_a_job_killed_while_it_brings_the_folder_in_order_is_unfinished(tmp_path, monkeypatch, killed_in):
+    """At each write and removal in turn, of a finished set of which one image is to be replaced."""
+    wanted = [row("a"), row("b", 1, label_sha256="a new label map")]
+    original, left = getattr(storage, killed_in), 0
+    for kept in range(20):
+        folder = tmp_path / str(kept)
+        make(folder, rows("a", "b"))
+        finish(folder)
+        left = kept
+
+        def killed(*args):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return original(*args)
+
+        monkeypatch.setattr(storage, killed_in, killed)
+        try:
+            settle(Results(str(folder), 0), wanted, True)
+        except KeyboardInterrupt:
+            whole = len(Results(str(folder), 0).with_files()) == 2
+            assert whole or Results(str(folder), 0).is_unfinished()
+        else:
+            break
+        finally:
+            monkeypatch.setattr(storage, killed_in, original)
+    assert 0 < kept < 19 and Results(str(folder), 0).is_unfinished()
 
 
 @pytest.mark.parametrize("content", ["", "stem,lab", ",".join(COLUMNS)])
