@@ -76,10 +76,9 @@ def _fill(
         job.make(world.hand_out(to_make, piece_size(len(to_make), world.size, job.batch_size.most)))
         world.wait_for_all()
     if world.is_main:
-        made = results.made()
-        results.merge(made.values())
         described = [DESCRIPTION] if settings.dataset_mode == "camus" else []
         carry_metadata(settings.datadir, settings.results_dir, [METADATA, *described])
+        results.merge(results.made().values())  # last of what others read: from here on the job counts as finished
         write_preview(
             results, job.palette, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES]
         )

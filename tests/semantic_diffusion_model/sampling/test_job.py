@@ -72,6 +72,18 @@ def test_label_maps_alone_another_size_and_metadata(command, tmp_path, pictures)
     assert (results / "metadata.csv").read_text() == "stem,spacing\nx1,0.3\n"
 
 
+def test_a_job_killed_at_its_end_counts_as_unfinished_until_all_is_there(command, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "carry_metadata", killed)
+        assert command(num_samples=2)[0] == 130
+    results = Results(str(tmp_path / "results"), 0)
+    assert results.is_unfinished() and len(results.made()) == 2
+    assert command(num_samples=2)[0] == 0 and not results.is_unfinished()
+
+
 # --- What does not change the images ----------------------------------------------------------------------------------
 
 
