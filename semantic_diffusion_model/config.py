@@ -6,7 +6,7 @@ The settings that decide what the network is and what its output means (`MODEL_S
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,11 @@ class Width(float):
 
     def __str__(self) -> str:
         return f"w{float(self)}"
+
+
+def usual_average(rates: Sequence[float]) -> int:
+    """Which average is validated, drawn and sampled with: the first that is no width, or else the first."""
+    return next((index for index, rate in enumerate(rates) if not isinstance(rate, Width)), 0)
 
 
 def parse_width(word: str) -> Width | None:

@@ -230,13 +230,17 @@ def load_image(pair: Pair, settings: Settings, box: Box | None = None) -> np.nda
 
 
 def load_channels(pair: Pair, settings: Settings, box: Box | None = None, colour: bool = False) -> np.ndarray:
-    """As `load_image`, but a grey picture has one channel, [1, H, W].
+    """As `load_image`, but a grey picture has one channel, [1, H, W]. Raises UserError as `read_channels`."""
+    return resize_image(read_channels(pair, settings, colour), settings, box)
+
+
+def read_channels(pair: Pair, settings: Settings, colour: bool = False) -> np.ndarray:
+    """The picture at the size of the file, grey [height, width] or in colour [height, width, 3] uint8.
 
     Raises UserError for a picture in colours that a network of one channel is to learn, unless they are asked for.
     """
     assert pair.image_path is not None
-    pixels = decode_image(read_file(pair.image_path), pair.image_path, colour=colour or settings.image_channels == 3)
-    return resize_image(pixels, settings, box)
+    return decode_image(read_file(pair.image_path), pair.image_path, colour=colour or settings.image_channels == 3)
 
 
 def load_label(pair: Pair, settings: Settings, box: Box | None = None) -> np.ndarray:
@@ -247,6 +251,11 @@ def load_label(pair: Pair, settings: Settings, box: Box | None = None) -> np.nda
 def read_label(pair: Pair, settings: Settings) -> np.ndarray:
     """The classes [height, width] uint8 at the size of the file. Raises UserError if the file is no label map."""
     return remap(decode_labels(read_file(pair.label_path), pair.label_path), settings.dataset_mode)
+
+
+def same_aspect(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether (height, width) of two pictures are in one proportion, as far as whole pixels allow."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(sum(one), sum(other))
 
 
 def load_edges(pair: Pair, settings: Settings, box: Box | None = None, labels: np.ndarray | None = None) -> np.ndarray:

@@ -17,7 +17,19 @@ from torch.utils.data import Dataset, get_worker_info
 
 from command import UserError, one_line
 from config import Settings
-from guided_diffusion.data.datasets import Box, Pair, load_channels, load_edges, load_label, raise_problems
+from guided_diffusion.data.datasets import (
+    Box,
+    Pair,
+    load_channels,
+    load_edges,
+    load_label,
+    raise_problems,
+    read_channels,
+    read_label,
+    resize_image,
+    resize_nearest,
+    same_aspect,
+)
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.data.shared_memory import tensors_of
 from guided_diffusion.network.condition import Condition
@@ -82,15 +94,15 @@ class Examples:
         edges = None if self.settings.no_instance else torch.from_numpy(load_edges(pair, self.settings, box, label))
         return torch.from_numpy(image).expand(self.settings.image_channels, -1, -1), torch.from_numpy(label), edges
 
-    def condition(self, indices: Sequence[int]) -> Condition | None:
-        """The condition of these examples, as they are on disk."""
+    def condition(self, indices: Sequence[int], training: bool = False) -> Condition | None:
+        """The condition of these examples, as they are on disk. `training`: a backward pass will follow."""
         _, labels, edges = zip(*(self.get(index) for index in indices), strict=True)
-        return make_condition(list(labels), list(edges), self.settings, training=False)
+        return make_condition(list(labels), list(edges), self.settings, training=training)
 
-    def microbatch(self, indices: Sequence[int]) -> Microbatch:
-        """These examples as they are on disk, for evaluation."""
+    def microbatch(self, indices: Sequence[int], training: bool = False) -> Microbatch:
+        """These examples as they are on disk, for evaluation, or `training`: then a backward pass can follow."""
         images = torch.stack([self.get(index)[0] for index in indices])
-        return Microbatch(indices[0], images, self.condition(indices))
+        return Microbatch(indices[0], images, self.condition(indices, training))
 
     def check(self) -> None:
         """Decode every file once; raise UserError with all that are broken or hold values that are no class."""
@@ -162,15 +174,19 @@ class Examples:
     def _decode(self, pair: Pair) -> Decoded | str:
         """Image, label and edges of a pair, or what is wrong with its files."""
         try:
-            image, label = load_channels(pair, self.settings), load_label(pair, self.settings)
+            image, label = read_channels(pair, self.settings), read_label(pair, self.settings)
+            if not same_aspect(image.shape[:2], label.shape):
+                sizes = ["{} x {}".format(*array.shape[:2]) for array in (label, image)]
+                return (
+                    f"{pair.label_path}: {sizes[0]} pixels (height x width), another aspect than its image, {sizes[1]}"
+                )
+            image, label = resize_image(image, self.settings), resize_nearest(label, self.settings)
             edges = None if self.settings.no_instance else load_edges(pair, self.settings, labels=label)
         except Exception as error:
             text = one_line(error)
             if text is None:
                 raise
             return text
-        if image.shape[1:] != label.shape:
-            return f"{pair.label_path}: another aspect than its image"
         try:
             check_classes(label, self.settings.num_classes)
         except UserError as error:

@@ -5,6 +5,7 @@ A checkpoint is a plain float32 state dict, as in the published code, so that
 along in the state dict's `_metadata`, which PyTorch keeps and ignores.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -31,6 +32,7 @@ from config import (
     attention_sizes,
     parse_numbers,
     settle_prediction,
+    usual_average,
     with_prediction_type,
 )
 from guided_diffusion.runs import storage
@@ -189,14 +191,27 @@ def _choose_file(path: str) -> tuple[str, str]:
     if not matches:
         raise UserError(f"{path} holds no checkpoint (ema_<rate>_NNNNNN.pt or modelNNNNNN.pt)")
     averaged = [match for match in matches if match["rate"]]
-    newest = max(averaged or matches, key=_age)
+    usual = _usual_rate(path) if averaged else ""
+    newest = max(averaged or matches, key=lambda match: _age(match, usual))
     kind = "averaged weights (EMA)" if averaged else "weights, for want of averaged ones,"
     return storage.join(path, newest[0]), f"{newest[0]}: the newest {kind} in {path}"
 
 
-def _age(match: re.Match) -> tuple[int, bool, str]:
+def _usual_rate(folder: str) -> str:
+    """The rate, as file names spell it, of the average that a training in `folder` validates; empty if unknown."""
+    path = storage.join(folder, SETTINGS_FILE)
+    with contextlib.suppress(UserError):  # weights say themselves what they are of
+        found = from_published_json(read_settings_tree(path)) if storage.exists(path) else {}
+        rates = Settings(ema_rate=found.get("ema_rate") or "").ema_rates()
+        if rates:
+            return WEIGHTS_NAME.fullmatch(ema_name(rates[usual_average(rates)], 10**5))["rate"]
+    return ""
+
+
+def _age(match: re.Match, usual: str) -> tuple[int, bool, bool, str]:
     rate = match["rate"] or ""
-    return int(match["step"]), not rate.startswith("w"), rate  # widths are to be combined, not to be taken as they are
+    # Widths are to be combined, not to be taken as they are.
+    return int(match["step"]), rate == usual, not rate.startswith("w"), rate
 
 
 def _is_optimizer_state(content: Any) -> bool:
@@ -212,11 +227,16 @@ def _find_settings(path: str, content: Mapping[str, Any]) -> tuple[dict[str, Any
     beside = storage.join(os.path.dirname(path) or ".", SETTINGS_FILE)
     if not storage.exists(beside):
         return {}, "shapes"
-    with storage.open_for_reading(beside) as file:
-        tree = parse_json(file.read(), beside)
+    return _of_the_network(from_published_json(read_settings_tree(beside)), beside), "json"
+
+
+def read_settings_tree(path: str) -> dict[str, Any]:
+    """The content of a train_test_config.json. Raises UserError."""
+    with storage.open_for_reading(path) as file:
+        tree = parse_json(file.read(), path)
     if not isinstance(tree, dict):
-        raise UserError(f"{beside} is not the JSON of a training's settings")
-    return _of_the_network(from_published_json(tree), beside), "json"
+        raise UserError(f"{path} is not the JSON of a training's settings")
+    return tree
 
 
 def _of_the_network(found: Mapping[str, Any], where: str) -> dict[str, Any]:

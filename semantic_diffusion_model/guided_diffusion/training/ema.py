@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from config import Width
+from config import Width, usual_average
 
 
 class Averages:
@@ -32,8 +32,7 @@ class Averages:
         self.rates = tuple(rates)
         self.warmup = warmup
         self.updates = 0
-        plain = [index for index, rate in enumerate(self.rates) if not isinstance(rate, Width)]
-        self.usual = plain[0] if plain else 0  # the one to validate, to draw and to sample with
+        self.usual = usual_average(self.rates)
         self.averages = [[weight.clone() for weight in self.weights] for _ in self.rates]
 
     def rate_now(self, rate: float) -> float:

@@ -73,7 +73,7 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     source = BatchSource(run.examples, settings, run.world, run.samples, run.microbatch_size)
     if source.note:
         log.say(source.note)
-    one = run.examples.microbatch([0]).to(run.world.device)
+    one = run.examples.microbatch([0], training=True).to(run.world.device)
     network = parallel_network(run, one)
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
     while last is None or run.step < last:

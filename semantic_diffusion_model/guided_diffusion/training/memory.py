@@ -104,7 +104,7 @@ def _images_that_fit(network: nn.Module, examples: Examples, images: int, precis
     device = next(network.parameters()).device
 
     def needed(indices: list[int]) -> float:
-        return HEADROOM * activation_bytes(network, examples.microbatch(indices).to(device), precision)
+        return HEADROOM * activation_bytes(network, examples.microbatch(indices, training=True).to(device), precision)
 
     one = math.inf
     try:

@@ -37,7 +37,8 @@ def _fits(run: TrainingRun) -> bool:
         # The gradients of the weights are made by the backward pass itself.
         to_come = run.optimiser.bytes_to_come() - sum(parameter.nbytes for parameter in run.network.parameters())
         reserved = torch.empty(max(0, to_come), dtype=torch.uint8, device=device)
-        _, losses, _ = weighted_losses(run, run.network.train(), run.examples.microbatch(indices).to(device))
+        microbatch = run.examples.microbatch(indices, training=True).to(device)
+        _, losses, _ = weighted_losses(run, run.network.train(), microbatch)
         losses["loss"].sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -79,6 +79,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settin
                 f"on {now['ranks']} ranks instead of {before['ranks']}, a step has {now['global_batch']} images, "
                 f"not {before['global_batch']}; --batch_size_train can make up for it"
             )
+    if today["dropout"] and before["ranks"] != now["ranks"]:
+        warnings.append(f"dropout on {now['ranks']} ranks is drawn otherwise than on {before['ranks']}")
     if differences:
         raise UserError(
             f"{where} is a run with other settings: take those, or another savedir (a copy of the weights file alone, "
@@ -174,6 +176,7 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     step = newest_complete(settings.savedir, warn)
     unfinished.refuse_strays(settings.savedir, step)
     if step is not None:
+        refuse_other_start(settings, step)
         return settings.savedir, step
     path = settings.resume_checkpoint
     match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(path))
@@ -188,6 +191,35 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
         warn(f"warning: only the weights of {path} are used: {error}")
         return None
     return folder, step
+
+
+def refuse_other_start(settings: Settings, step: int) -> None:
+    """Raise UserError for a --resume_checkpoint that the run in savedir, at `step`, neither began from nor has reached.
+
+    It would not be read. Files are told apart by their names and their folders': the whole path may change.
+    """
+    given = settings.resume_checkpoint
+    before = read_state(settings.savedir, step)["run"]["settings"].get("resume_checkpoint", "")
+    if not given or _place(given) == _place(before):
+        return
+    match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(given))
+    of_this_run = os.path.realpath(given if storage.is_folder(given) else os.path.dirname(given)) == os.path.realpath(
+        settings.savedir
+    )
+    if not of_this_run:
+        raise UserError(
+            f"--resume_checkpoint {given} would not be read: the run in {settings.savedir} goes on from its own step "
+            f"{step}. Give another --savedir to start from it"
+        )
+    if match and int(match["step"]) < step:
+        raise UserError(
+            f"--resume_checkpoint {given}: the run in {settings.savedir} has gone on to step {step}. To go back, give "
+            "another --savedir, or delete its later checkpoints"
+        )
+
+
+def _place(path: str) -> list[str]:
+    return os.path.normpath(path).split(os.sep)[-2:]
 
 
 def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int]) -> Settings:

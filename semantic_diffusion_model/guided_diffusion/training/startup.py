@@ -91,4 +91,7 @@ def check_training_settings(settings: Settings) -> None:
         raise UserError(
             f"use_kl trains on the bound alone: --loss_weighting {settings.loss_weighting} has nothing to weigh"
         )
+    unused = [name for name in ("snr_gamma", "snr_floor") if getattr(settings, name) != getattr(Settings, name)]
+    if unused and settings.loss_weighting == "none":
+        raise UserError(f"--{unused[0]} {getattr(settings, unused[0]):g} is of --loss_weighting min_snr, which is none")
     settings.ema_rates()

@@ -201,6 +201,18 @@ def test_without_settings_the_shapes_and_flags_tell(tmp_path, tiny, network):
         merge_settings(tiny(num_res_blocks=2), {"img_size", "num_res_blocks"}, checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("rates", "first"),
+    [("0.999,0.9999", "0.999"), ("0.9999,0.999", "0.9999"), ("w0.05,w0.1", "w0.05"), ("w0.1,0.9", "0.9")],
+)
+def test_of_several_averages_a_folder_gives_the_one_that_was_validated(tmp_path, tiny, network, rates, first):
+    settings = tiny(ema_rate=rates)
+    write_settings(str(tmp_path), settings)
+    for rate in settings.ema_rates():
+        write_torch(str(tmp_path), ema_name(rate, 20), plain_state_dict(network.state_dict(), settings))
+    assert f"ema_{first}_000020.pt: the newest averaged weights" in read_checkpoint(str(tmp_path)).note
+
+
 def test_a_folder_gives_its_newest_averaged_weights(tmp_path, tiny, network):
     plain = plain_state_dict(network.state_dict(), tiny())
     for name in (model_name(30), ema_name(0.99, 20), ema_name(0.9999, 20), ema_name(0.9999, 3)):

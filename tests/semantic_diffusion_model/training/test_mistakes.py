@@ -24,6 +24,8 @@ from guided_diffusion.training.loop import train
         ({"use_kl": True, "loss_weighting": "min_snr"}, "has nothing to weigh"),
         ({"loss_weighting": "min_snr", "snr_floor": 0.1}, "snr_floor needs --prediction_type"),
         ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, "snr_gamma"),
+        ({"prediction_type": "v_prediction", "snr_floor": 0.1}, "snr_floor 0.1 is of --loss_weighting min_snr"),
+        ({"snr_gamma": 1.0}, "snr_gamma 1 is of --loss_weighting min_snr"),
     ],
     ids=str,
 )
@@ -41,6 +43,21 @@ def test_deformed_labels_are_not_trained_on(tmp_path, tiny):
             Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / f"patient000{number}_2CH_ED_training_0.png")
     with pytest.raises(AgreedError, match="2 label maps are deformed.*--add_augmentation False"):
         train(tiny(savedir=str(tmp_path / "out"), datadir=str(tmp_path / "data")), set())
+
+
+@pytest.mark.parametrize("random_crop", [False, True])
+def test_label_maps_of_another_aspect_than_their_images_are_refused(tmp_path, tiny, random_crop):
+    """Transposed, say. Of half the size, to the pixel, they are read."""
+    for kind, size in (("images", (41, 64)), ("sector_annotations", (20, 32))):
+        folder = tmp_path / "data" / kind / "training"
+        folder.mkdir(parents=True)
+        for name in ("a1", "a2"):
+            Image.fromarray(np.ones(size, np.uint8)).save(folder / f"{name}.png")
+    changes = {"datadir": str(tmp_path / "data"), "random_crop": random_crop, "lr_anneal_steps": 1}
+    train(tiny(savedir=str(tmp_path / "out"), **changes), set())
+    Image.fromarray(np.ones((32, 20), np.uint8)).save(folder / "a2.png")
+    with pytest.raises(AgreedError, match=r"a2.png: 32 x 20 pixels .*another aspect than its image, 41 x 64"):
+        train(tiny(savedir=str(tmp_path / "other"), **changes), set())
 
 
 def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):

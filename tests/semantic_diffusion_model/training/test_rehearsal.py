@@ -8,6 +8,8 @@ import torch
 from command import UserError
 from guided_diffusion.data.datasets import find_pairs
 from guided_diffusion.data.loading import Examples
+from guided_diffusion.network import modulation, modulation_plain
+from guided_diffusion.network.precision import predictor
 from guided_diffusion.runs.world import AgreedError, World
 from guided_diffusion.training import loop
 from guided_diffusion.training.rehearsal import rehearse
@@ -83,6 +85,40 @@ def test_memory_that_is_full_in_a_later_step_is_one_line(tiny, tmp_path, monkeyp
     settings = tiny(savedir=str(tmp_path), batch_size_train=4, lr_anneal_steps=4, save_interval=2)
     with pytest.raises(UserError, match=r"full in step 3: .*--microbatch 2.*model000002\.pt"):
         loop.train(settings, set())
+
+
+class AsOnAGpu:
+    """The plain form, with what the kernels of a GPU ask for."""
+
+    forward = staticmethod(modulation_plain.forward)
+    backward_passes = 0
+
+    @classmethod
+    def backward(cls, grad, x, table, level, *rest):
+        if level is not None:
+            assert level.plan is not None, "no plan for the backward pass"
+            cls.backward_passes += 1
+        return modulation_plain.backward(grad, x, table, level, *rest)
+
+
+def test_each_backward_pass_before_the_first_step_has_what_a_gpu_needs(run, tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(modulation, "_implementation", lambda x: AsOnAGpu)
+        assert rehearse(run(modulation="table"), recompute=False) is False and AsOnAGpu.backward_passes
+    examples = []
+
+    def warm_up(run, one):
+        """As `parallel_network` does on several ranks."""
+        t = torch.zeros(len(one), dtype=torch.int64)
+        with monkeypatch.context() as patch:
+            patch.setattr(modulation, "_implementation", lambda x: AsOnAGpu)
+            predictor(run.network, one.condition, run.precision)(one.x_start(), t).sum().backward()
+        examples.append(one)
+        return run.network
+
+    monkeypatch.setattr(loop, "parallel_network", warm_up)
+    loop.train(tiny(savedir=str(tmp_path), lr_anneal_steps=1, modulation="table"), set())
+    assert len(examples) == 1
 
 
 TWO = """

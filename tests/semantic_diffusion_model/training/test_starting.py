@@ -1,5 +1,6 @@
 """A run that starts from the weights of another trains what it was asked to, and says what it took."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,26 @@ def test_a_schedule_that_ends_in_noise_is_not_trained_to_predict_it(tmp_path, ti
     with pytest.raises(UserError, match="diffusion_steps 20: this schedule ends in pure noise"):
         train(tiny(**common), set())
     train(tiny(**common, prediction_type="v_prediction"), set())
+
+
+def test_weights_that_would_not_be_read_are_refused(tmp_path, tiny, random_weights):
+    """Of another file than the run in savedir began from, and of an earlier step than it has reached."""
+    other = tmp_path / "other" / "weights.pt"
+    other.parent.mkdir()
+    shutil.copy(random_weights, other)
+    out = tmp_path / "out"
+
+    def run(steps, weights=""):
+        settings = {"savedir": str(out), "save_interval": 1, "lr_anneal_steps": steps}
+        train(tiny(resume_checkpoint=str(weights), **settings), {"resume_checkpoint"})
+
+    run(2, random_weights)
+    for steps in (2, 3):
+        with pytest.raises(UserError, match="would not be read: the run in .* goes on from its own step 2"):
+            run(steps, other)
+    with pytest.raises(UserError, match="has gone on to step 2. To go back"):
+        run(3, out / "model000001.pt")
+    run(3, random_weights)
+    run(4, out / "model000003.pt")  # as the published code is resumed
+    run(5, out / "model000003.pt")  # the same command again
+    assert (out / "model000005.pt").exists()
