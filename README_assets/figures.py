@@ -47,7 +47,7 @@ def draw_views(demo: Path) -> None:
     """A row for each of label map, synthetic frame and the phantom whose label map was deformed; a view a column."""
     figure, axes = plt.subplots(3, len(VIEWS), figsize=(2.05 * len(VIEWS), 6.6), layout="constrained")
     for place, view in enumerate(VIEWS):
-        stem = stems_of(demo, view, 1)[0]
+        stem = stems_of(demo, view, 2 * len(VIEWS))[2 * place + 1]  # of another patient each
         show(axes[0, place], read(demo / "results" / "labels" / f"{stem}.png"), f"{view}: label map", labels=True)
         show(axes[1, place], read(demo / "results" / "samples" / f"{stem}.png"), "synthetic")
         show(axes[2, place], read(demo / "results" / "images" / f"{stem}.png"), "phantom")
@@ -69,7 +69,7 @@ def draw_transforms(demo: Path) -> None:
 
 
 def draw_pipeline(demo: Path) -> None:
-    stem = stems_of(demo, "4CH_ED", 1)[0]
+    stem = stems_of(demo, "4CH_ED", 2)[1]
     original = stem.rsplit("_", 1)[0]
     sector = demo / "sector" / "4CH_ED_sector"
     tested = next((demo / "views" / "all_views" / "images" / "testing").glob("*_4CH_ED_testing.png"))

@@ -84,7 +84,7 @@ NOT_RUN = {
 ONLY_READ = {
     "CONTRIBUTING.md": "targets of make",
     "docs/replication.md": "takes hours; test_replicate.py runs all three, small",
-    "pipelines/demo_checkpoint/README.md": "made the weights that are shipped, in half an hour",
+    "pipelines/demo_checkpoint/README.md": "made the weights that are shipped, in more than an hour",
 }
 # Flags of launchers, Slurm and docker that pages name.
 OF_OTHERS = {"nproc-per-node", "dependency", "mpi", "requeue", "signal", "build-arg", "shm-size"}
