@@ -153,6 +153,7 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
     source = f"{len(jobs)} frames of {settings.data_folder}"
     print(f"making {what} label maps of {source}, into {settings.save_folder}", flush=True)
     description = common_description(folders.values())
+    known = {folder: read_metadata(view) for folder, view in folders.items()}
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
         for folder in folders:
             for split in SPLITS:
@@ -164,11 +165,10 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
         if problems:
             raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)
         warn([done.warning for done in results if done.warning])
-        for folder, view in folders.items():
-            known = read_metadata(view)
+        for folder in folders:
             mine = [done for (_, of), done in zip(jobs, results, strict=True) if of == folder]
             write_description(out / folder, description)
-            write_metadata(out / folder, [metadata_row(stem, known) for done in mine for stem in done.stems])
+            write_metadata(out / folder, [metadata_row(stem, known[folder]) for done in mine for stem in done.stems])
     maps = sum(len(done.stems) for done in results if done.stems[0].split != "testing")
     tests = len(results) - sum(done.stems[0].split != "testing" for done in results)
     what = "undeformed sector label maps"

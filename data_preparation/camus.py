@@ -22,6 +22,7 @@ MHD_VALIDATION = 50
 RELEASE_FOLDERS = ("database_nifti", "database_split", "training", "testing")
 SUFFIXES = {"nifti": (".nii.gz", ".nii"), "mhd": (".mhd", ".mha")}  # the usual one first
 PATIENT = re.compile(r"patient\d{4}")
+PHANTOMS = "PHANTOMS.txt"  # stands in each folder of a release of phantoms, and in what is extracted from one
 
 METADATA_COLUMNS = (
     *("stem", "patient", "view", "phase", "split", "source", "native_height", "native_width"),
@@ -31,6 +32,7 @@ INFO_NUMBERS, INFO_NUMBER = (
     ("ef", "edv_ml", "esv_ml"),
     re.compile(r"(\d{1,6}(?:[.,]\d{1,6})?)\s*(?:%|ml)?", re.IGNORECASE),
 )
+INFO_LARGEST = {"ef": 100, "edv_ml": 100_000, "esv_ml": 100_000}  # what metadata.csv may hold
 INFO_KEYS = {"image_quality": ("ImageQuality",), "ef": ("LVef", "EF"), "edv_ml": ("LVedv",), "esv_ml": ("LVesv",)}
 
 
@@ -69,6 +71,12 @@ class Release:
     kind: str  # nifti or mhd
     people: list[tuple[str, str]] = field(default_factory=list)  # (split, patient)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def phantoms(self) -> bool:
+        """Whether make_phantom_camus.py made all of it."""
+        folders = {patient_folder(self.root, self.kind, *person).parent for person in self.people}
+        return bool(folders) and all((folder / PHANTOMS).is_file() for folder in folders)
 
     def frame(self, split: str, patient: str, view: str) -> Frame:
         folder = patient_folder(self.root, self.kind, split, patient)
@@ -176,7 +184,7 @@ def _find_nifti(root: Path) -> Release:
 
 def read_info(path: Path) -> tuple[dict[str, str], list[str]]:
     """image_quality, ef, edv_ml, esv_ml of an Info_*.cfg, empty where not given; and a warning for each of the numbers
-    that is none.
+    that is none, or none that can be.
 
     Numbers may have a decimal comma and a unit (53,3 %).
     """
@@ -193,9 +201,10 @@ def read_info(path: Path) -> tuple[dict[str, str], list[str]]:
     for column in INFO_NUMBERS:
         text = found[column]
         match = INFO_NUMBER.fullmatch(text)
-        found[column] = match[1].replace(",", ".") if match and float(match[1].replace(",", ".")) > 0 else ""
+        number, largest = match[1].replace(",", ".") if match else "", INFO_LARGEST[column]
+        found[column] = number if number and 0 < float(number) <= largest else ""
         if text and not found[column]:
-            warnings.append(f"{path}: {column} is {text[:20]!r}, no number above 0: left empty")
+            warnings.append(f"{path}: {column} is {text[:20]!r}, no number above 0 and up to {largest}: left empty")
     return found, warnings
 
 

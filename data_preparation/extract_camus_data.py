@@ -1,6 +1,5 @@
 """Extract CAMUS (MHD or NIfTI release) into folders of PNGs, one per view, and one of all views together."""
 
-import math
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,12 +8,13 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from camus import VIEW_NAMES, Frame, Problem, find_release, read_info
+from camus import PHANTOMS, VIEW_NAMES, Frame, Problem, find_release, read_info
 from command import UserError, YesNo, run_command
 from dataset_description import camus
+from dataset_schema import Millimetres
 from medical_images import read_frame, unknown_spacing
 from names import ALL_VIEWS, SPLITS
-from outputs import new_folders
+from outputs import new_folders, refuse_to_replace
 from parallel import default_workers, for_each
 from progress import next_step
 from resizing import check_size, resize_pair
@@ -26,6 +26,7 @@ from view_folders import (
     check_same_size,
     encode_png,
     names_of_set,
+    spacing_fields,
     warn,
     write_metadata,
 )
@@ -43,7 +44,7 @@ class ExtractSettings:
     """Views to extract."""
     image_interpolation: Literal["nearest", "area"] = "nearest"
     """nearest as published; area averages what a new pixel covers (less noise); its label is the commonest there."""
-    spacing_mm: tuple[float, ...] = ()
+    spacing_mm: tuple[Millimetres, ...] = ()
     """Size of a pixel in the release's files, depth and lateral, in mm (one number: both), instead of what they say."""
     skip_incomplete: YesNo = False
     """Leave out patients with missing or faulty files, and say which; otherwise they are an error."""
@@ -92,7 +93,6 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
     spacing_mm = settings.spacing_mm or read[0].spacing_mm
     if spacing_mm is None:
         warnings.append(f"{unknown_spacing(frame.image, read[0])}; --spacing_mm gives it by hand")
-        spacing_mm = ("", "")
     row = {
         "stem": frame.stem,
         "patient": frame.patient,
@@ -102,8 +102,7 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
         "source": frame.image.relative_to(root).as_posix(),
         "native_height": image.shape[0],
         "native_width": image.shape[1],
-        "spacing_depth_mm": spacing_mm[0] and round(spacing_mm[0], 6),
-        "spacing_lateral_mm": spacing_mm[1] and round(spacing_mm[1], 6),
+        **spacing_fields(spacing_mm),
         "image_interpolation": settings.image_interpolation,
         **info,
     }
@@ -115,8 +114,8 @@ def check_settings(settings: ExtractSettings) -> None:
     check_ranges(settings)
     check_size(settings)
     spacing = settings.spacing_mm
-    if spacing and (len(spacing) > 2 or not all(0 < mm < math.inf for mm in spacing)):
-        raise UserError(f"--spacing_mm {' '.join(map(str, spacing))}: one or two numbers above 0")
+    if len(spacing) > 2:
+        raise UserError(f"--spacing_mm {' '.join(map(str, spacing))}: one or two numbers")
     settings.spacing_mm = spacing * 2 if len(spacing) == 1 else spacing
     settings.view_names = tuple(name for name in VIEW_NAMES if name in settings.view_names)
     if not settings.view_names:
@@ -131,13 +130,15 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         print(f"{settings.camus_data_folder} is not the release itself: {release.root} is taken", file=sys.stderr)
     frames = [release.frame(*person, view) for person in release.people for view in settings.view_names]
     folders = (*settings.view_names, ALL_VIEWS)
+    of_set = names_of_set(settings.save_folder_path)
+    refuse_to_replace([release.root], settings.save_folder_path, of_set)
     height, width = settings.save_img_size
     print(
         f"extracting {len(frames)} frames of {len(release.people)} patients from {release.root} "
         f"at {height} x {width} into {settings.save_folder_path}",
         flush=True,
     )
-    with new_folders(settings.save_folder_path, names_of_set(settings.save_folder_path), settings.overwrite) as out:
+    with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
         for folder in folders:
             for kind in (IMAGES, ANNOTATIONS):
                 for split in SPLITS:
@@ -162,6 +163,8 @@ def extract_camus_data(settings: ExtractSettings) -> None:
             print(f"warning: no patient of {split} is left", file=sys.stderr)
         for folder in folders:
             write_metadata(out / folder, [row for row in kept if folder in (row["view"], ALL_VIEWS)])
+            if release.phantoms:
+                (out / folder / PHANTOMS).write_text("Extracted from what make_phantom_camus.py made: no real data.\n")
     patients = {split: len({row["patient"] for row in kept if row["split"] == split}) for split in SPLITS}
     counts = ", ".join(f"{patients[split]} {split}" for split in SPLITS)
     print(

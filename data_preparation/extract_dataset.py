@@ -29,6 +29,7 @@ from view_folders import (
     encode_png,
     folders_of,
     names_of_set,
+    spacing_fields,
     warn,
     write_description,
     write_metadata,
@@ -91,16 +92,15 @@ def extract_frame(frame: OwnFrame, out: Path, settings: OwnSettings, description
         data = encode_png(pixels)
         for folder in folders_of(frame.view):
             (out / folder / kind / frame.split / f"{frame.name}.png").write_bytes(data)
-    spacing_mm = source.spacing_mm or description.spacing_mm or ("", "")
-    doubted = source.medical is not None and not all(spacing_mm)
+    spacing_mm = source.spacing_mm or description.spacing_mm
+    doubted = source.medical is not None and spacing_mm is None
     row = {
         **vars(frame),
         "stem": frame.name,
         "source": frame.image.name,
         "native_height": label.shape[0],
         "native_width": label.shape[1],
-        "spacing_depth_mm": spacing_mm[0] and round(spacing_mm[0], 6),
-        "spacing_lateral_mm": spacing_mm[1] and round(spacing_mm[1], 6),
+        **spacing_fields(spacing_mm),
         "image_interpolation": settings.image_interpolation,
     }
     return Extracted(row, counts=counts, warning=unknown_spacing(frame.image, source.medical) if doubted else None)
@@ -150,7 +150,10 @@ def extract_dataset(settings: OwnSettings) -> None:
     views = sorted({frame.view for frame in frames} - {""})
     travelling = description.travelling(mark_for(frames))
     of_set = names_of_set(settings.save_folder_path, views)
-    refuse_to_replace([settings.images, settings.labels], settings.save_folder_path, of_set)
+    inputs = [settings.images, settings.labels, settings.dataset]
+    if description.names.table:
+        inputs.append(settings.dataset.parent / description.names.table.path)
+    refuse_to_replace(inputs, settings.save_folder_path, of_set)
     size = " x ".join(map(str, settings.save_img_size))
     told = f"extracting {len(frames)} frames from {settings.images} at {size} into {settings.save_folder_path}"
     print(told, flush=True)
@@ -194,7 +197,7 @@ def tell(
     for split, people in drawn.items():
         told = ", ".join(people[:8]) + (", …" if people[8:] else "")
         print(f"no frame said {split}: {len(people)} patients drawn for it, {told}")
-    unknown = sum(not row["spacing_depth_mm"] for row in rows)
+    unknown = sum("spacing_depth_mm" not in row for row in rows)
     if unknown:
         print(
             f"the size of a pixel of {unknown} frames is not known: distances will be in pixels (spacing_mm gives it)"

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Interval
 
 from anatomy import PHASES, VIEWS, draw_patient
-from camus import MHD_VALIDATION, SPLITS, Release, patient_folder, write_info, write_subgroups
+from camus import MHD_VALIDATION, PHANTOMS, SPLITS, Release, patient_folder, write_info, write_subgroups
 from command import UserError, YesNo, run_command
 from medical_writing import write_medical_image
 from outputs import new_folders
@@ -20,7 +20,6 @@ from progress import next_step
 from raster import Raster
 from schema import check_settings as check_ranges
 
-MARK = "PHANTOMS.txt"  # stands in each folder made here, so that real data is never replaced
 RELEASE_FOLDERS = {"nifti": ("database_nifti", "database_split"), "mhd": ("training", "testing")}
 
 
@@ -111,8 +110,8 @@ def check_settings(settings: PhantomSettings) -> None:
         raise UserError(f"--size {settings.size}: from 32 to 4096 rows")
     for name in RELEASE_FOLDERS[settings.release]:
         folder = settings.save_folder / name
-        if settings.overwrite and folder.exists() and not (folder / MARK).is_file():
-            raise UserError(f"{folder} holds no phantoms (there is no {MARK} in it): it is not replaced")
+        if settings.overwrite and folder.exists() and not (folder / PHANTOMS).is_file():
+            raise UserError(f"{folder} holds no phantoms (there is no {PHANTOMS} in it): it is not replaced")
 
 
 def make_phantom_camus(settings: PhantomSettings) -> None:
@@ -127,7 +126,7 @@ def make_phantom_camus(settings: PhantomSettings) -> None:
             write_subgroups(root, {s: [n for n, of in zip(names, splits, strict=True) if of == s] for s in SPLITS})
         for folder in RELEASE_FOLDERS[settings.release]:
             (root / folder).mkdir(exist_ok=True)
-            (root / folder / MARK).write_text(
+            (root / folder / PHANTOMS).write_text(
                 f"Simulated by make_phantom_camus.py, seed {settings.seed}: no real data.\n"
             )
         work = partial(make_patient, root=root, settings=settings)

@@ -11,15 +11,14 @@ import cv2
 import numpy as np
 from annotated_types import Interval
 
-from camus import METADATA_COLUMNS, VIEW_NAMES
+from camus import INFO_LARGEST, METADATA_COLUMNS, VIEW_NAMES
 from command import UserError
-from dataset_description import DESCRIPTION, METADATA, Description, camus, read_description
+from dataset_description import COLUMNS, DESCRIPTION, METADATA, Description, camus, read_description
+from dataset_schema import Millimetres, Table
 from names import ALL_VIEWS, SPLITS, Naming, Stem, naming_of
 from picture_files import decode_image, decode_labels, is_picture, passed_over, read_bytes
 from schema import Record, checked, parse_csv
 
-Millimetres = Annotated[float, Interval(gt=0, le=1e3)]
-Volume = Annotated[float, Interval(gt=0, le=1e5)]
 IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
 MOST_WARNINGS = 20
 
@@ -70,9 +69,9 @@ class MetadataRow(Record):
     native_width: Annotated[int, Interval(ge=1, le=2**16)] | None = None
     spacing_depth_mm: Millimetres | None = None
     spacing_lateral_mm: Millimetres | None = None
-    ef: Annotated[float, Interval(gt=0, le=100)] | None = None
-    edv_ml: Volume | None = None
-    esv_ml: Volume | None = None
+    ef: Annotated[float, Interval(gt=0, le=INFO_LARGEST["ef"])] | None = None
+    edv_ml: Annotated[float, Interval(gt=0, le=INFO_LARGEST["edv_ml"])] | None = None
+    esv_ml: Annotated[float, Interval(gt=0, le=INFO_LARGEST["esv_ml"])] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,14 @@ def is_view_folder(folder: Path) -> bool:
     return (folder / IMAGES).is_dir() and (folder / ANNOTATIONS).is_dir()
 
 
+def is_made_here(folder: Path) -> bool:
+    """Whether a view folder with a description is one of ours, by the names that it points to: not somebody's source
+    data, which may look like one. Raises UserError for a description that cannot be read."""
+    if not (is_view_folder(folder) and (folder / METADATA).is_file()):
+        return False
+    return read_description(folder).names.table == Table(path=METADATA, columns=COLUMNS)
+
+
 def find_view_folders(folder: Path) -> list[Path]:
     """`folder` itself if it is a view folder, otherwise the view folders of the extracted set in it.
 
@@ -155,9 +162,9 @@ def folders_of(view: str) -> tuple[str, ...]:
 
 def names_of_set(folder: Path, views: Iterable[str] = ()) -> list[str]:
     """The names of view folders that `folder` holds, or would hold with `views`: those of CAMUS, whether there or not,
-    those with a description of their own, and last of all views together."""
+    those made here with a description of their own, and last of all views together."""
     described = folder.glob(f"*/{DESCRIPTION}") if folder.is_dir() else ()
-    views_there = (path.parent for path in described if is_view_folder(path.parent))
+    views_there = (path.parent for path in described if is_made_here(path.parent))
     own = {view.name for view in views_there if not (view / SECTOR_ANNOTATIONS).is_dir()}  # which are made from views
     return list(dict.fromkeys((*VIEW_NAMES, *sorted((own | set(views)) - {ALL_VIEWS}), ALL_VIEWS)))
 
@@ -189,6 +196,12 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     known = [{name: value for name, value in row.items() if value} for row in rows]
     checked(list[MetadataRow], known, str(path))
     return {row["stem"]: row for row in rows}
+
+
+def spacing_fields(spacing_mm: tuple[float, float] | None) -> dict[str, object]:
+    """What a row of metadata.csv says of the size of a pixel, (depth, lateral); nothing if it is not known."""
+    names = ("spacing_depth_mm", "spacing_lateral_mm")
+    return dict(zip(names, (round(mm, 6) or mm for mm in spacing_mm), strict=True)) if spacing_mm else {}
 
 
 def write_metadata(folder: Path, rows: Iterable[dict[str, object]]) -> None:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from report import STRUCTURES, name_of, read_dice
 
 HERE = Path(__file__).resolve().parent
-PHANTOMS = "PHANTOMS.txt"  # as make_phantom_camus.py marks its folders
+PHANTOMS = "PHANTOMS.txt"  # as make_phantom_camus.py, and then the extraction, mark their folders
 Curve = tuple[str, list[float], list[float]]  # label, x, y
 
 
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, Any]:
         runs = [run for run in runs if run.name.rpartition("_")[2] == runs[0].name.rpartition("_")[2]]
     dice_figures = [run / "figures" / "dice.png" for run in runs]
     return {
-        "phantoms": any(folder.glob(f"camus/*/{PHANTOMS}")),
+        "phantoms": any(folder.glob(f"views/*/{PHANTOMS}")) or any(folder.glob(f"camus/*/{PHANTOMS}")),
         "picture": picture(folder / "picture.png"),
         "nearest": picture(folder / "nearest.png"),
         "images": sum(len(read_rows(path)) for path in folder.glob("results/**/manifest.csv")),

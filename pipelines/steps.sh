@@ -3,11 +3,12 @@
 #
 #   step NUMBER TITLE COMMAND...       print and run a command, unless it ran to its end before with the same words
 #   COST=SECONDS step NUMBER ...       the seconds it is expected to take: then the time left is told
-#   MADE=FILE step NUMBER ...          what it has made at its end: a training that is asked to stop ends well, too early
+#   MADE=FILE step NUMBER ...          what it has made at its end: a training that is asked to stop ends well, too early;
+#                                      once begun, it goes on with the same words alone
 #   MODE=plan step NUMBER ...          run nothing: add up what is to be done, and list the commands in $OUT/commands.txt
 #
 # $OUT/.done/NUMBER holds the words of a step that ran to its end, $OUT/.done/times a line of seconds, number and title
-# for each time that a step ran, to its end or not.
+# for each time that a step ran, to its end or not. $OUT/.done/NUMBER.begun holds the words of a training meanwhile.
 MODE=run
 expected_left=0 # seconds of the steps to be done, at the pace that COST assumes
 expected_done=0 # of those that are done,
@@ -40,6 +41,17 @@ plan() {
 
 weights_of() { printf '%s/model%06d.pt' "$1" "$2"; } # SAVEDIR STEP
 
+note() { # NAME WORDS
+    printf '%s' "$2" >"$OUT/.done/$1.tmp"
+    mv "$OUT/.done/$1.tmp" "$OUT/.done/$1"
+}
+
+# Whether a training has begun with other words than these: it would go on from there, to another end or to none.
+begun_otherwise() { # NUMBER WORDS
+    [ "${MADE:-}" ] && [ -e "$(dirname "$MADE")" ] && [ -e "$OUT/.done/$1.begun" ] &&
+        [ "$(cat "$OUT/.done/$1.begun")" != "$2" ]
+}
+
 step() {
     local number=$1 title=$2
     shift 2
@@ -53,11 +65,12 @@ step() {
         done_with "$number"
         return
     fi
-    if [ -e "$OUT/.done/$number" ]; then
+    if [ -e "$OUT/.done/$number" ] || begun_otherwise "$number" "$*"; then
         echo "error: $OUT/ was made with other settings: delete it, or give another $ANOTHER" >&2
         exit 2
     fi
     time_left
+    [ -z "${MADE:-}" ] || note "$number.begun" "$*"
     began=$SECONDS running=$number$'\t'$title
     "$@"
     note_time
@@ -65,8 +78,8 @@ step() {
         echo "stopped before its end: run the same command again to go on" >&2
         exit 1
     fi
-    printf '%s' "$*" >"$OUT/.done/$number.tmp"
-    mv "$OUT/.done/$number.tmp" "$OUT/.done/$number"
+    note "$number" "$*"
+    rm -f "$OUT/.done/$number.begun"
     expected_left=$((expected_left - ${COST:-0}))
     done_with "$number"
 }

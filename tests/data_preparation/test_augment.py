@@ -161,6 +161,15 @@ def test_every_unusable_file_is_listed(run, view, tmp_path):
     assert not any((tmp_path / "out").iterdir())
 
 
+def test_metadata_that_cannot_be_is_told_before_the_work(run, view, tmp_path, monkeypatch):
+    monkeypatch.setattr("augment_camus_labels.process_pair", None)
+    path = view / "metadata.csv"
+    path.write_text(f"{path.read_text()}x{',' * 12}101,,\n")
+    outcome = augment(run, view, tmp_path / "out")
+    assert outcome.code == 2 and "metadata.csv" in outcome.err and "less than or equal to 100" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_view_folder(run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "is neither a view folder" in (outcome := augment(run, tmp_path / "empty", tmp_path / "out")).err

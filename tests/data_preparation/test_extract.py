@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from extracting import extract, one
 
-from camus import METADATA_COLUMNS, VIEW_NAMES, find_release
+from camus import METADATA_COLUMNS, PHANTOMS, VIEW_NAMES, find_release
 from medical_images import read_medical_image
 from medical_writing import write_medical_image
 from names import ALL_VIEWS
@@ -172,17 +172,29 @@ def test_a_size_of_pixels_that_is_not_believed_is_left_out_told_and_can_be_given
     assert outcome.code == 0 and "not believed" not in outcome.err
     rows = read_metadata(tmp_path / "by hand/2CH_ED").values()
     assert {(row["spacing_depth_mm"], row["spacing_lateral_mm"]) for row in rows} == {("0.5", "0.4")}
-    assert extract(run, source, tmp_path / "none", "--spacing_mm", 0).code == 2
+    assert extract(run, source, tmp_path / "tiny", *flags, "--spacing_mm", 1e-7).code == 0
+    assert {row["spacing_depth_mm"] for row in read_metadata(tmp_path / "tiny/2CH_ED").values()} == {"1e-07"}
 
 
 def test_numbers_of_info_files_are_read_or_left_empty_at_extraction(run, release, tmp_path):
     source = release("nifti")
-    for number, text in ((1, "EF: 53,3 %"), (2, "EF: N/A")):
+    for number, text in ((1, "EF: 53,3 %"), (2, "EF: N/A"), (3, "EF: 533\nLVedv: 100001")):
         (source / f"database_nifti/patient{number:04d}/Info_2CH.cfg").write_text(f"ImageQuality: Good\n{text}\n")
     outcome = extract(run, source, tmp_path / "out", "--view_names", "2CH_ED", "2CH_ES", "--save_img_size", 32)
-    assert outcome.code == 0 and outcome.err.count("ef is 'N/A', no number above 0: left empty") == 1
+    assert outcome.code == 0 and outcome.err.count("ef is 'N/A', no number above 0 and up to 100: left empty") == 1
     known = {row["patient"]: row["ef"] for row in read_metadata(tmp_path / "out/2CH_ED").values()}
-    assert (known["patient0001"], known["patient0002"]) == ("53.3", "")
+    assert (known["patient0001"], known["patient0002"], known["patient0003"]) == ("53.3", "", "")
+    assert outcome.err.count("edv_ml is '100001', no number above 0 and up to 100000: left empty") == 1
+
+
+def test_what_is_extracted_from_phantoms_is_marked_as_such(run, release, extracted, tmp_path):
+    assert all((extracted / name / PHANTOMS).is_file() for name in (*VIEW_NAMES, ALL_VIEWS))
+    source, flags = release("mhd"), ("--view_names", "2CH_ED", "--save_img_size", 32)
+    assert extract(run, source, tmp_path / "out", *flags).code == 0
+    assert (tmp_path / "out" / "2CH_ED" / PHANTOMS).is_file()
+    (source / "testing" / PHANTOMS).unlink()  # half of it may be real
+    assert extract(run, source, tmp_path / "other", *flags).code == 0
+    assert not list((tmp_path / "other").rglob(PHANTOMS))
 
 
 def test_releases_as_other_tools_save_them(run, releases, extracted, tmp_path, tree):

@@ -192,7 +192,30 @@ def test_interrupted(run, releases, tmp_path, monkeypatch):
         (("--save_img_size", 64, 64, 64), "one or two numbers"),
         (("--view_names", "3CH_ED"), "3CH_ED"),
         (("--num_workers", -2), "--num_workers -2"),
+        (("--spacing_mm", 0), "--spacing_mm 0.0: input should be greater than 0"),
+        (("--spacing_mm", 1001), "--spacing_mm 1001.0: input should be less than or equal to 1000"),
+        (("--spacing_mm", 0.3, 0.3, 0.3), "--spacing_mm 0.3 0.3 0.3: one or two numbers"),
     ],
 )
 def test_impossible_settings(run, releases, tmp_path, flags, message):
     refused(run, releases["nifti"], tmp_path, message, flags=flags)
+
+
+def test_a_release_in_a_folder_to_be_made_is_not_replaced(run, releases, tmp_path, tree):
+    source = shutil.copytree(releases["mhd"], tmp_path / "out" / ALL_VIEWS)
+    outcome = extract(run, source, tmp_path / "out", "--overwrite", "True")
+    assert outcome.code == 2 and f"{source}, which is read here, would be replaced" in outcome.err
+    assert tree(source) == tree(releases["mhd"])
+
+
+def test_data_of_ones_own_beside_the_views_stay(run, releases, tmp_path, tree):
+    own = tmp_path / "out" / "fetal"
+    for kind in ("images", "annotations"):
+        (own / kind).mkdir(parents=True)
+        (own / kind / "a.png").write_bytes(b"years of work")
+    (own / "dataset.json").write_text(
+        '{"name": "x", "names": {"pattern": "(?P<patient>.)"}, "classes": [{"name": "none"}, {"name": "head"}]}'
+    )
+    before = tree(own)
+    outcome = extract(run, releases["nifti"], tmp_path / "out", "--save_img_size", 32, "--overwrite", "True")
+    assert outcome.code == 0 and tree(own) == before

@@ -264,31 +264,3 @@ def test_camus_beside_heads_is_refused(heads):
     assert common_description([heads, heads]).name == HEADS["name"]
     with pytest.raises(UserError, match="not of one data set"):
         common_description([heads, heads / "maps"])
-
-
-def test_what_is_read_is_not_replaced(run, heads, tmp_path):
-    shutil.move(heads / "pictures", tmp_path / "views" / "left" / "images")
-    where = (
-        "--images",
-        tmp_path / "views/left/images",
-        "--labels",
-        heads / "maps",
-        "--dataset",
-        heads / "dataset.json",
-    )
-    outcome = run("extract_dataset", *where, "--save_folder_path", tmp_path / "views", "--overwrite")
-    assert outcome.code == 2 and "which is read here, would be replaced" in outcome.err
-    assert len(list((tmp_path / "views/left/images").iterdir())) == 10
-
-
-def test_folders_made_from_views_are_no_views(extract_heads, run, tmp_path):
-    assert extract_heads().code == 0
-    views = tmp_path / "views"
-    for _ in range(2):  # the second time beside what the first has made
-        made = run(
-            "augment_camus_labels", "--data_folder", views, "--save_folder", views, "--n_repeat", 1, "--overwrite"
-        )
-        assert made.code == 0, made.err
-    assert {path.name for path in views.iterdir()} == {
-        name for view in ("left", "right", "all_views") for name in (view, f"{view}_augmented")
-    }

@@ -75,8 +75,10 @@ def replicated(phantoms, tmp_path_factory) -> tuple[Path, str, subprocess.Comple
     # The training alone is asked to stop, which it does with exit code 0: it is not done for all that.
     code, before = interrupt_at("activations are kept", phantoms, "cpu64", only="image_train.py", FOLDER=str(folder))
     assert code == 1 and "run the same command again to go on" in before
-    assert sorted(path.name for path in (folder / ".done").iterdir()) == ["1", "2", "3", "times"]
+    assert sorted(path.name for path in (folder / ".done").iterdir()) == ["1", "2", "3", "4.begun", "times"]
     assert not (folder / "diffusion/all_views/model000010.pt").exists()
+    other = replicate(phantoms, "cpu64", FOLDER=str(folder), STEPS="5")
+    assert other.returncode == 2 and "made with other settings" in other.stderr
     return folder, before, replicate(phantoms, "cpu64", FOLDER=str(folder))
 
 
@@ -97,6 +99,7 @@ def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     assert "of 8 synthetic frames: median" in (folder / "nearest.txt").read_text()
     assert re.search(r"^all_views: Synthetic frames: gCNR .* of 12 are copies", table, re.M)
     report = (folder / "report.html").read_text()
+    assert "phantoms, simulated" in report  # though the release was given by its path
     assert "Beside the nearest patients" in report and "drew 12 ultrasound frames" in report
     assert "in native geometry; networks of 64 x 64" in report and report.count("trained on ") > 3
 

@@ -99,9 +99,10 @@ def test_the_page_holds_everything_and_asks_for_nothing(finished):
     assert not list(finished.glob(".report*"))
 
 
-def test_evaluations_and_phantoms_are_told_where_they_are(finished):
-    (finished / "camus" / "database_nifti").mkdir(parents=True)
-    (finished / "camus" / "database_nifti" / "PHANTOMS.txt").write_text("simulated\n")
+@pytest.mark.parametrize("marked", ["camus/database_nifti", "views/all_views"])  # the latter of a release elsewhere
+def test_evaluations_and_phantoms_are_told_where_they_are(finished, marked):
+    (finished / marked).mkdir(parents=True)
+    (finished / marked / "PHANTOMS.txt").write_text("simulated\n")
     numbers = {"fid": {"value": 12.34567, "features": "<own>"}, "images": 37, "histogram": [1, 2], "prdc": None}
     (finished / "evaluation").mkdir()
     (finished / "evaluation" / "evaluation.json").write_text(json.dumps(numbers))

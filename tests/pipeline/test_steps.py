@@ -31,6 +31,26 @@ def test_a_step_that_fails_ends_all_and_is_done_again(tmp_path):
     assert pipeline(tmp_path, "step 1 Fail true").returncode == 0
 
 
+def test_a_training_that_was_begun_goes_on_with_the_same_words_alone(tmp_path):
+    def training(command: str, steps: int) -> subprocess.CompletedProcess:
+        made = f"{tmp_path}/run of mine/model{steps}"
+        return pipeline(tmp_path, f"MADE='{made}' step 1 Train bash -c '{command}' _ '{made}' --steps {steps}")
+
+    go_on = 'if [ -e "${1%/*}" ]; then touch "$1"; else mkdir "${1%/*}"; fi'  # stopped the first time, well
+    refused = training("exit 2", 9)
+    assert refused.returncode == 2 and "other settings" not in refused.stderr
+    stopped = training(go_on, 5)  # nothing had been made with the words that were refused
+    assert stopped.returncode == 1 and "run the same command again" in stopped.stderr
+    for steps in (3, 9):
+        other = training(go_on, steps)
+        assert other.returncode == 2 and "made with other settings" in other.stderr
+    assert sorted(path.name for path in (tmp_path / ".done").iterdir()) == ["1.begun", "times"]
+    done = training(go_on, 5)
+    assert done.returncode == 0 and (tmp_path / "run of mine" / "model5").exists()
+    assert sorted(path.name for path in (tmp_path / ".done").iterdir()) == ["1", "times"]
+    assert "done before" in training(go_on, 5).stdout and training(go_on, 3).returncode == 2
+
+
 def test_the_time_left_follows_the_pace(tmp_path):
     chain = "chain() { COST=7200 step 1 'Long one' true; COST=3600 step 2 'The other' echo 'it is' \"$1\"; }\n"
     planned = pipeline(tmp_path, f"{chain}MODE=plan chain a")

@@ -74,6 +74,8 @@ def test_any_bytes_are_a_text_or_refused_in_one_line(data):
         ("LVef: -3", "", 1),
         ("LVef: 0", "", 1),
         ("LVef: 1e400", "", 1),
+        ("LVef: 100", "100", 0),
+        ("LVef: 100.1", "", 1),
         ("LVef:", "", 0),
         ("", "", 0),
     ],
