@@ -46,7 +46,7 @@ def refuse_to_replace(inputs: Iterable[Path], parent: Path, names: Iterable[str]
     made = {(parent / name).resolve() for name in names}
     for path in inputs:
         if made & {path.resolve(), *path.resolve().parents}:
-            raise UserError(f"--save_folder {parent}: {path}, which is read here, would be replaced")
+            raise UserError(f"{parent}: {path}, which is read here, would be replaced")
 
 
 def _refuse_existing(parent: Path, names: Sequence[str], overwrite: bool) -> None:

@@ -260,8 +260,8 @@ class PredictSettings(InferenceSettings):
 
 def check_spacing(spacing_mm: tuple[float, ...]) -> None:
     """Raises UserError for what is no size of a pixel."""
-    if len(spacing_mm) > 2 or not all(0 < mm < float("inf") for mm in spacing_mm):
-        raise UserError(f"--spacing-mm {' '.join(map(str, spacing_mm))}: one or two numbers above 0")
+    if len(spacing_mm) > 2 or not all(0 < mm <= 1000 for mm in spacing_mm):
+        raise UserError(f"--spacing-mm {' '.join(map(str, spacing_mm))}: one or two numbers above 0, up to 1000")
 
 
 def check_normalisation(settings: TestSettings | PredictSettings) -> None:
