@@ -4,6 +4,7 @@ The two classes here answer the same questions: the image and reference label of
 class probabilities, or somebody's label map, on the grid of the reference.
 """
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -140,10 +141,10 @@ def size_on_disk(case: Case) -> tuple[int, int]:
 def release_near(folder: Path, cases: Sequence[Case]) -> Path:
     """`folder`, or the one folder above or below it where the sources of `cases` are, as the extraction finds it."""
     source = next((case.source for case in cases if case.source), "")
-    if not folder.is_dir() or (folder / source).exists():
+    if not folder.is_dir() or os.path.exists(folder / source):
         return folder
     near = [*(path for path in folder.iterdir() if path.is_dir()), *folder.resolve().parents[:2]]
-    found = [path for path in near if (path / source).exists()]
+    found = [path for path in near if os.path.exists(path / source)]  # False where it may not be looked into
     if len(found) != 1:
         return folder
     print(f"the native frames of {folder} are in {found[0]}")

@@ -199,8 +199,10 @@ def refuse_other_start(settings: Settings, step: int) -> None:
     It would not be read. Files are told apart by their names and their folders': the whole path may change.
     """
     given = settings.resume_checkpoint
+    if not given:
+        return
     before = read_state(settings.savedir, step)["run"]["settings"].get("resume_checkpoint", "")
-    if not given or _place(given) == _place(before):
+    if _place(given) == _place(before):
         return
     match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(given))
     of_this_run = os.path.realpath(given if storage.is_folder(given) else os.path.dirname(given)) == os.path.realpath(
