@@ -39,6 +39,14 @@ def reference() -> Path:
     return _shared("reference")
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Refuse names of tests that hold a set: its order, and so the name, is another one in each worker of `make test`."""
+    for item in items:
+        for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
+            if isinstance(value, set | frozenset) and value and str(value) in item.name:
+                raise pytest.UsageError(f"{item.nodeid} is named after a set: give a tuple, or ids")
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """The table of docs/reliability.md; here, since the process that gathers the workers' reports reads only this."""
     totals: dict[tuple[str, str], list[int]] = {}

@@ -104,16 +104,16 @@ def test_the_settings_file_says_predict_xstart_as_the_published_one(tmp_path, ti
 @pytest.mark.parametrize(
     ("changes", "given"),
     [
-        ({"predict_xstart": True, "prediction_type": "v_prediction"}, set()),
-        ({"predict_xstart": True, "prediction_type": "epsilon"}, {"predict_xstart", "prediction_type"}),
-        ({"predict_xstart": False, "prediction_type": "sample"}, {"predict_xstart", "prediction_type"}),
+        ({"predict_xstart": True, "prediction_type": "v_prediction"}, ()),
+        ({"predict_xstart": True, "prediction_type": "epsilon"}, ("predict_xstart", "prediction_type")),
+        ({"predict_xstart": False, "prediction_type": "sample"}, ("predict_xstart", "prediction_type")),
     ],
     ids=str,
 )
 def test_flags_that_contradict_each_other_about_the_prediction_are_refused(tiny, changes, given):
     with pytest.raises(UserError, match="contradict each other"):
-        settle_prediction(tiny(**changes), given)
-    agreed = settle_prediction(tiny(predict_xstart=True, prediction_type="sample"), given)
+        settle_prediction(tiny(**changes), set(given))
+    agreed = settle_prediction(tiny(predict_xstart=True, prediction_type="sample"), set(given))
     assert agreed.predict_xstart and agreed.prediction_type == "sample"
 
 
