@@ -11,13 +11,15 @@ import os
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
-from timing import RESULTS, ROOT, Log, describe, interleaved
+from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
 
 sys.path.insert(0, str(ROOT / "echo_segmentation"))
 from cases import Case  # noqa: E402
+from convolution import Conv2d  # noqa: E402
 from dataset import CaseSet  # noqa: E402
 from inference import normalise  # noqa: E402
 from loader import make_loader  # noqa: E402
@@ -45,11 +47,11 @@ def random_cases(count: int, size: int) -> CaseSet:
     return CaseSet(cases, size, np.bincount(images.ravel(), minlength=256), (images, labels))
 
 
-def training_step(architecture: Architecture, size: int):
+def training_step(architecture: Architecture, size: int, fused: bool = True):
     """Normalisation, forward, loss, backward and Adam, as the runner does them."""
     torch.manual_seed(0)
     network = build_network(architecture).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
     loss = make_loss("dice_ce")
     images, labels = (torch.from_numpy(array) for array in random_cases(BATCH, size).arrays)
 
@@ -70,6 +72,32 @@ def measure_encoders(log: Log, rounds: int) -> None:
         jobs[name], sizes[name] = training_step(Architecture("unet", CLASSES, encoder, decoder), 128)
     for name, seconds in interleaved(jobs, rounds).items():
         log.say(f"  {name} {sizes[name] / 1e6:5.1f} M parameters   {describe(seconds)}")
+    log.say()
+
+
+def measure_shortcuts(log: Log, rounds: int) -> None:
+    """The same step without and with what was made faster: Adam in one kernel; gradients as in convolution.py."""
+    log.say(f"a training step of the default U-Net, batch {BATCH}")
+    for size in (64, 128):
+        plain, fused = (
+            training_step(Architecture("unet", CLASSES, *default_unet()), size, f)[0] for f in (False, True)
+        )
+
+        def by_library(step) -> None:
+            with mock.patch.object(Conv2d, "_suits", return_value=False):
+                step()
+
+        jobs = {
+            "PyTorch's defaults": lambda step=plain: by_library(step),
+            "fused Adam": lambda step=fused: by_library(step),
+            "wide gradients as products too": fused,
+        }
+        seconds = interleaved(jobs, rounds)
+        first = seconds["PyTorch's defaults"]
+        for name, taken in seconds.items():
+            log.say(
+                f"  {size:3d} x {size:<3d} {name:30s} {describe(taken)}   {ratio_of(first, taken):.2f} times as fast"
+            )
     log.say()
 
 
@@ -110,6 +138,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     log = Log(RESULTS / "segmentation.txt", f"{options.threads} threads of torch")
     measure_encoders(log, options.rounds)
+    measure_shortcuts(log, options.rounds)
     measure_loader(log, options.rounds)
     log.write()
 

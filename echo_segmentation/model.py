@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from command import UserError
+from convolution import with_fast_gradients
 
 CAMUS_CHANNELS = (2, 4, 8, 16, 32, 64, 128, 256)
 CAMUS_MULTIPLE, CAMUS_LEAST = 128, 256
@@ -34,8 +35,8 @@ def build_network(architecture: Architecture, encoder_weights: str = "none") -> 
     if architecture.model_name == "camus-unet":
         if encoder_weights != "none":
             raise UserError("--encoder-weights: camus-unet has no pre-trained encoder")
-        return build_camus_unet(architecture.num_classes)
-    return build_unet(architecture, encoder_weights)
+        return with_fast_gradients(build_camus_unet(architecture.num_classes))
+    return with_fast_gradients(build_unet(architecture, encoder_weights))
 
 
 def build_camus_unet(num_classes: int) -> nn.Module:

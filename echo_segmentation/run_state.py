@@ -91,7 +91,7 @@ class Run:
         self.network, self.architecture, self.settings = network, architecture, settings
         self.mean, self.std = sets["training"].mean_std()
         self.data = {split: sets[split].digest for split in ("training", "validation")}
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
         self.progress = Progress()
         self.folder = Path(settings.output_dir)
 
@@ -140,6 +140,9 @@ class Run:
         # Of the saved optimiser only what the steps have added: the learning rate is that of the settings.
         moments = {index: dict(of_one) for index, of_one in state.optimizer.state.items()}
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        for parameter, of_one in self.optimizer.state.items():  # the fused step reads them in the order of the weights
+            for name in ("exp_avg", "exp_avg_sq"):
+                of_one[name] = torch.empty_like(parameter).copy_(of_one[name])
         self.progress = Progress(**dict(state.progress) | {"log": [dict(row) for row in state.progress.log]})
         print(f"going on after epoch {len(self.progress.log)} of {path}")
 

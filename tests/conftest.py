@@ -40,7 +40,7 @@ def reference() -> Path:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Refuse names of tests that hold a set: its order, and so the name, is another one in each worker of `make test`."""
+    """Refuse tests named after a set: its order, and so the name, differs between the workers of `make test`."""
     for item in items:
         for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
             if isinstance(value, set | frozenset) and value and str(value) in item.name:
