@@ -45,7 +45,7 @@ format: setup  ## apply format and the rules that mend themselves
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup  ## the tests, on all cores
+test: setup  ## the tests, on up to four cores
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: setup  ## the tests, the long ones too
@@ -54,10 +54,10 @@ test-all: setup  ## the tests, the long ones too
 test-faults: setup  ## runs that are killed, signalled, doubled, starved: the table of docs/reliability.md
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/faults --timeout 1200
 
-demo: setup  ## the whole chain at a small size on phantoms, or on your own data: make demo CAMUS=/path/to/camus
+demo: setup  ## the whole chain at a small size on phantoms, or on your copy of CAMUS: make demo CAMUS=/path/to/camus
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(if $(CAMUS),"$(CAMUS)")
 
-replicate: setup  ## the paper's claim on your data: make replicate CAMUS=/path/to/camus SCALE=cpu64|cpu128|gpu256 (DRY=1: try it)
+replicate: setup  ## the paper's claim on your copy of CAMUS: make replicate CAMUS=/path/to/camus SCALE=cpu64|cpu128|gpu256 (DRY=1: try it)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/replicate.sh $(if $(CAMUS),"$(CAMUS)") $(or $(SCALE),cpu64) $(if $(DRY),--dry-run)
 
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)

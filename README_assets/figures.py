@@ -75,11 +75,11 @@ def draw_pipeline(demo: Path) -> None:
     tested = next((demo / "views" / "all_views" / "images" / "testing").glob("*_4CH_ED_testing.png"))
     predicted = demo / "segmentation_synthetic" / "predictions" / tested.name
     panels = [
-        ("real frame and\nits label map", read(sector / "images" / "training" / f"{original}.png"), False),
+        ("frame", read(sector / "images" / "training" / f"{original}.png"), False),
         ("sector labels", read(sector / "sector_annotations" / "training" / f"{original}.png"), True),
         ("deformed\n(affine, B-spline)", read(demo / "results" / "labels" / f"{stem}.png"), True),
         ("synthetic frame", read(demo / "results" / "samples" / f"{stem}.png"), False),
-        ("real test frame", read(tested), False),
+        ("frame of an\nunseen patient", read(tested), False),
         ("segmented", np.choose(read(predicted), (0, 1, 3, 4)), True),
     ]
     arrows = ["", "augment", "semantic\ndiffusion", "trains a\nU-Net,\ntested on", "predicts"]
