@@ -50,6 +50,11 @@ class Prediction:
 class GaussianDiffusion:
     """A process of T steps, or the part of it that visits only `timesteps` (ascending; default: all).
 
+    `learn_sigma`: the network's output has twice the channels, its second half places the variance between its bounds.
+    `prediction_type` is what the first half predicts: epsilon, sample (x_0) or v_prediction. `use_kl` trains on the
+    variational bound alone; otherwise `vb_weight` of it (times T / 1000, if `rescale_learned_sigmas`) is added to the
+    squared error, which `loss_weighting`, `snr_gamma` and `snr_floor` weigh by timestep (`loss_weights`).
+
     Indices t count the visited timesteps: 0 .. num_timesteps - 1. A respaced process has betas that give the same
     alpha_bar at the visited timesteps; the network is always handed timesteps of the full process.
     """
@@ -99,16 +104,19 @@ class GaussianDiffusion:
 
     def respaced(self, timesteps: Sequence[int]) -> "GaussianDiffusion":
         """The same process, visiting only `timesteps` of the full one (ascending)."""
+        loss_weighting, snr_gamma, snr_floor = self.weighting
         return GaussianDiffusion(
             self.full_betas,
             timesteps,
-            self.learn_sigma,
-            self.prediction_type,
-            self.use_kl,
-            self.rescale_timesteps,
-            self.rescale_learned_sigmas,
-            self.vb_weight,
-            *self.weighting,
+            learn_sigma=self.learn_sigma,
+            prediction_type=self.prediction_type,
+            use_kl=self.use_kl,
+            rescale_timesteps=self.rescale_timesteps,
+            rescale_learned_sigmas=self.rescale_learned_sigmas,
+            vb_weight=self.vb_weight,
+            loss_weighting=loss_weighting,
+            snr_gamma=snr_gamma,
+            snr_floor=snr_floor,
         )
 
     def model_timesteps(self, t: torch.Tensor) -> torch.Tensor:
