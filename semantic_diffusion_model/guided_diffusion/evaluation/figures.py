@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from guided_diffusion.evaluation.classes import Classes
+from guided_diffusion.evaluation.entries import SECTIONS
 from guided_diffusion.evaluation.fingerprints import WAYS
 from guided_diffusion.evaluation.frame_numbers import quantities
 from guided_diffusion.evaluation.image_sets import Frame, read_frame
@@ -21,7 +22,6 @@ REAL, SYNTHETIC = "0.35", "#e69f00"
 DPI = 110
 COLUMNS = 4
 TICKS = (-100, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 100)
-SECTIONS = ("grey_levels", "contrast", "speckle", "autocorrelation", "power_spectrum")
 Save = Callable[[Path], None]
 
 
@@ -137,33 +137,46 @@ def power_spectrum(path: Path, entry: dict[str, Any]) -> None:
     _save(figure, path)
 
 
-def differences(path: Path, classes: Classes, entry: dict[str, Any]) -> None:
-    """Every difference in units of its yardstick: within -1 .. 1 it is what two halves of the real patients show."""
+def _rows(classes: Classes, entry: dict[str, Any], finite: Callable[[dict[str, Any]], bool]) -> list[tuple[str, Any]]:
+    """Title and numbers of what is measured within the image, where the numbers are `finite`."""
     outside = None if classes.outside is None else classes.names[classes.outside]
-    rows = [
+    return [
         (_title(section, row, key), one)
         for section in SECTIONS
         for row, keys in entry[section].items()
         for key, one in keys.items()
-        if one["yardstick"] and np.isfinite(one["difference"]) and row != outside
+        if row != outside and finite(one)
     ]
-    figure = Figure(figsize=(8, 0.2 * len(rows) + 1), layout="constrained")
+
+
+def _intervals(titles: Sequence[str], values: Sequence[float], intervals: Sequence, colours: Sequence[str]) -> Figure:
+    """A point and its interval on a line of its own for each title, from top to bottom; one panel."""
+    figure = Figure(figsize=(8, 0.2 * len(titles) + 1), layout="constrained")
     panel = figure.subplots()
-    panel.axvspan(-1, 1, color="0.9", lw=0)
-    for place, (_, one) in enumerate(rows):
-        colour = SYNTHETIC if one["outside"] else REAL
-        low, high = (bound / one["yardstick"] for bound in one["interval"])
-        panel.plot([low, high], [-place, -place], color=colour, lw=1.5)
-        panel.plot(one["difference"] / one["yardstick"], -place, "o", color=colour, ms=4)
-    panel.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
-    panel.set_ylim(-len(rows), 1)
+    for place, (value, interval, colour) in enumerate(zip(values, intervals, colours, strict=True)):
+        panel.plot(interval, [-place, -place], color=colour, lw=1.5)
+        panel.plot(value, -place, "o", color=colour, ms=4)
+    panel.set_yticks([-place for place in range(len(titles))], titles)
+    panel.set_ylim(-len(titles), 1)
+    panel.axvline(0, color="0.6", lw=0.8)
+    _plain(panel)
+    return figure
+
+
+def differences(path: Path, classes: Classes, entry: dict[str, Any]) -> None:
+    """Every difference in units of its yardstick: within -1 .. 1 it is what two halves of the real patients show."""
+    rows = _rows(classes, entry, lambda one: one["yardstick"] and np.isfinite(one["difference"]))
+    values = [one["difference"] / one["yardstick"] for _, one in rows]
+    intervals = [[bound / one["yardstick"] for bound in one["interval"]] for _, one in rows]
+    colours = [SYNTHETIC if one["outside"] else REAL for _, one in rows]
+    figure = _intervals([title for title, _ in rows], values, intervals, colours)
+    panel = figure.axes[0]
+    panel.axvspan(-1, 1, color="0.9", lw=0, zorder=0)
     panel.set_xscale("symlog", linthresh=2)
     panel.set_xticks(TICKS, map(str, TICKS))
-    reach = max([2.0, *(abs(bound / one["yardstick"]) for _, one in rows for bound in one["interval"])])
+    reach = max([2.0, *(abs(bound) for interval in intervals for bound in interval)])
     panel.set_xlim(-1.2 * reach, 1.2 * reach)
-    panel.axvline(0, color="0.6", lw=0.8)
     panel.set_xlabel("synthetic less real, in units of what two halves of the real patients differ by", fontsize=8)
-    _plain(panel)
     _save(figure, path)
 
 
@@ -214,24 +227,15 @@ def _lines(name: str, width: int = 20) -> list[str]:
 
 def comparison(path: Path, classes: Classes, entry: dict[str, Any]) -> None:
     """How much farther B is from real than A, in units of A's and B's distances; left of 0 B is nearer."""
-    outside = None if classes.outside is None else classes.names[classes.outside]
-    rows = [
-        (_title(section, row, key), one)
-        for section in SECTIONS
-        for row, keys in entry[section].items()
-        for key, one in keys.items()
-        if row != outside and np.isfinite([one["b_farther_from_real"], *one["farther_interval"]]).all()
+    rows = _rows(classes, entry, lambda one: np.isfinite([one["b_farther_from_real"], *one["farther_interval"]]).all())
+    scales = [max(*map(abs, one["farther_interval"]), abs(one["b_farther_from_real"]), 1e-12) for _, one in rows]
+    values = [one["b_farther_from_real"] / scale for (_, one), scale in zip(rows, scales, strict=True)]
+    intervals = [
+        [bound / scale for bound in one["farther_interval"]] for (_, one), scale in zip(rows, scales, strict=True)
     ]
-    figure = Figure(figsize=(8, 0.2 * len(rows) + 1), layout="constrained")
-    panel = figure.subplots()
-    for place, (_, one) in enumerate(rows):
-        scale = max(*map(abs, one["farther_interval"]), abs(one["b_farther_from_real"]), 1e-12)
-        colour = {"A": "#0072b2", "B": SYNTHETIC}.get(one["closer_to_real"], REAL)
-        panel.plot([bound / scale for bound in one["farther_interval"]], [-place, -place], color=colour, lw=1.5)
-        panel.plot(one["b_farther_from_real"] / scale, -place, "o", color=colour, ms=4)
-    panel.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
-    panel.set_ylim(-len(rows), 1)
-    panel.axvline(0, color="0.6", lw=0.8)
-    panel.set_xlabel("B is nearer to real  <-   (each line scaled by itself)   ->  A is nearer to real", fontsize=8)
-    _plain(panel)
+    colours = [{"A": "#0072b2", "B": SYNTHETIC}.get(one["closer_to_real"], REAL) for _, one in rows]
+    figure = _intervals([title for title, _ in rows], values, intervals, colours)
+    figure.axes[0].set_xlabel(
+        "B is nearer to real  <-   (each line scaled by itself)   ->  A is nearer to real", fontsize=8
+    )
     _save(figure, path)
