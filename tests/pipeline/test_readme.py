@@ -67,8 +67,8 @@ SMALLER = {
     "docs/clusters.md": {
         "mpiexec -np 8": "mpiexec -np 2",
         "torchrun --nproc_per_node 8": "torchrun --nproc_per_node 2",
-        "--savedir ../output/2CH_ED": f"--savedir ../output/$LINENO {TINY} --num_head_channels 32 {TRAINING}",
-        "--batch_size_train 12": "--batch_size_train 1",
+        "--savedir ../output/2CH_ED": f"--savedir ../output/$LINENO {TINY} --num_head_channels 32",
+        "--batch_size_train 12 --lr_anneal_steps 50000": f"--batch_size_train 1 {TRAINING}",
     },
 }
 # What a page finds of the README's run, beside its data.
