@@ -28,7 +28,15 @@ from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
 from guided_diffusion.sampling.reporting import announce, progress, tell_end, write_preview
-from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
+from guided_diffusion.sampling.results import (
+    FOLDERS,
+    WITHOUT_LABELS,
+    Results,
+    Row,
+    carry_metadata,
+    refuse_sources,
+    settle,
+)
 from guided_diffusion.sampling.samplers import sample
 from schema import check_settings
 from state_dicts import load_weights
@@ -47,6 +55,8 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     precision = world.fail_together(choose_precision, settings, world.device)
     warn = print if world.is_main else (lambda _: None)
     items = world.fail_together(plan_items, settings, warn)
+    paths = [path for item in items for path in (item.pair.image_path, item.pair.label_path, item.pair.instance_path)]
+    world.fail_together(refuse_sources, settings.results_dir, settings.datadir, paths)
     hashes = check_labels(items, settings, world)
     make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]

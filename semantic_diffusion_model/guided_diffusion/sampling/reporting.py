@@ -13,7 +13,7 @@ from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.plan import Schedule
-from guided_diffusion.sampling.results import Results
+from guided_diffusion.sampling.results import PREVIEW, Results
 from picture_files import decode_image
 from progress import Progress, next_step
 
@@ -114,4 +114,4 @@ def write_preview(results: Results, palette: pictures.Palette, stems: Sequence[s
         panels = pictures.colour(label, palette), synthetic, pictures.overlay(synthetic, label, palette), real
         columns.append(pictures.stack(panels))
     sheet = pictures.contact_sheet(columns, captions=captions)
-    results.write_picture("preview.png", sheet)
+    results.write_picture(PREVIEW, sheet)

@@ -22,7 +22,7 @@ from annotated_types import Interval
 from pydantic import StringConstraints
 
 from command import UserError
-from dataset_description import DESCRIPTION
+from dataset_description import DESCRIPTION, METADATA
 from guided_diffusion.runs import storage
 from output_files import telling
 from schema import Record, checked, parse_csv
@@ -30,6 +30,7 @@ from schema import Record, checked, parse_csv
 FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
 WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
+PREVIEW = "preview.png"
 PART = re.compile(r"manifest\.part(\d+)\.csv")
 FIRST_PART = "manifest.part0.csv"
 
@@ -199,14 +200,25 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
 
 
 def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
-    samples = storage.join(results.folder, "samples")
-    if made or overwrite or not storage.is_folder(samples):
+    """Raise UserError where a file of somebody else's might be replaced: with a manifest, or a part, all is ours."""
+    if made or overwrite or not storage.is_folder(results.folder) or results.manifests():
         return
-    if not results.manifests() and any(name.endswith(".png") for name in storage.list_names(samples)):
+    there = set(storage.list_names(results.folder))
+    ours = {name for name in FOLDERS if name in there and storage.list_names(storage.join(results.folder, name))}
+    ours |= there & {METADATA, DESCRIPTION, PREVIEW}
+    if ours:
         raise UserError(
-            f"{results.folder} holds images without a manifest, so nobody knows what made them: choose another "
-            "--results_dir, or add --overwrite True to replace those of the same name"
+            f"{results.folder} holds {', '.join(sorted(ours))} without a manifest, so nobody knows what made them: "
+            "choose another --results_dir, or add --overwrite True to replace what has the same name"
         )
+
+
+def refuse_sources(results_dir: str, datadir: str, paths: Iterable[str | None]) -> None:
+    """Raise UserError if files of `datadir`, whose pictures are at `paths`, might be replaced by results."""
+    written = {os.path.realpath(storage.join(results_dir, kind)) for kind in FOLDERS}
+    read = {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths if path}}
+    if os.path.realpath(results_dir) == os.path.realpath(datadir) or written & read:
+        raise UserError(f"results_dir {results_dir} holds the pictures of datadir {datadir}, which would be replaced")
 
 
 def _refuse_no_name(stem: str, path: str) -> None:
