@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,7 @@ from guided_diffusion.data.description import palette_of, with_description
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
-from guided_diffusion.process.random_streams import normal, stream
+from guided_diffusion.process.random_streams import digest_of, normal, stream
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
@@ -55,6 +56,14 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     precision = world.fail_together(choose_precision, settings, world.device)
     warn = print if world.is_main else (lambda _: None)
     items = world.fail_together(plan_items, settings, warn)
+    names = [f"{item.stem}{' with its real image' if item.pair.image_path else ''}" for item in items]
+    world.must_agree(
+        {
+            "the images to make": f"{len(items)}, {digest_of(names)}",
+            "the precision": precision,
+            "the checkpoint": f"{os.path.basename(checkpoint.path)}, {checkpoint.sha256[:8]}",
+        }
+    )
     paths = [path for item in items for path in (item.pair.image_path, item.pair.label_path, item.pair.instance_path)]
     world.fail_together(refuse_sources, settings.results_dir, settings.datadir, paths)
     hashes = check_labels(items, settings, world)

@@ -15,6 +15,7 @@ from guided_diffusion.network.out_of_memory import is_out_of_memory
 from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
+from guided_diffusion.training import startup
 from guided_diffusion.training.memory import device_memory, fit_step
 from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
 from guided_diffusion.training.preemption import StopRequest
@@ -24,7 +25,6 @@ from guided_diffusion.training.reporting import Clock, count_flops, ending, intr
 from guided_diffusion.training.resuming import settle_savedir
 from guided_diffusion.training.run import TrainingRun
 from guided_diffusion.training.run_log import RunLog, SilentLog
-from guided_diffusion.training.startup import check_and_read, check_training_settings
 from guided_diffusion.training.update import parallel_network, update
 from guided_diffusion.training.validation import validate
 
@@ -35,7 +35,7 @@ def train(settings: Settings, given: set[str]) -> None:
     Raises UserError.
     """
     world = distributed.start(settings.device)
-    world.fail_together(check_training_settings, settings)
+    world.fail_together(startup.check_training_settings, settings)
     with sole_use(settings.savedir, "savedir", world):
         world.fail_together(settle_savedir, settings, world)
         train_alone(settings, given, world)
@@ -43,9 +43,11 @@ def train(settings: Settings, given: set[str]) -> None:
 
 def train_alone(settings: Settings, given: set[str], world: World) -> None:
     """As `train`, while no other run works in savedir."""
-    settings, start, examples, validation = world.fail_together(check_and_read, settings, given, world)
+    settings, start, examples, validation = world.fail_together(startup.check_and_read, settings, given, world)
+    world.must_agree(startup.what_was_found(start, examples, validation))
     run = TrainingRun(settings, world, examples, validation)
     notes = world.fail_together(run.load, start) if start else world.fail_together(run.load_weights)
+    world.must_agree({"the precision": run.precision, "the weights": run.origin})
     with open_log(run) as log, StopRequest(world, settings.stop_grace) as stop, run.writer:
         for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
             log.say(text)

@@ -14,6 +14,7 @@ from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion
 from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.predictions import LEAST_ALPHA
+from guided_diffusion.process.random_streams import digest_of
 from guided_diffusion.runs.checkpoints import read_checkpoint
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming, starting
@@ -61,6 +62,19 @@ def _start_from(settings: Settings, given: set[str], warn: Callable[[str], objec
     if told := starting.taken_settings(taken, settings):
         warn(told)
     return taken
+
+
+def what_was_found(start: tuple[str, int] | None, examples: Examples, validation: Examples | None) -> dict[str, object]:
+    """What must be the same on all ranks, each of which has looked for itself."""
+
+    def named(examples: Examples | None) -> str:
+        return f"{len(examples)}, {digest_of(pair.stem for pair in examples.pairs)}" if examples else "none"
+
+    return {
+        "the step to go on from": start[1] if start else "none",
+        "the training images": named(examples),
+        "the validation images": named(validation),
+    }
 
 
 def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:

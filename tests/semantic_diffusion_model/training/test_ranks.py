@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import sys
 import time
@@ -77,6 +78,26 @@ def test_missing_data_is_one_line_from_one_rank(launch, as_flags, tmp_path):
     out = process.finish()
     assert process.returncode == 2
     assert out.strip().splitlines() == ["error: datadir /nowhere is not a folder"]
+
+
+@pytest.mark.launch
+def test_ranks_that_find_different_folders_do_not_train_together(
+    alone, tmp_path, pictures, launch, as_flags, tiny_changes, common
+):
+    """As on two nodes of which one has neither the run's savedir nor all of the data."""
+    shutil.copytree(alone, tmp_path / "here")
+    shutil.copytree(pictures, tmp_path / "data")
+    for kind in ("images", "sector_annotations"):
+        (tmp_path / "data" / kind / "training" / "p3.png").unlink()
+    flags = tiny_changes | common | {"lr_anneal_steps": 8, "batch_size_train": 2}
+    places = [{"savedir": tmp_path / "here"}, {"savedir": tmp_path / "there", "datadir": tmp_path / "data"}]
+    here, there = ([sys.executable, "image_train.py", *as_flags(**flags | place)] for place in places)
+    process = launch(["mpiexec", "-np", "1"], [*here, ":", "-np", "1", *there])
+    out = process.finish(60)
+    assert process.returncode == 2, out
+    (told,) = [line for line in out.splitlines() if "error:" in line]
+    assert f"the step to go on from ({STEPS} on rank 0; none on rank 1), the training images (10, " in told
+    assert "validation" not in told and sorted(tmp_path.glob("*/model*")) == [tmp_path / f"here/model{STEPS:06d}.pt"]
 
 
 @pytest.mark.launch
