@@ -6,7 +6,6 @@ a part, if an empty one: the folder is unfinished.
 """
 
 import csv
-import hashlib
 import io
 import os
 import re
@@ -31,6 +30,7 @@ FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
 WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
 PREVIEW = "preview.png"
+LONGEST_NAME = 250  # in bytes; with a suffix, what file systems take
 PART = re.compile(r"manifest\.part(\d+)\.csv")
 FIRST_PART = "manifest.part0.csv"
 
@@ -62,7 +62,7 @@ class Row:
 class ManifestRow(Record):
     """What is relied on in a row of a manifest; the rest is compared as text."""
 
-    stem: Annotated[str, StringConstraints(min_length=1, max_length=250)]
+    stem: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
     index: Annotated[int, Interval(ge=0, lt=2**63)]
 
 
@@ -221,9 +221,18 @@ def refuse_sources(results_dir: str, datadir: str, paths: Iterable[str | None]) 
         raise UserError(f"results_dir {results_dir} holds the pictures of datadir {datadir}, which would be replaced")
 
 
+def wrong_name(stem: str) -> str | None:
+    """Why no image can be called `stem`, in words; None if it can."""
+    if stem in ("", ".", "..") or re.search(r"[/\\\0]", stem):
+        return "is no name of an image (as a path it leads elsewhere)"
+    if len(stem.encode()) > LONGEST_NAME:
+        return f"has more than {LONGEST_NAME} bytes"
+    return None
+
+
 def _refuse_no_name(stem: str, path: str) -> None:
     """Raise UserError for a stem that would lead out of the folder: images of that name may come to be deleted."""
-    if stem in ("", ".", "..") or re.search(r"[/\\\0]", stem):
+    if wrong_name(stem):
         raise UserError(f"{path} names {stem!r}, which is no name of an image: correct that line, or delete the file")
 
 
@@ -232,14 +241,6 @@ def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tupl
         if name not in free and row.get(name) != str(value):
             return name, row.get(name, "unknown"), str(value)
     return None
-
-
-def sha256_of(*paths: str) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with storage.open_for_reading(path) as file:
-            digest.update(file.read())
-    return digest.hexdigest()
 
 
 def carry_metadata(datadir: str, results_dir: str, names: Sequence[str] = ("metadata.csv",)) -> None:
