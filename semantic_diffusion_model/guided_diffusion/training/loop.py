@@ -11,7 +11,7 @@ from command import UserError
 from config import Settings
 from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.data.loading import Microbatch
-from guided_diffusion.network.out_of_memory import is_out_of_memory
+from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
@@ -105,14 +105,14 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
 def take_step(
     run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Microbatch], stop: StopRequest
 ) -> None:
-    """`update`, but raise UserError where the GPU's memory is too small for this step, after others went well."""
+    """`update`, but raise UserError where the memory is too small for this step, after others went well."""
     try:
         update(run, network, microbatches, stop.alive)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"the GPU's memory was full in step {run.step + 1}: run the same command with --microbatch "
+            f"{memory_of(run.world.device)} was full in step {run.step + 1}: run the same command with --microbatch "
             f"{max(1, run.microbatch_size // 2)}, or --use_checkpoint True, and it goes on; {last_good(run)}"
         ) from None
 
@@ -126,8 +126,10 @@ def fit_into_memory(run: TrainingRun) -> str:
     before = run.memory_choice[1] if run.memory_choice and run.memory_choice[0] == batch else None
     room = device_memory(run.world) - run.optimiser.bytes_to_come()
     wanted = asked or before, settings.use_checkpoint
-    images, recompute = fit_step(run.network, run.examples, batch, *wanted, run.precision, room)
-    run.microbatch_size = min(run.world.gather_objects(images))  # the same on all ranks
+    own = fit_step(run.network, run.examples, batch, *wanted, run.precision, room)
+    of_ranks = run.world.gather_objects(own)  # so that all do the same
+    run.microbatch_size = min(images for images, _ in of_ranks)
+    recompute = any(recompute for _, recompute in of_ranks)
     run.network.recompute(recompute)
     chosen = run.microbatch_size
     if run.world.device.type == "cuda":
