@@ -82,11 +82,12 @@ def walk_files(folder: str) -> list[str]:
 
 def _readable(folder: str, names: list[str]) -> list[str]:
     """`names` in `folder`. Raises UserError if one is no text: it could neither be printed nor entered in a table."""
-    strange = [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]
+    strange = [name for name in (folder, *names) if any("\ud800" <= letter <= "\udfff" for letter in name)]
     if strange:
+        shown = folder.encode(errors="backslashreplace").decode()
         raise UserError(
-            f"{folder}: the names of {len(strange)} files are not in UTF-8, such as {os.fsencode(strange[0])!r}: "
-            "rename them"
+            f"{shown}: {len(strange)} names of files or folders are not in UTF-8, such as "
+            f"{os.fsencode(strange[0])!r}: rename them"
         )
     return names
 

@@ -208,7 +208,11 @@ def test_names_that_are_no_text_are_refused_wherever_they_lie(tiny, pictures, tm
         strange = os.fsencode(tmp_path) + b"/" + name
         with open(strange, "wb"):
             pass
-        with pytest.raises(UserError, match=r"the names of 1 files are not in UTF-8, such as b'.*\\x(e9|ff)") as told:
+        with pytest.raises(UserError, match=r"1 names of .* are not in UTF-8, such as b'.*\\x(e9|ff)") as told:
             find_pairs(tiny(datadir=str(tmp_path)), ["training"])
         assert str(told.value).isascii() and "\n" not in str(told.value)
         os.remove(strange)
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9")
+    shutil.copytree(pictures, folder)
+    with pytest.raises(UserError, match=r"\\udce9: 1 names of .* are not in UTF-8"):
+        find_pairs(tiny(datadir=folder), ["training"])
