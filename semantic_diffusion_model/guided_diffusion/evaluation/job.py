@@ -94,7 +94,7 @@ def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
         name: find_synthetic(path, description, training + others) for name, path in settings.synthetic_dirs().items()
     }
     pairing = pair_by_label_map(*sets.values()) if settings.compare else None
-    if settings.num_samples and not settings.all and not settings.compare:
+    if settings.num_samples:
         sets = {name: _some(frames, settings) for name, frames in sets.items()}
     predictions = {
         name: agreement.find_predictions(folder, frames, all_of_them=True)
