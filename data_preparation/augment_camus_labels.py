@@ -178,8 +178,12 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
             f"{sum(done.undeformed for done in results)} maps left undeformed)"
         )
     print(f"{maps} {what} and {tests} testing frames in {', '.join(folders)} of {settings.save_folder}")
-    command, use = ("image_sample", "sampled from") if settings.add_augmentation else ("image_train", "trained with")
-    print(next_step(f"semantic_diffusion_model/{command}.py", "--datadir", settings.save_folder / next(iter(folders))))
+    datadir = "--datadir", settings.save_folder / next(iter(folders))
+    if settings.add_augmentation:
+        how = "--resume_checkpoint", "CHECKPOINT", "--num_steps", 10, "--all", True
+        print(next_step("semantic_diffusion_model/image_sample.py", *datadir, *how))
+    else:
+        print(next_step("semantic_diffusion_model/image_train.py", *datadir))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,6 @@ def track(items: Iterable[Item], title: str, total: int, unit: str = "it", keep:
             progress.advance()
 
 
-def next_step(script: str, *args: object) -> str:
+def next_step(script: str, *args: object, launcher: str = "python") -> str:
     """The line that names the command which usually follows: `script` as <folder>/<name>.py, and its arguments."""
-    return f"next: python {shlex.join([os.path.relpath(ROOT / script), *map(str, args)])}"
+    return f"next: {launcher} {shlex.join([os.path.relpath(ROOT / script), *map(str, args)])}"

@@ -39,8 +39,6 @@ class EvaluationSettings:
     does not tell it."""
     num_samples: Count = 0
     """Evaluate at most this many synthetic images, drawn at random by the seed; 0: all."""
-    all: YesNo = False
-    """All synthetic images; num_samples is then ignored."""
     bootstrap: Annotated[int, Interval(ge=100, le=10**5)] = 1000
     """Resamplings of the patients for 95 % intervals."""
     ssim_pairs: Annotated[int, Interval(ge=10, le=10**5)] = 300
@@ -66,7 +64,7 @@ class EvaluationSettings:
             raise UserError("give either --synthetic_dir FOLDER, or --compare A B")
         if self.compare and len(self.compare) != 2:
             raise UserError(f"--compare takes two folders, not {len(self.compare)}")
-        if self.compare and self.num_samples and not self.all:
+        if self.compare and self.num_samples:
             raise UserError("--num_samples draws from one set; --compare pairs all label maps of two")
         if self.predictions and len(self.predictions) != len(self.synthetic_dirs()):
             raise UserError(f"--predictions: {len(self.predictions)} given for {len(self.synthetic_dirs())} sets")

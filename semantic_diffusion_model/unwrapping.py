@@ -11,6 +11,7 @@ import torch
 
 # What a state dict may lie in, averaged weights first.
 WRAPPERS = ("ema", "ema_state_dict", "state_dict", "model", "model_state_dict", "module")
+MOST_WRAPPERS = 8
 PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and of compiled modules
 
 
@@ -20,8 +21,9 @@ def unwrapped(content: Any) -> Any:
     What holds no dictionary of tensors comes back as it is.
     """
     inner = content
-    while isinstance(inner, dict) and (found := [inner[k] for k in WRAPPERS if isinstance(inner.get(k), dict)]):
-        inner = found[0]
+    for _ in range(MOST_WRAPPERS):  # a dictionary may contain itself
+        if isinstance(inner, dict) and (found := [inner[k] for k in WRAPPERS if isinstance(inner.get(k), dict)]):
+            inner = found[0]
     if not isinstance(inner, dict) or not inner:
         return content
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in inner.items()):

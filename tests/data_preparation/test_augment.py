@@ -121,6 +121,7 @@ def test_hidden_and_foreign_files_are_passed_over(run, view, tmp_path):
         (view / "images/training" / name).write_bytes(b"junk")
     outcome = augment(run, view, tmp_path / "out")
     assert outcome.code == 0 and "45 deformed label maps" in outcome.out
+    assert "_augmented --resume_checkpoint CHECKPOINT --num_steps 10 --all True" in outcome.out.splitlines()[-1]
 
 
 def test_every_unusable_file_is_listed(run, view, tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import blobfile
@@ -66,17 +67,12 @@ def container(tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("azurite")
     command = find_azurite(folder)
     key = base64.b64encode(secrets.token_bytes(32)).decode()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [command, "--blobHost", "127.0.0.1", "--blobPort", port, "--location", folder, "--skipApiVersionCheck"]
     with pytest.MonkeyPatch.context() as patch, open(folder / "log.txt", "wb") as log:
         patch.setenv("AZURITE_ACCOUNTS", f"{ACCOUNT}:{key}")
         patch.setenv("AZURE_STORAGE_ACCOUNT", ACCOUNT)
         patch.setenv("AZURE_STORAGE_KEY", key)
-        emulator = subprocess.Popen([str(word) for word in words], stdout=log, stderr=log)
+        emulator, port = start_emulator([command, "--location", str(folder), "--skipApiVersionCheck"], log)
         try:
-            wait_for(port, emulator, folder / "log.txt")
             pool = LedToEmulator(port)
             blobfile.configure(get_http_pool=lambda: pool, save_access_token_to_disk=False, retry_limit=3)
             create_container(key)
@@ -87,14 +83,23 @@ def container(tmp_path_factory) -> Iterator[str]:
             emulator.wait()
 
 
-def wait_for(port: int, emulator: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
+def start_emulator(words: list[str], log: BinaryIO) -> tuple[subprocess.Popen, int]:
+    """The emulator, once it answers, and its port. Twice: a port that was free may be taken when it is used."""
+    for _ in range(2):
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert emulator.poll() is None, log.read_text()
-        time.sleep(0.1)
-    pytest.fail(f"the emulator does not answer: {log.read_text()}")
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        address = ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        emulator = subprocess.Popen([*words, *address], stdout=log, stderr=log)
+        for _ in range(600):
+            time.sleep(0.1)  # time to find that the port is taken, by one who would answer
+            with socket.socket() as probe:
+                if emulator.poll() is None and probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return emulator, port
+            if emulator.poll() is not None:
+                break
+        emulator.kill()
+    pytest.fail(f"the emulator does not answer: {Path(log.name).read_text()}")
 
 
 def create_container(key: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import termios
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 
 import progress as shown
+from command import parse_settings
+from config import Settings
+from guided_diffusion.runs.world import World
+from guided_diffusion.sampling import reporting
+from guided_diffusion.training.reporting import ending
 from progress import Progress, next_step, track
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +144,39 @@ def test_what_comes_next_can_be_pasted_where_one_stands(monkeypatch):
     assert line == "next: python echo_segmentation/runner.py --data-dir '/my data/views'"
     monkeypatch.chdir(ROOT / "semantic_diffusion_model")
     assert next_step("data_preparation/x.py") == "next: python ../data_preparation/x.py"
+    line = next_step("data_preparation/x.py", launcher="mpiexec -np 2 python")
+    assert line == "next: mpiexec -np 2 python ../data_preparation/x.py"
+
+
+def test_after_a_training_comes_sampling_for_deformed_maps(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    datadir, deformed = tmp_path / "my data" / "2CH_ED_sector", tmp_path / "my data" / "2CH_ED_augmented"
+    settings = Settings(datadir=f"{datadir}/", savedir="out")
+
+    def last(**world) -> str:
+        return ending(settings, World(**world), 5, "ema_0.9999_000005.pt").splitlines()[-1]
+
+    words = "--resume_checkpoint out/ema_0.9999_000005.pt --results_dir ./results --num_steps 10 --all True"
+    script = "semantic_diffusion_model/image_sample.py"
+    assert last() == f"next: python {script} --datadir AUGMENTED {words}"
+    deformed.mkdir(parents=True)
+    line = last(size=2, launcher="mpi")
+    assert line == f"next: mpiexec -np 2 python {script} --datadir '{deformed}' {words}"
+    given = parse_settings(Settings, shlex.split(line.split(script)[1]))
+    assert (given.datadir, given.num_steps, given.all) == (str(deformed), 10, True)
+    settings = Settings(datadir="mine", dataset_mode="folder", savedir="out")
+    assert last() == f"next: python {script} --datadir mine --dataset_mode folder {words}"
+
+
+def test_folders_of_the_next_step_are_those_that_are_seen_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reporting, "ROOT", tmp_path / "clone")
+    line = reporting.segmentation_step("r")
+    assert "--testing_data_folder VIEWS " in line and line.endswith("--save_folder data/segmentation")
+    (tmp_path / "clone" / "data" / "views").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "clone" / "data")
+    line = reporting.segmentation_step("my results")
+    assert line.endswith(" views --sdm_results_folder 'my results' --save_folder data/segmentation")
 
 
 def test_no_command_draws_a_bar_of_its_own():

@@ -51,7 +51,10 @@ def test_the_settings_of_ours_survive_a_wrapper(diffusion_weights, tmp_path):
 
 
 def test_what_is_wrapped_but_no_weights_is_refused(tmp_path):
-    for content in ({"model": {"a": 1}}, {"state_dict": {}}, {"ema": {"model": {"x": torch.ones(1)}}}, {"module": 3}):
+    itself: dict = {}
+    itself["model"] = itself
+    others = {"model": {"a": 1}}, {"state_dict": {}}, {"ema": {"model": {"x": torch.ones(1)}}}, {"module": 3}
+    for content in (itself, *others):
         torch.save(content, tmp_path / "a.pt")
         for read in (lambda: read_checkpoint(str(tmp_path / "a.pt")), lambda: read_segmentation(tmp_path / "a.pt")):
             with pytest.raises(UserError) as caught:

@@ -253,20 +253,37 @@ def read_label(pair: Pair, settings: Settings) -> np.ndarray:
     return remap(decode_labels(read_file(pair.label_path), pair.label_path), settings.dataset_mode)
 
 
-def same_aspect(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether (height, width) of two pictures are in one proportion, as far as whole pixels allow."""
-    return abs(one[0] * other[1] - one[1] * other[0]) <= max(sum(one), sum(other))
+def other_aspect(pair: Pair, labels: Sequence[int], what: str, shape: Sequence[int], settings: Settings) -> str | None:
+    """What to tell if the label map of a pair and `what` beside it, of (height, width) `labels` and `shape`, are not in
+    one proportion as far as whole pixels allow, or would come out at different sizes; else None."""
+    apart = abs(labels[0] * shape[1] - labels[1] * shape[0]) > max(sum(labels), sum(shape))
+    if not apart and target_size(labels[1], labels[0], settings) == target_size(shape[1], shape[0], settings):
+        return None
+    sizes = [f"{height} x {width}" for height, width in (labels, shape)]
+    return f"{pair.label_path}: {sizes[0]} pixels (height x width), another aspect than its {what}, {sizes[1]}"
 
 
-def load_edges(pair: Pair, settings: Settings, box: Box | None = None, labels: np.ndarray | None = None) -> np.ndarray:
+def load_edges(
+    pair: Pair,
+    settings: Settings,
+    box: Box | None = None,
+    labels: np.ndarray | None = None,
+    instances: np.ndarray | None = None,
+) -> np.ndarray:
     """Edges between instances, bool [H, W]; where the data set has no instance map, between labels.
 
-    `labels`: what `load_label` gave, where that is at hand; it is not read again then.
+    `labels`, `instances`: what `load_label` and `read_instances` gave, where that is at hand: it is not read again.
     """
     if pair.instance_path is None:
         return instance_edges(load_label(pair, settings, box) if labels is None else labels)
-    instances = decode_numbers(read_file(pair.instance_path), pair.instance_path)
-    return instance_edges(resize_nearest(instances.astype(np.int32), settings, box))
+    instances = read_instances(pair) if instances is None else instances
+    return instance_edges(resize_nearest(instances, settings, box))
+
+
+def read_instances(pair: Pair) -> np.ndarray:
+    """Numbers of instances [height, width] int32 at the size of the file. Raises UserError if it is no such map."""
+    assert pair.instance_path is not None
+    return decode_numbers(read_file(pair.instance_path), pair.instance_path).astype(np.int32)
 
 
 def read_file(path: str) -> bytes:

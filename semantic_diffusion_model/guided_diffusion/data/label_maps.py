@@ -31,9 +31,11 @@ def instance_edges(instances: np.ndarray) -> np.ndarray:
     return edges
 
 
-def check_classes(labels: np.ndarray, num_classes: int) -> None:
-    """Raise UserError if a value of `labels` is no class: not within 0 .. num_classes - 1."""
+def check_classes(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """Raise UserError, which names the file `where`, if a value of `labels` is no class: not 0 .. num_classes - 1."""
     wrong = np.unique(labels[labels >= num_classes])
     if wrong.size:
         values = ", ".join(map(str, wrong[:10])) + (", …" if wrong.size > 10 else "")
-        raise UserError(f"has the value{'s' if wrong.size > 1 else ''} {values}; classes are 0 to {num_classes - 1}")
+        raise UserError(
+            f"{where} has the value{'s' if wrong.size > 1 else ''} {values}; classes are 0 to {num_classes - 1}"
+        )

@@ -23,12 +23,13 @@ from guided_diffusion.data.datasets import (
     load_channels,
     load_edges,
     load_label,
+    other_aspect,
     raise_problems,
     read_channels,
+    read_instances,
     read_label,
     resize_image,
     resize_nearest,
-    same_aspect,
 )
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.data.shared_memory import tensors_of
@@ -173,24 +174,23 @@ class Examples:
 
     def _decode(self, pair: Pair) -> Decoded | str:
         """Image, label and edges of a pair, or what is wrong with its files."""
+        no_instance = self.settings.no_instance
         try:
             image, label = read_channels(pair, self.settings), read_label(pair, self.settings)
-            if not same_aspect(image.shape[:2], label.shape):
-                sizes = ["{} x {}".format(*array.shape[:2]) for array in (label, image)]
-                return (
-                    f"{pair.label_path}: {sizes[0]} pixels (height x width), another aspect than its image, {sizes[1]}"
-                )
+            instances = None if no_instance or pair.instance_path is None else read_instances(pair)
+            for what, beside in (("image", image), ("instance map", instances)):
+                if beside is not None and (
+                    told := other_aspect(pair, label.shape, what, beside.shape[:2], self.settings)
+                ):
+                    return told
             image, label = resize_image(image, self.settings), resize_nearest(label, self.settings)
-            edges = None if self.settings.no_instance else load_edges(pair, self.settings, labels=label)
+            check_classes(label, self.settings.num_classes, pair.label_path)
+            edges = None if no_instance else load_edges(pair, self.settings, labels=label, instances=instances)
         except Exception as error:
             text = one_line(error)
             if text is None:
                 raise
             return text
-        try:
-            check_classes(label, self.settings.num_classes)
-        except UserError as error:
-            return f"{pair.label_path} {error}"
         return image, label, edges
 
 

@@ -52,10 +52,7 @@ def _pair(frame: Frame, path: str, classes: Classes) -> tuple[np.ndarray, np.nda
     if predicted.shape != labels.shape:
         sizes = [f"{height} x {width}" for height, width in (predicted.shape, labels.shape)]
         raise UserError(f"{path} is {sizes[0]} pixels, the frame {sizes[1]}")
-    try:
-        check_classes(predicted, classes.description.num_classes)
-    except UserError as error:
-        raise UserError(f"{path} {error}") from None
+    check_classes(predicted, classes.description.num_classes, path)
     return np.where(classes.shown(labels), predicted, 0), classes.description.from_conditions(labels)
 
 

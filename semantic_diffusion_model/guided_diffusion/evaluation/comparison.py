@@ -39,7 +39,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def pair_by_label_map(first: Sequence[Frame], second: Sequence[Frame]) -> Pairing:
-    """Raises UserError if the sets have no label map in common."""
+    """Raises UserError if the sets have no label map in common, or others of the same names."""
     sides: list[dict[str, list[int]]] = []
     patients: dict[str, str] = {}
     for frames in (first, second):
@@ -51,6 +51,13 @@ def pair_by_label_map(first: Sequence[Frame], second: Sequence[Frame]) -> Pairin
     common = sorted(sides[0].keys() & sides[1].keys())
     if not common:
         raise UserError("--compare: the two sets have no label map in common, so nothing can be paired")
+    digests = [{frame.label_map: frame.label_sha256 for frame in frames} for frames in (first, second)]
+    other = [name for name in common if all(side[name] for side in digests) and digests[0][name] != digests[1][name]]
+    if other:
+        raise UserError(
+            f"--compare: {len(other)} label maps of the same name are others in the second set, such as {other[0]} "
+            "(label_sha256 in manifest.csv): sample both sets for the same label maps"
+        )
     rows = tuple([np.array(side[name]) for name in common] for side in sides)
     return Pairing((rows[0], rows[1]), [patients[name] for name in common])
 

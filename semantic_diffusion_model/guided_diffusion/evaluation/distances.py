@@ -25,9 +25,6 @@ class Cloud:
     features: np.ndarray
     patients: Sequence[str]
 
-    def subset(self, rows: np.ndarray) -> "Cloud":
-        return Cloud(self.features[rows], [self.patients[i] for i in rows])
-
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
     """|mean difference|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)) (Heusel et al. 2017, eq. 6), of [N, D] and [M, D].

@@ -34,7 +34,8 @@ PATIENT = re.compile(r"(?P<patient>[A-Za-z]*\d+)_.*", re.DOTALL)
 @dataclass(frozen=True)
 class Frame:
     """A picture and its label map. `label_map` names the map it was drawn for (of a real frame: its own stem),
-    `source` the real frame whose label was deformed into it, or "" where real_dir has none."""
+    `source` the real frame whose label was deformed into it, or "" where real_dir has none; `label_sha256` is of the
+    map's file, as manifest.csv has it."""
 
     stem: str
     image_path: str
@@ -42,6 +43,7 @@ class Frame:
     patient: str
     label_map: str
     source: str
+    label_sha256: str = ""
 
 
 def described(real_dir: str, synthetic_dirs: Collection[str]) -> Description:
@@ -121,7 +123,8 @@ def find_synthetic(folder: str, description: Description, real: Sequence[Frame])
     problems += [f"{path}: no image of this name in samples/" for stem, path in labels.items() if stem not in samples]
     raise_problems(f"{folder} is not as image_sample.py writes it:", problems)
     _refuse_few(folder, len(samples))
-    maps = label_maps(folder)
+    rows = Results(folder, 0).made()
+    maps = {stem: splitext(basename(row["label_map"]))[0] for stem, row in rows.items() if row.get("label_map")}
     mark, patients = re.escape(description.names.mark), Patients(folder, description)
     round_, deformation = re.compile(rf"{mark}r\d+$"), re.compile(rf"{mark}\d+$")
     by_stem = {frame.stem: frame for frame in real}
@@ -132,14 +135,11 @@ def find_synthetic(folder: str, description: Description, real: Sequence[Frame])
         source = next((by_stem[name] for name in (label_map, undeformed) if name in by_stem), None)
         known = label_map if label_map in patients.rows else undeformed
         patient = source.patient if source else patients.of(known)
-        found.append(Frame(stem, samples[stem], labels[stem], patient, label_map, source.stem if source else ""))
+        digest = rows.get(stem, {}).get("label_sha256") or ""
+        found.append(
+            Frame(stem, samples[stem], labels[stem], patient, label_map, source.stem if source else "", digest)
+        )
     return found
-
-
-def label_maps(folder: str) -> dict[str, str]:
-    """The stem of the label map of each image, as manifest.csv has it; nothing where there is no manifest."""
-    rows = Results(folder, 0).made()
-    return {stem: splitext(basename(row["label_map"]))[0] for stem, row in rows.items() if row.get("label_map")}
 
 
 def _pictures(folder: str) -> dict[str, str]:
@@ -165,10 +165,7 @@ def read_frame(frame: Frame, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     if image.shape != labels.shape:
         sizes = " and ".join(f"{height} x {width}" for height, width in (image.shape, labels.shape))
         raise UserError(f"{frame.image_path}: image and label map differ in size ({sizes} pixels)")
-    try:
-        check_classes(labels, len(classes.names))
-    except UserError as error:
-        raise UserError(f"{frame.label_path} {error}") from None
+    check_classes(labels, len(classes.names), frame.label_path)
     if image.min() == image.max():
         raise UserError(f"{frame.image_path} is constant: grey level {image.min()} everywhere")
     if not classes.shown(labels).any():

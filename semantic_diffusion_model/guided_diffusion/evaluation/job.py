@@ -29,7 +29,8 @@ from guided_diffusion.evaluation.measuring import Measured, measure, measures_of
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
-from progress import Progress, next_step
+from guided_diffusion.sampling.reporting import segmentation_step
+from progress import Progress
 
 FIGURES = "figures"
 
@@ -75,9 +76,7 @@ def run_evaluation(settings: EvaluationSettings, world: World) -> None:
             write_comparison(settings, real, inputs, measured)
     print(f"written: {', '.join(written(settings, inputs))}")
     if not settings.compare:
-        folders = "--testing_data_folder", "./data/views", "--sdm_results_folder", settings.synthetic_dir
-        prepare = "data_preparation/prepare_inference4segmentation.py"
-        print(next_step(prepare, *folders, "--save_folder", "./data/segmentation"))
+        print(segmentation_step(settings.synthetic_dir))
 
 
 def subfolders(sets: Iterable[str]) -> tuple[str, ...]:
@@ -95,7 +94,7 @@ def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
         name: find_synthetic(path, description, training + others) for name, path in settings.synthetic_dirs().items()
     }
     pairing = pair_by_label_map(*sets.values()) if settings.compare else None
-    if settings.num_samples and not settings.all and not settings.compare:
+    if settings.num_samples:
         sets = {name: _some(frames, settings) for name, frames in sets.items()}
     predictions = {
         name: agreement.find_predictions(folder, frames, all_of_them=True)

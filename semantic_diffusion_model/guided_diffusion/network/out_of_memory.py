@@ -1,4 +1,4 @@
-"""Which errors of a GPU mean that its memory is full: cuBLAS and cuDNN say it in ways of their own."""
+"""Which errors mean that the memory is full, of a GPU or of the computer: libraries say it in ways of their own."""
 
 import torch
 
@@ -9,11 +9,18 @@ _SAID_BY_LIBRARIES = (
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUDA out of memory",
     "CUDA error: out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that the memory of the GPU is full."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    """Whether `error` says that the memory is full, of the GPU or of the computer."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_BY_LIBRARIES)
+
+
+def memory_of(device: torch.device) -> str:
+    """The memory that a computation on `device` fills, in words."""
+    return "the GPU's memory" if device.type == "cuda" else "the memory"

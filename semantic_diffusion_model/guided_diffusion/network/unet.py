@@ -161,8 +161,9 @@ class UNetModel(nn.Module):
 
     attention_resolutions are down-sampling factors. num_classes is the number of channels of the condition; None makes
     an unconditional network. patch_size folds blocks of pixels, and of labels, into channels on the way in, and unfolds
-    the output. image_size, conv_resample, dims and use_fp16 are accepted for the sake of the published signature: the
-    size is free, dims must be 2, and half precision is the business of autocast.
+    the output. conv_resample: where no residual block changes the resolution, a convolution does; else a plain mean or
+    repetition. image_size, dims and use_fp16 are accepted for the sake of the published signature: the size is free,
+    dims must be 2, and half precision is the business of autocast.
     """
 
     def __init__(

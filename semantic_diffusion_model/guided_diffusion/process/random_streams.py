@@ -6,7 +6,7 @@ else: not on the number of ranks, the batch, or what was drawn before.
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -22,6 +22,11 @@ def seed_of(*address: int | str) -> int:
         data = text.encode()
         digest.update(f"{'s' if isinstance(part, str) else 'i'}{len(data)}:".encode() + data)
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def digest_of(words: Iterable[str]) -> str:
+    """Eight characters that tell one list of words from another."""
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
 
 
 def stream(device: torch.device | str, *address: int | str) -> torch.Generator:

@@ -8,7 +8,6 @@ along in the state dict's `_metadata`, which PyTorch keeps and ignores.
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import io
 import json
 import os
@@ -112,7 +111,7 @@ def write_torch(folder: str, name: str, content: Any) -> str:
     def write(temporary: Path) -> None:
         nonlocal digest
         save_tensors(content, temporary)
-        digest = sha256_of(str(temporary))
+        digest = storage.sha256_of(str(temporary))
 
     storage.write_whole(storage.join(folder, name), write)
     return digest
@@ -147,7 +146,7 @@ def read_checkpoint(path: str) -> Checkpoint:
         path=path,
         state_dict=checked_weights(content, path),
         settings={name: value for name, value in found.items() if name in MODEL_SETTINGS},
-        sha256=sha256_of(path),
+        sha256=storage.sha256_of(path),
         kind="ema" if name.startswith("ema") else "model",
         step=int(match["step"]) if match else None,
         source=source,
@@ -243,11 +242,6 @@ def _of_the_network(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Those of the settings `found` that are of use here, in their types. Raises UserError for a value of no sense."""
     wanted = {name: found[name] for name in (*MODEL_SETTINGS, "drop_rate") if found.get(name) is not None}
     return known_settings(Settings, wanted, where)
-
-
-def sha256_of(path: str) -> str:
-    with storage.open_for_reading(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- Settings of the command line and of the checkpoint ---------------------------------------------------------------

@@ -47,6 +47,7 @@ def start(device_setting: str = "auto") -> World:
         world, communicator = _mpi_world(size)
         world.store = _meet(world, communicator)
     _take_place(world, device_setting)
+    _refuse_mixed_devices(world)
     if world.device.type == "cpu":
         torch.set_num_threads(min(torch.get_num_threads(), world.cores))
     if world.local_size == world.size and any(name == "lo" for _, name in socket.if_nameindex()):
@@ -131,6 +132,23 @@ def _take_place(world: World, device_setting: str) -> None:
         world.device = torch.device("cuda", index_of_gpu(own, views, world.local_rank))
         torch.cuda.set_device(world.device)
         torch.backends.cudnn.benchmark = True  # shapes repeat, in training and in sampling
+
+
+def _refuse_mixed_devices(world: World) -> None:
+    """Raise AgreedError, on all ranks, if some have a GPU and others none: tensors could not travel between them."""
+    store, own = world.store, world.device.type
+    assert store is not None
+    store.set(f"device of rank {world.rank}", own)
+    kinds = [store.get(f"device of rank {rank}").decode() for rank in range(world.size)]
+    if len(set(kinds)) > 1:
+        store.set(f"rank {world.rank} knows the devices", "")
+        if world.is_main:  # with which the store may go
+            store.wait([f"rank {rank} knows the devices" for rank in range(world.size)])
+        without = kinds.index("cpu")
+        raise AgreedError(
+            f"{kinds.count('cuda')} of {world.size} ranks have a GPU, rank {without} has none: start on nodes that are "
+            "alike, or add --device cpu"
+        )
 
 
 # --- The wrapper of a command -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A file appears under its name only when it is whole: locally by a temporary name
 because an object appears when its upload ends.
 """
 
+import hashlib
 import os
 import shutil
 import stat
@@ -15,6 +16,8 @@ from typing import BinaryIO
 
 from command import UserError
 from output_files import new_file, telling
+
+READ_AT_ONCE = 1 << 20
 
 
 def is_remote(path: str) -> bool:
@@ -57,19 +60,36 @@ def make_folder(path: str) -> None:
 
 
 def list_names(folder: str) -> list[str]:
-    """Names in a folder, without hidden ones (among them files being written)."""
+    """Names in a folder, without hidden ones (among them files being written). Raises UserError as `_readable`."""
     names = _blobfile().listdir(folder) if is_remote(folder) else os.listdir(folder)
-    return sorted(name.rstrip("/") for name in names if not name.startswith("."))
+    return _readable(folder, sorted(name.rstrip("/") for name in names if not name.startswith(".")))
 
 
 def walk_files(folder: str) -> list[str]:
-    """Paths below `folder`, relative to it, with "/" between names; nothing hidden, and no folder entered twice."""
+    """Paths below `folder`, relative to it, with "/" between names; nothing hidden, and no folder entered twice.
+
+    Raises UserError as `_readable`.
+    """
     walk = _blobfile().walk(folder) if is_remote(folder) else walk_once(folder)
     found = []
     for parent, _, names in walk:
         below = parent[len(folder) :].strip("/")
         found += [f"{below}/{name}" if below else name for name in names]
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
+    return _readable(
+        folder, sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
+    )
+
+
+def _readable(folder: str, names: list[str]) -> list[str]:
+    """`names` in `folder`. Raises UserError if one is no text: it could neither be printed nor entered in a table."""
+    strange = [name for name in (folder, *names) if any("\ud800" <= letter <= "\udfff" for letter in name)]
+    if strange:
+        shown = folder.encode(errors="backslashreplace").decode()
+        raise UserError(
+            f"{shown}: {len(strange)} names of files or folders are not in UTF-8, such as "
+            f"{os.fsencode(strange[0])!r}: rename them"
+        )
+    return names
 
 
 def walk_once(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -92,6 +112,16 @@ def open_for_reading(path: str) -> AbstractContextManager[BinaryIO]:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise UserError(f"{path} is no regular file")
     return open(path, "rb")
+
+
+def sha256_of(*paths: str) -> str:
+    """Of the files at `paths`, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open_for_reading(path) as file:
+            while part := file.read(READ_AT_ONCE):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def remove(path: str) -> None:

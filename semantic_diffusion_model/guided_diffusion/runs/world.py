@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from command import UserError, one_line
 # Ranks wait this long for one another. A rank that dies ends the others at once; this is for one that is only slow.
 PATIENCE = timedelta(hours=2)
 WAITING_SECONDS = 0.5
+MOST_RANKS_TOLD = 5
 
 
 class AgreedError(UserError):
@@ -126,8 +127,30 @@ class World:
             raise AgreedError(texts[failed[0]] + where)
         return value
 
+    def must_agree(self, facts: Mapping[str, object]) -> None:
+        """Raise AgreedError, on all ranks, where they differ in `facts`: what each found for itself, by name."""
+        differences = []
+        gathered = self.gather_objects({name: str(value) for name, value in facts.items()})
+        for name in facts:
+            by_value: dict[str, list[int]] = {}
+            for rank, found in enumerate(gathered):
+                by_value.setdefault(found[name], []).append(rank)
+            if len(by_value) > 1:
+                told = "; ".join(f"{value} on {_in_words(ranks)}" for value, ranks in by_value.items())
+                differences.append(f"{name} ({told})")
+        if differences:
+            raise AgreedError(
+                f"the ranks differ in {', '.join(differences)}: do all nodes see the same folders, whole and at rest, "
+                "and are the devices alike?"
+            )
+
     def _host_group(self):
         # Pickled objects travel as bytes in host memory; the default group of NCCL would put them on the GPU.
         if self.device.type == "cuda" and self._gloo is None:
             self._gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
         return self._gloo
+
+
+def _in_words(ranks: Sequence[int]) -> str:
+    told = ", ".join(map(str, ranks[:MOST_RANKS_TOLD])) + (", …" if len(ranks) > MOST_RANKS_TOLD else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {told}"

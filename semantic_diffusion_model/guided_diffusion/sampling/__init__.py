@@ -2,6 +2,7 @@
 
     job           the sampling job of one rank: its batches, the files it writes, what it tells
     plan          which images are made, from which label maps, by which sampler at which timesteps
+    inputs        the files it reads, looked at before the work
     denoiser      network, process, condition and guidance as one function from (x_t, t) to x_0
     samplers      DDPM, DDIM and the few-step solvers: functions of a denoiser and a list of timesteps
     results       the folder: pictures, manifest.csv, what of an earlier run may stay

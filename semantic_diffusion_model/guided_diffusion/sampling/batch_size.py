@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from command import UserError
-from guided_diffusion.network.out_of_memory import is_out_of_memory
+from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
 
 Result = TypeVar("Result")
 
@@ -28,6 +28,7 @@ class BatchSize:
     """
 
     def __init__(self, asked: int, device: torch.device):
+        self.device = device
         self.searching = asked <= 0 and device.type == "cuda"
         self.fitted = 0
         self.most = asked if asked > 0 else MOST_ON_A_GPU if self.searching else ON_A_CPU
@@ -40,12 +41,13 @@ class BatchSize:
         """
         try:
             result = function(batch)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
+                instead = ", or --device cpu" if self.device.type == "cuda" else ""
                 raise UserError(
-                    "the GPU has not enough memory for one image: take a smaller network, or --device cpu"
+                    f"{memory_of(self.device)} is too small for one image: take a smaller network{instead}"
                 ) from None
             self.searching = False
             half = len(batch) // 2
@@ -56,5 +58,6 @@ class BatchSize:
                 self.value = min(2 * self.value, MOST_ON_A_GPU)
                 self.searching = self.value < MOST_ON_A_GPU
             return result
-        torch.cuda.empty_cache()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return None

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -19,16 +20,25 @@ from guided_diffusion.data.description import palette_of, with_description
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
-from guided_diffusion.process.random_streams import normal, stream
+from guided_diffusion.process.random_streams import digest_of, normal, stream
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.ahead import Ahead, with_next
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
-from guided_diffusion.sampling.plan import Item, Schedule, check_labels, choose_schedule, plan_items
+from guided_diffusion.sampling.inputs import check_inputs
+from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items
 from guided_diffusion.sampling.reporting import announce, progress, tell_end, write_preview
-from guided_diffusion.sampling.results import FOLDERS, WITHOUT_LABELS, Results, Row, carry_metadata, settle
+from guided_diffusion.sampling.results import (
+    FOLDERS,
+    WITHOUT_LABELS,
+    Results,
+    Row,
+    carry_metadata,
+    refuse_sources,
+    settle,
+)
 from guided_diffusion.sampling.samplers import sample
 from schema import check_settings
 from state_dicts import load_weights
@@ -47,7 +57,17 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     precision = world.fail_together(choose_precision, settings, world.device)
     warn = print if world.is_main else (lambda _: None)
     items = world.fail_together(plan_items, settings, warn)
-    hashes = check_labels(items, settings, world)
+    names = [f"{item.stem}{' with its real image' if item.pair.image_path else ''}" for item in items]
+    world.must_agree(
+        {
+            "the images to make": f"{len(items)}, {digest_of(names)}",
+            "the precision": precision,
+            "the checkpoint": f"{os.path.basename(checkpoint.path)}, {checkpoint.sha256[:8]}",
+        }
+    )
+    paths = [path for item in items for path in (item.pair.image_path, item.pair.label_path, item.pair.instance_path)]
+    world.fail_together(refuse_sources, settings.results_dir, settings.datadir, paths)
+    hashes = check_inputs(items, settings, world)
     make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
     results = Results(settings.results_dir, world.rank, FOLDERS if settings.class_cond else WITHOUT_LABELS)
@@ -75,6 +95,7 @@ def _fill(
     with progress(results, len(items), len(items) - len(to_make), world):
         job.make(world.hand_out(to_make, piece_size(len(to_make), world.size, job.batch_size.most)))
         world.wait_for_all()
+    world.fail_together(_refuse_lacking, results, rows, world)
     if world.is_main:
         described = [DESCRIPTION] if settings.dataset_mode == "camus" else []
         carry_metadata(settings.datadir, settings.results_dir, [METADATA, *described])
@@ -261,6 +282,17 @@ def _row(
         checkpoint_sha256=checkpoint.sha256,
         network=hashlib.sha256(network.encode()).hexdigest()[:16],
     )
+
+
+def _refuse_lacking(results: Results, rows: Sequence[Row], world: World) -> None:
+    """Raise UserError if images of `rows` are not there after all: then the folder stays unfinished."""
+    made = results.made() if world.is_main else {}
+    lacking = sum(row.stem not in made for row in rows) if world.is_main else 0
+    if lacking:
+        raise UserError(
+            f"{lacking} of {len(rows)} images are missing from results_dir {results.folder} (do all nodes share it?): "
+            "run the same command again"
+        )
 
 
 def _settle_on_main(results: Results, rows: Sequence[Row], settings: Settings, world: World) -> list[str] | None:

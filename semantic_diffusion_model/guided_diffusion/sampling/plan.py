@@ -7,15 +7,13 @@ import numpy as np
 
 from command import UserError
 from config import Settings
-from guided_diffusion.data.datasets import Pair, find_pairs, has_split, raise_problems, read_label, target_size
+from guided_diffusion.data.datasets import Pair, find_pairs, has_split, raise_problems
 from guided_diffusion.data.description import mark_of
-from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
 from guided_diffusion.process.timesteps import few_timesteps, space_timesteps
 from guided_diffusion.runs import storage
-from guided_diffusion.runs.world import World
-from guided_diffusion.sampling.results import sha256_of
+from guided_diffusion.sampling.results import wrong_name
 
 # Below this many steps a solver of higher order is the default, and steps by noise level.
 FEW_STEPS = 100
@@ -56,7 +54,10 @@ def plan_items(settings: Settings, warn: Callable[[str], object] = lambda _: Non
     count = len(pairs) if settings.all or settings.num_samples == 0 else settings.num_samples
     mark, names = mark_of(settings), {pair.stem for pair in pairs}
     marks = [_longer_mark(mark, turn, names) for turn in range(-(-count // len(pairs)))]
-    return [_item(index, pairs, marks) for index in range(count)]
+    items = [_item(index, pairs, marks) for index in range(count)]
+    unfit = [f"{item.pair.label_path}: {item.stem} {what}" for item in items if (what := wrong_name(item.stem))]
+    raise_problems(f"datadir {settings.datadir}: images cannot have the names of these label maps:", unfit)
+    return items
 
 
 def _present(settings: Settings, splits: Sequence[str]) -> list[str]:
@@ -105,29 +106,3 @@ def choose_schedule(settings: Settings) -> Schedule:
     if settings.eta and sampler != "ddim":
         raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
     return Schedule(sampler, tuple(timesteps), spacing)
-
-
-def check_labels(items: Sequence[Item], settings: Settings, world: World) -> dict[str, str]:
-    """The SHA-256 of each label map (with its instance map), by stem; every rank checks its share.
-
-    Raises UserError with all problems found: files that are no label maps, classes that the model does not know.
-    """
-    pairs = list({item.pair.stem: item.pair for item in items}.values())
-    problems, hashes, resized = [], {}, 0
-    for pair in world.share(pairs):
-        try:
-            labels = read_label(pair, settings)
-            check_classes(labels, settings.num_classes)
-            resized += labels.shape[::-1] != target_size(*labels.shape[::-1], settings)
-            instances = [] if settings.no_instance or not pair.instance_path else [pair.instance_path]
-            hashes[pair.stem] = sha256_of(pair.label_path, *instances)
-        except UserError as error:
-            text = str(error)
-            problems.append(text if pair.label_path in text else f"{pair.label_path} {text}")
-    gathered = world.gather_objects((problems, hashes, resized))
-    message = f"datadir {settings.datadir}: these label maps cannot be sampled for:"
-    world.fail_together(raise_problems, message, [problem for part in gathered for problem in part[0]])
-    total = sum(part[2] for part in gathered)
-    if total and world.is_main:
-        print(f"{total} label maps are brought to {settings.img_size} x {settings.img_size} pixels (nearest neighbour)")
-    return {stem: digest for part in gathered for stem, digest in part[1].items()}

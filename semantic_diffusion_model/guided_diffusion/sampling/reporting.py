@@ -1,5 +1,6 @@
 """What a sampling job tells: what it will do, how far it is, and a contact sheet of what it made."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.plan import Schedule
-from guided_diffusion.sampling.results import Results
+from guided_diffusion.sampling.results import PREVIEW, Results
 from picture_files import decode_image
-from progress import Progress, next_step
+from progress import ROOT, Progress, next_step
 
 
 def announce(
@@ -87,9 +88,15 @@ def tell_end(settings: Settings, total: int, made: int) -> None:
     """Print what was written, and what usually follows."""
     print(f"{total} images in {settings.results_dir} ({made} of them made now)")
     if settings.dataset_mode == "camus" and settings.class_cond:
-        folders = "--testing_data_folder", "./data/views", "--sdm_results_folder", settings.results_dir
-        prepare = "data_preparation/prepare_inference4segmentation.py"
-        print(next_step(prepare, *folders, "--save_folder", "./data/segmentation"))
+        print(segmentation_step(settings.results_dir))
+
+
+def segmentation_step(results_dir: str) -> str:
+    """The line that names the preparation of what is in `results_dir` for the segmentation."""
+    views = next(filter(os.path.isdir, ("data/views", os.path.relpath(ROOT / "data/views"))), "VIEWS")
+    save = os.path.join(os.path.dirname(views) or "data", "segmentation")
+    folders = "--testing_data_folder", views, "--sdm_results_folder", results_dir, "--save_folder", save
+    return next_step("data_preparation/prepare_inference4segmentation.py", *folders)
 
 
 def _repeat(function: Callable[[], None], ended: threading.Event) -> None:
@@ -114,4 +121,4 @@ def write_preview(results: Results, palette: pictures.Palette, stems: Sequence[s
         panels = pictures.colour(label, palette), synthetic, pictures.overlay(synthetic, label, palette), real
         columns.append(pictures.stack(panels))
     sheet = pictures.contact_sheet(columns, captions=captions)
-    results.write_picture("preview.png", sheet)
+    results.write_picture(PREVIEW, sheet)

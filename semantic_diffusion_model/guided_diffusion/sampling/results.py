@@ -6,7 +6,6 @@ a part, if an empty one: the folder is unfinished.
 """
 
 import csv
-import hashlib
 import io
 import os
 import re
@@ -22,7 +21,7 @@ from annotated_types import Interval
 from pydantic import StringConstraints
 
 from command import UserError
-from dataset_description import DESCRIPTION
+from dataset_description import DESCRIPTION, METADATA
 from guided_diffusion.runs import storage
 from output_files import telling
 from schema import Record, checked, parse_csv
@@ -30,6 +29,8 @@ from schema import Record, checked, parse_csv
 FOLDERS = ("images", "labels", "labels_visible", "samples", "combined")
 WITHOUT_LABELS = ("samples",)  # an unconditional network has seen no label, nor the frame that it belongs to
 MANIFEST = "manifest.csv"
+PREVIEW = "preview.png"
+LONGEST_NAME = 250  # in bytes; with a suffix, what file systems take
 PART = re.compile(r"manifest\.part(\d+)\.csv")
 FIRST_PART = "manifest.part0.csv"
 
@@ -61,7 +62,7 @@ class Row:
 class ManifestRow(Record):
     """What is relied on in a row of a manifest; the rest is compared as text."""
 
-    stem: Annotated[str, StringConstraints(min_length=1, max_length=250)]
+    stem: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
     index: Annotated[int, Interval(ge=0, lt=2**63)]
 
 
@@ -199,19 +200,39 @@ def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str
 
 
 def _refuse_foreign(results: Results, made: dict, overwrite: bool) -> None:
-    samples = storage.join(results.folder, "samples")
-    if made or overwrite or not storage.is_folder(samples):
+    """Raise UserError where a file of somebody else's might be replaced: with a manifest, or a part, all is ours."""
+    if made or overwrite or not storage.is_folder(results.folder) or results.manifests():
         return
-    if not results.manifests() and any(name.endswith(".png") for name in storage.list_names(samples)):
+    there = set(storage.list_names(results.folder))
+    ours = {name for name in FOLDERS if name in there and storage.list_names(storage.join(results.folder, name))}
+    ours |= there & {METADATA, DESCRIPTION, PREVIEW}
+    if ours:
         raise UserError(
-            f"{results.folder} holds images without a manifest, so nobody knows what made them: choose another "
-            "--results_dir, or add --overwrite True to replace those of the same name"
+            f"{results.folder} holds {', '.join(sorted(ours))} without a manifest, so nobody knows what made them: "
+            "choose another --results_dir, or add --overwrite True to replace what has the same name"
         )
+
+
+def refuse_sources(results_dir: str, datadir: str, paths: Iterable[str | None]) -> None:
+    """Raise UserError if files of `datadir`, whose pictures are at `paths`, might be replaced by results."""
+    written = {os.path.realpath(storage.join(results_dir, kind)) for kind in FOLDERS}
+    read = {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths if path}}
+    if os.path.realpath(results_dir) == os.path.realpath(datadir) or written & read:
+        raise UserError(f"results_dir {results_dir} holds the pictures of datadir {datadir}, which would be replaced")
+
+
+def wrong_name(stem: str) -> str | None:
+    """Why no image can be called `stem`, in words; None if it can."""
+    if stem in ("", ".", "..") or re.search(r"[/\\\0]", stem):
+        return "is no name of an image (as a path it leads elsewhere)"
+    if len(stem.encode()) > LONGEST_NAME:
+        return f"has more than {LONGEST_NAME} bytes"
+    return None
 
 
 def _refuse_no_name(stem: str, path: str) -> None:
     """Raise UserError for a stem that would lead out of the folder: images of that name may come to be deleted."""
-    if stem in ("", ".", "..") or re.search(r"[/\\\0]", stem):
+    if wrong_name(stem):
         raise UserError(f"{path} names {stem!r}, which is no name of an image: correct that line, or delete the file")
 
 
@@ -220,14 +241,6 @@ def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tupl
         if name not in free and row.get(name) != str(value):
             return name, row.get(name, "unknown"), str(value)
     return None
-
-
-def sha256_of(*paths: str) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with storage.open_for_reading(path) as file:
-            digest.update(file.read())
-    return digest.hexdigest()
 
 
 def carry_metadata(datadir: str, results_dir: str, names: Sequence[str] = ("metadata.csv",)) -> None:

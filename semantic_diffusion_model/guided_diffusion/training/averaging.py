@@ -50,11 +50,8 @@ def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
     settings = dataclasses.replace(Settings(), **checkpoint.settings, drop_rate=checkpoint.drop_rate or 0.0)
     write_torch(os.path.dirname(save_as) or ".", os.path.basename(save_as), plain_state_dict(total, settings))
     print(f"written: {save_as}")
-    print(
-        next_step(
-            "semantic_diffusion_model/image_sample.py", "--resume_checkpoint", save_as, "--results_dir", "./results"
-        )
-    )
+    how = "--resume_checkpoint", save_as, "--results_dir", "./results", "--num_steps", 10, "--all", True
+    print(next_step("semantic_diffusion_model/image_sample.py", "--datadir", "AUGMENTED", *how))
 
 
 def saved_averages(savedir: str) -> dict[tuple[float, int], str]:

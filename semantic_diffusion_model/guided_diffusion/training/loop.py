@@ -11,10 +11,11 @@ from command import UserError
 from config import Settings
 from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.data.loading import Microbatch
-from guided_diffusion.network.out_of_memory import is_out_of_memory
+from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
+from guided_diffusion.training import startup
 from guided_diffusion.training.memory import device_memory, fit_step
 from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
 from guided_diffusion.training.preemption import StopRequest
@@ -24,7 +25,6 @@ from guided_diffusion.training.reporting import Clock, count_flops, ending, intr
 from guided_diffusion.training.resuming import settle_savedir
 from guided_diffusion.training.run import TrainingRun
 from guided_diffusion.training.run_log import RunLog, SilentLog
-from guided_diffusion.training.startup import check_and_read, check_training_settings
 from guided_diffusion.training.update import parallel_network, update
 from guided_diffusion.training.validation import validate
 
@@ -35,7 +35,7 @@ def train(settings: Settings, given: set[str]) -> None:
     Raises UserError.
     """
     world = distributed.start(settings.device)
-    world.fail_together(check_training_settings, settings)
+    world.fail_together(startup.check_training_settings, settings)
     with sole_use(settings.savedir, "savedir", world):
         world.fail_together(settle_savedir, settings, world)
         train_alone(settings, given, world)
@@ -43,9 +43,11 @@ def train(settings: Settings, given: set[str]) -> None:
 
 def train_alone(settings: Settings, given: set[str], world: World) -> None:
     """As `train`, while no other run works in savedir."""
-    settings, start, examples, validation = world.fail_together(check_and_read, settings, given, world)
+    settings, start, examples, validation = world.fail_together(startup.check_and_read, settings, given, world)
+    world.must_agree(startup.what_was_found(start, examples, validation))
     run = TrainingRun(settings, world, examples, validation)
     notes = world.fail_together(run.load, start) if start else world.fail_together(run.load_weights)
+    world.must_agree({"the precision": run.precision, "the weights": run.origin})
     with open_log(run) as log, StopRequest(world, settings.stop_grace) as stop, run.writer:
         for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
             log.say(text)
@@ -103,14 +105,14 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
 def take_step(
     run: TrainingRun, network: torch.nn.Module, microbatches: Sequence[Microbatch], stop: StopRequest
 ) -> None:
-    """`update`, but raise UserError where the GPU's memory is too small for this step, after others went well."""
+    """`update`, but raise UserError where the memory is too small for this step, after others went well."""
     try:
         update(run, network, microbatches, stop.alive)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"the GPU's memory was full in step {run.step + 1}: run the same command with --microbatch "
+            f"{memory_of(run.world.device)} was full in step {run.step + 1}: run the same command with --microbatch "
             f"{max(1, run.microbatch_size // 2)}, or --use_checkpoint True, and it goes on; {last_good(run)}"
         ) from None
 
@@ -124,8 +126,10 @@ def fit_into_memory(run: TrainingRun) -> str:
     before = run.memory_choice[1] if run.memory_choice and run.memory_choice[0] == batch else None
     room = device_memory(run.world) - run.optimiser.bytes_to_come()
     wanted = asked or before, settings.use_checkpoint
-    images, recompute = fit_step(run.network, run.examples, batch, *wanted, run.precision, room)
-    run.microbatch_size = min(run.world.gather_objects(images))  # the same on all ranks
+    own = fit_step(run.network, run.examples, batch, *wanted, run.precision, room)
+    of_ranks = run.world.gather_objects(own)  # so that all do the same
+    run.microbatch_size = min(images for images, _ in of_ranks)
+    recompute = any(recompute for _, recompute in of_ranks)
     run.network.recompute(recompute)
     chosen = run.microbatch_size
     if run.world.device.type == "cuda":

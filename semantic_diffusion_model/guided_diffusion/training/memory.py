@@ -112,14 +112,15 @@ def _images_that_fit(network: nn.Module, examples: Examples, images: int, precis
         if images * one < room or 2 * one > room:
             return images if images * one < room else int(one < room)
         two = needed([0, len(examples) - 1])
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     else:
         # What does not grow with the batch is in both. The two images need not be of the same kind (busy label maps
         # take no table), so the second is not trusted to cost much less than the first.
         return min(images, 1 + int((room - one) / max(two - one, one / 2)))
-    torch.cuda.empty_cache()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return int(one < room)
 
 

@@ -43,7 +43,7 @@ def _fits(run: TrainingRun) -> bool:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         del reserved
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         fits = False

@@ -1,8 +1,6 @@
 """What a training tells its reader: its progress, speed and memory, where things are and what to do next."""
 
-import os
 import resource
-import sys
 import time
 
 import torch
@@ -17,6 +15,7 @@ from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.training.optimisation import learning_rate
 from guided_diffusion.training.run import TrainingRun
+from progress import next_step
 
 BACKWARD_COST = 2  # of a backward pass, in forward passes
 
@@ -61,13 +60,25 @@ def ending(settings: Settings, world: World, step: int | None, averages: str) ->
     if step is None:
         return "nothing was trained"
     best = storage.join(settings.savedir, averages)
-    command = os.path.join(os.path.dirname(sys.argv[0]) or ".", "image_sample.py")
+    maps = ["--datadir", maps_to_sample_for(settings)]
+    if settings.dataset_mode != "camus":
+        maps += ["--dataset_mode", settings.dataset_mode]
+    how = "--resume_checkpoint", best, "--results_dir", "./results", "--num_steps", 10, "--all", True
+    launcher = f"mpiexec -np {world.size} python" if world.launcher == "mpi" else "python"
     return (
         f"step {step}: weights, log and previews are in {settings.savedir}\n"
         f"averaged weights, to sample from: {best}\n"
-        f"next: mpiexec -np {world.size} python3 {command} --datadir {settings.datadir} "
-        f"--dataset_mode {settings.dataset_mode} --resume_checkpoint {best} --results_dir ./results --all True"
+        + next_step("semantic_diffusion_model/image_sample.py", *maps, *how, launcher=launcher)
     )
+
+
+def maps_to_sample_for(settings: Settings) -> str:
+    """The folder of deformed label maps beside that of the training, or a word in its place if there is none."""
+    if settings.dataset_mode != "camus":
+        return settings.datadir
+    view, is_sector, _ = settings.datadir.rstrip("/").rpartition("_sector")
+    deformed = f"{view}_augmented"
+    return deformed if is_sector and storage.is_folder(deformed) else "AUGMENTED"
 
 
 def progress_row(run: TrainingRun) -> dict[str, float]:

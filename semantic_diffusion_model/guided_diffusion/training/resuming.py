@@ -133,7 +133,7 @@ def check_complete(folder: str, step: int) -> None:
                 continue  # an average can be begun anew, the weights cannot
             raise UserError(f"{path} is missing")
         # Older states know the sizes alone.
-        found = storage.size(path) if isinstance(expected, int) else checkpoints.sha256_of(path)
+        found = storage.size(path) if isinstance(expected, int) else storage.sha256_of(path)
         if found != expected:
             raise UserError(f"{path} is damaged, or not the file that was written with {state_name(step)}")
         weights = read_weights(folder, name)

@@ -1,12 +1,14 @@
 """What a training run consists of, and how all of it is saved and loaded."""
 
+import os
+
 import torch
 
 from config import Settings
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import choose_precision
-from guided_diffusion.process.random_streams import seed_of
+from guided_diffusion.process.random_streams import digest_of, seed_of
 from guided_diffusion.process.timesteps import training_sampler
 from guided_diffusion.runs import checkpoints, storage
 from guided_diffusion.runs.world import World
@@ -25,7 +27,7 @@ class TrainingRun:
 
     `samples` images were used so far, by all ranks. `microbatch_size` of them go through the network at once, which is
     settled before the first step; `memory_choice` is (batch, microbatch size) where memory decided that. `saved_at` is
-    the step of the newest checkpoint in savedir.
+    the step of the newest checkpoint in savedir; `origin` tells in words which weights it began with.
     """
 
     def __init__(self, settings: Settings, world: World, examples: Examples, validation: Examples | None):
@@ -48,6 +50,7 @@ class TrainingRun:
         self.step = self.samples = self.microbatch_size = 0
         self.memory_choice: tuple[int, int] | None = None
         self.saved_at: int | None = None
+        self.origin = "random weights"
         self.writer = BackgroundWriter()
         self.description = resuming.describe_run(settings, self.precision, examples.pairs, world.size)
 
@@ -73,6 +76,7 @@ class TrainingRun:
         check_arrays({"metrics": state["metrics"]}, {"metrics": self.statistics.sums.shape}, where)
         self.timesteps.load_state_dict(state["timesteps"])
         self.statistics.load(state["metrics"], self.world)
+        self.origin = f"those of step {step}, {digest_of(map(str, state['files'].items()))}"
         self.step, self.samples, self.memory_choice = step, state["samples"], state.get("parts")
         if folder == self.settings.savedir:
             self.saved_at = step
@@ -82,7 +86,9 @@ class TrainingRun:
         """Start at step 0, from the weights in --resume_checkpoint if there are any; return what is to be told."""
         if not self.settings.resume_checkpoint:
             return []
-        lines = take_weights(self.network, checkpoints.read_checkpoint(self.settings.resume_checkpoint))
+        checkpoint = checkpoints.read_checkpoint(self.settings.resume_checkpoint)
+        lines = take_weights(self.network, checkpoint)
+        self.origin = f"{os.path.basename(checkpoint.path)}, {checkpoint.sha256[:8]}"
         for index in range(len(self.averages.rates)):
             self.averages.load(index, self.network.state_dict())
         return lines

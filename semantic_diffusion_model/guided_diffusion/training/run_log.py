@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,9 @@ SHOWN = ("loss", "mse", "vb", "grad_norm", "lr", "samples_per_second", "data_wai
 class RunLog:
     """Rows of numbers and lines of text about a run in `savedir`. Use as a context manager.
 
-    A run that was interrupted goes on in the same files; rows after `step`, from where it goes on, are dropped. With a
-    savedir on object storage, which cannot append, the files are kept in a local folder and uploaded by `publish`.
+    A run that was interrupted goes on in the same files; rows after `step`, from where it goes on, are dropped. Where
+    it begins at step 0, rows that are there are kept under another name. With a savedir on object storage, which cannot
+    append, the files are kept in a local folder and uploaded by `publish`.
     """
 
     def __init__(self, savedir: str, step: int, steps: int, statistics_columns: Sequence[str]):
@@ -37,10 +39,13 @@ class RunLog:
         self.folder = self.mirror or Path(savedir)
         self.columns = [*FIRST_COLUMNS, *statistics_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
         self._fetch()
+        kept = self._set_aside() if step == 0 else None
         self._drop_rows_after(step)
         self._progress = Progress("training", steps or None, "step", start=step)
         self._board = None
         self._first_step = step + 1
+        if kept:
+            self.say(f"the rows of an earlier training, which left no checkpoint, are kept in {kept}")
 
     def __enter__(self) -> "RunLog":
         return self
@@ -102,6 +107,22 @@ class RunLog:
             if storage.exists(path):
                 with storage.open_for_reading(path) as file:
                     (self.folder / name).write_bytes(file.read())
+
+    def _set_aside(self) -> str | None:
+        """Keep rows that are there under a name that is free; return it."""
+        path = self.folder / "progress.csv"
+        if not path.exists():
+            return None
+        with storage.open_for_reading(str(path)) as file:
+            if not parse_csv(file.read(), str(path), torn=True):
+                return None
+        numbered = (f"progress_{number}.csv" for number in itertools.count(1))
+        name = next(name for name in numbered if not storage.exists(storage.join(self.savedir, name)))
+        with telling(path):
+            path.rename(self.folder / name)
+        if self.mirror:
+            storage.upload(self.folder / name, storage.join(self.savedir, name))
+        return name
 
     def _drop_rows_after(self, step: int) -> None:
         path = self.folder / "progress.csv"

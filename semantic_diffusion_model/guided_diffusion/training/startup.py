@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from command import UserError
@@ -14,6 +14,7 @@ from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion
 from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.predictions import LEAST_ALPHA
+from guided_diffusion.process.random_streams import digest_of
 from guided_diffusion.runs.checkpoints import read_checkpoint
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming, starting
@@ -63,6 +64,19 @@ def _start_from(settings: Settings, given: set[str], warn: Callable[[str], objec
     return taken
 
 
+def what_was_found(start: tuple[str, int] | None, examples: Examples, validation: Examples | None) -> dict[str, object]:
+    """What must be the same on all ranks, each of which has looked for itself."""
+
+    def named(examples: Examples | None) -> str:
+        return f"{len(examples)}, {digest_of(pair.stem for pair in examples.pairs)}" if examples else "none"
+
+    return {
+        "the step to go on from": start[1] if start else "none",
+        "the training images": named(examples),
+        "the validation images": named(validation),
+    }
+
+
 def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:
     """Raise UserError for a process whose last timestep holds nothing of the image, and whose noise is predicted: the
     image cannot be told from it."""
@@ -84,14 +98,23 @@ def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
         )
 
 
+def without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings that were changed and that nothing would come of, each with the reason."""
+    variance = ("vb_weight", "rescale_learned_sigmas")
+    for names, idle, why in (
+        (("snr_gamma", "snr_floor"), settings.loss_weighting == "none", "without --loss_weighting min_snr"),
+        (("loss_weighting", *variance), settings.use_kl, "with --use_kl True, which trains on the bound alone"),
+        (variance, not settings.learn_sigma and not settings.use_kl, "with --learn_sigma False"),
+        (("drop_rate", "no_instance"), not settings.class_cond, "with --class_cond False"),
+        (("lr_schedule",), not settings.lr_anneal_steps, "with --lr_anneal_steps 0"),
+    ):
+        yield from ((name, why) for name in names if idle and getattr(settings, name) != getattr(Settings, name))
+
+
 def check_training_settings(settings: Settings) -> None:
     """Raise UserError for a value that training cannot work with."""
     check_settings(settings)
-    if settings.use_kl and settings.loss_weighting != "none":
-        raise UserError(
-            f"use_kl trains on the bound alone: --loss_weighting {settings.loss_weighting} has nothing to weigh"
-        )
-    unused = [name for name in ("snr_gamma", "snr_floor") if getattr(settings, name) != getattr(Settings, name)]
-    if unused and settings.loss_weighting == "none":
-        raise UserError(f"--{unused[0]} {getattr(settings, unused[0]):g} is of --loss_weighting min_snr, which is none")
+    idle = [f"--{name} {getattr(settings, name)} has no effect {why}" for name, why in without_effect(settings)]
+    if idle:
+        raise UserError("; ".join(idle))
     settings.ema_rates()

@@ -1,5 +1,7 @@
 """Pairing by name, layouts, and the published loader's pixels."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,20 @@ def test_palette_images_give_their_indices_and_broken_files_an_error(tmp_path):
     assert load_label(good, settings).tolist() == [[0, 1], [2, 3]]
     with pytest.raises(UserError, match="b.png cannot be read"):
         load_label(broken, settings)
+
+
+def test_names_that_are_no_text_are_refused_wherever_they_lie(tiny, pictures, tmp_path):
+    """Stray files too: they would be named in a warning."""
+    for name in (b"images/training/p\xe9.png", b"sector_annotations/training/notes\xff.txt"):
+        shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
+        strange = os.fsencode(tmp_path) + b"/" + name
+        with open(strange, "wb"):
+            pass
+        with pytest.raises(UserError, match=r"1 names of .* are not in UTF-8, such as b'.*\\x(e9|ff)") as told:
+            find_pairs(tiny(datadir=str(tmp_path)), ["training"])
+        assert str(told.value).isascii() and "\n" not in str(told.value)
+        os.remove(strange)
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9")
+    shutil.copytree(pictures, folder)
+    with pytest.raises(UserError, match=r"\\udce9: 1 names of .* are not in UTF-8"):
+        find_pairs(tiny(datadir=folder), ["training"])

@@ -28,6 +28,6 @@ def test_edges_are_pixels_with_a_neighbour_of_another_instance():
 
 def test_values_that_are_no_class():
     labels = np.array([[0, 4, 5, 200]], dtype=np.uint8)
-    check_classes(labels, 201)
-    with pytest.raises(UserError, match=r"values 5, 200; classes are 0 to 4"):
-        check_classes(labels, 5)
+    check_classes(labels, 201, "a.png")
+    with pytest.raises(UserError, match=r"a.png has the values 5, 200; classes are 0 to 4"):
+        check_classes(labels, 5, "a.png")

@@ -1,14 +1,28 @@
 """Intervals, yardsticks, and the paired comparison."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from command import UserError
 from guided_diffusion.evaluation import comparison, resampling
 from guided_diffusion.evaluation.image_sets import Frame
 
 
 def frames(*maps: str) -> list[Frame]:
     return [Frame(f"{name}_{i}", "", "", name.split("_")[0], name, "") for i, name in enumerate(maps)]
+
+
+def test_label_maps_of_one_name_but_other_content_are_not_paired():
+    unknown = frames("p1", "p2")  # without a manifest nobody knows
+    first, second = (
+        [dataclasses.replace(frame, label_sha256=digest) for frame, digest in zip(unknown, digests, strict=True)]
+        for digests in ("ab", "ac")
+    )
+    assert all(len(comparison.pair_by_label_map(*pair).patients) == 2 for pair in ((first, first), (first, unknown)))
+    with pytest.raises(UserError, match="--compare: 1 label maps of the same name are others .*such as p2"):
+        comparison.pair_by_label_map(first, second)
 
 
 def test_means_by_patient_leave_out_what_is_not_there():

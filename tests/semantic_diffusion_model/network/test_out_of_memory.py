@@ -1,6 +1,8 @@
-"""A GPU's full memory is told from other errors."""
+"""Full memory is told from other errors."""
 
-from guided_diffusion.network.out_of_memory import is_out_of_memory
+import torch
+
+from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
 
 
 def test_full_memory_is_recognised_however_it_is_said():
@@ -8,3 +10,12 @@ def test_full_memory_is_recognised_however_it_is_said():
     assert all(is_out_of_memory(RuntimeError(text)) for text in said)
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_full_memory_of_the_computer_is_recognised():
+    try:
+        torch.empty(1 << 60)
+    except RuntimeError as error:
+        assert is_out_of_memory(error)
+    assert is_out_of_memory(MemoryError())
+    assert (memory_of(torch.device("cpu")), memory_of(torch.device("cuda"))) == ("the memory", "the GPU's memory")

@@ -203,6 +203,7 @@ def test_timestep_and_silu_follow_the_modulation(mode):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels on a device need a GPU")
 def test_table_equals_dense_on_a_gpu():
     labels = np.zeros((2, 32, 32), int)

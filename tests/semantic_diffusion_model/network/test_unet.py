@@ -142,7 +142,8 @@ def test_attention_is_softmax_of_scaled_products(new_order):
     torch.testing.assert_close(block(x, None, None), expected)
 
 
-GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="its kernels run on a GPU"))
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="its kernels run on a GPU")
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])

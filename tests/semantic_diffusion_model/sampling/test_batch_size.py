@@ -9,12 +9,15 @@ from guided_diffusion.sampling.batch_size import MOST_ON_A_GPU, ON_A_CPU, BatchS
 GPU = torch.device("cuda")
 
 
-def work_through(size: BatchSize, count: int, fits: int) -> list[int]:
+ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+
+def work_through(size: BatchSize, count: int, fits: int, full: Exception | None = None) -> list[int]:
     """The sizes of the batches that `count` items end up in, on a device with memory for `fits` of them."""
 
     def attempt(batch: range) -> int:
         if len(batch) > fits:
-            raise torch.cuda.OutOfMemoryError("not enough")
+            raise full or torch.cuda.OutOfMemoryError("not enough")
         return len(batch)
 
     done, start = [], 0
@@ -44,8 +47,15 @@ def test_sizes_on_a_gpu(asked, count, fits, expected):
 
 
 def test_a_single_image_that_does_not_fit_is_told():
-    with pytest.raises(UserError, match="memory for one image"):
+    with pytest.raises(UserError, match="^the GPU's memory is too small for one image"):
         work_through(BatchSize(0, GPU), 3, fits=0)
+
+
+@pytest.mark.parametrize("full", [ON_CPU, MemoryError()], ids=repr)
+def test_a_cpu_whose_memory_is_full_takes_fewer_as_well(full):
+    assert work_through(BatchSize(0, torch.device("cpu")), 20, 3, full) == [2] * 10
+    with pytest.raises(UserError, match="^the memory is too small for one image: take a smaller network$"):
+        work_through(BatchSize(0, torch.device("cpu")), 3, 0, full)
 
 
 def test_a_cpu_takes_a_modest_batch_or_the_one_asked_for():

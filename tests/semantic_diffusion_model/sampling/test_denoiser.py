@@ -105,6 +105,7 @@ def test_without_a_gpu_a_graphed_function_is_called_as_it_is():
     assert double.graph is None
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @torch.no_grad()
 def test_steps_replayed_from_a_graph_equal_steps_that_are_run():

@@ -84,6 +84,18 @@ def test_a_job_killed_at_its_end_counts_as_unfinished_until_all_is_there(command
     assert command(num_samples=2)[0] == 0 and not results.is_unfinished()
 
 
+def test_a_job_whose_images_are_not_all_there_is_unfinished(command, tmp_path, monkeypatch):
+    """As where a rank writes into a folder of its own, that the node of rank 0 does not see."""
+    make = sampling.Job.make
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling.Job, "make", lambda job, pieces: make(job, [piece[1:] for piece in pieces]))
+        code, _, err = command(num_samples=5)
+    results = Results(str(tmp_path / "results"), 0)
+    assert code == 2 and "error: 1 of 5 images are missing from results_dir" in err and "run the same command" in err
+    assert results.is_unfinished() and len(results.made()) == 4
+    assert command(num_samples=5)[0] == 0 and not results.is_unfinished() and len(names(tmp_path / "results")) == 5
+
+
 # --- What does not change the images ----------------------------------------------------------------------------------
 
 
@@ -228,6 +240,7 @@ def test_the_bar_counts_the_images_of_all_ranks(tmp_path, capsys):
     assert capsys.readouterr().err == "sampling: 15 of 15 in 00:00\n"
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu(command, tmp_path):
     """Sampled on the device, from noise drawn there; the batch, found by trying, does not change the image."""

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,22 @@ def test_bad_label_maps(command, tmp_path):
     (tmp_path / "data/sector_annotations/training/a.png").unlink()
     code, _, err = command(datadir=tmp_path / "data")
     assert code == 2 and "no such folder, or no pictures in it" in err
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_pictures_that_are_sampled_for_are_not_replaced(command, pictures, tmp_path, overwrite, linked):
+    """results_dir is datadir, or its images/ are those of datadir by a link."""
+    data, results = tmp_path / "data", tmp_path / ("other" if linked else "data")
+    for kind, source in (("images", "images"), ("labels", "sector_annotations")):
+        shutil.copytree(pictures / source / "training", data / kind)
+    if linked:
+        results.mkdir()
+        (results / "images").symlink_to(data / "images")
+    before = {path: path.read_bytes() for path in data.rglob("*.png")}
+    code, _, err = command(datadir=data, dataset_mode="folder", results_dir=results, overwrite=overwrite)
+    assert code == 2 and err.count("error:") == 1 and "holds the pictures of datadir" in err
+    assert before == {path: path.read_bytes() for path in data.rglob("*.png")}
 
 
 def test_a_results_dir_that_cannot_be_written(command, tmp_path):

@@ -138,3 +138,24 @@ def test_a_mistake_is_told_once(pictures, random_weights, tiny, tmp_path, launch
     told = [line for line in out.strip().splitlines() if line.startswith("error:")]
     assert len(told) == 1 and told[0].startswith(f"error: cannot write to results_dir {tmp_path / 'file'}")
     assert "Traceback" not in out
+
+
+def test_ranks_with_different_checkpoints_do_not_sample_together(
+    pictures, random_weights, tiny, tmp_path, launch, as_flags
+):
+    """As where a folder is given in which a training writes, and two ranks look at different moments."""
+    checkpoint = write_checkpoint(tmp_path, random_weights, tiny(diffusion_steps=6))
+    (tmp_path / "later").mkdir()
+    later = tmp_path / "later" / ema_name(0.9999, 60000)
+    weights = torch.load(random_weights, weights_only=True)
+    write_torch(str(later.parent), later.name, plain_state_dict(weights, tiny(diffusion_steps=5)))
+    flags = as_flags(datadir=pictures, results_dir=tmp_path / "results", device="cpu")
+    one, other = (
+        [sys.executable, "image_sample.py", *flags, "--resume_checkpoint", str(path)] for path in (checkpoint, later)
+    )
+    process = launch(["mpiexec", "-np", "1"], [*one, ":", "-np", "1", *other])
+    out = process.finish()
+    assert process.returncode == 2, out
+    told = [line for line in out.strip().splitlines() if line.startswith("error:")]
+    assert len(told) == 1 and f"the checkpoint ({checkpoint.name}, " in told[0] and f"; {later.name}, " in told[0]
+    assert not (tmp_path / "results").exists()

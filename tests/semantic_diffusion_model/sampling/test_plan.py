@@ -1,5 +1,6 @@
 """Which images a job makes, in which order and under which names; and by which sampler and timesteps."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from command import UserError
 from guided_diffusion.runs.world import World
-from guided_diffusion.sampling.plan import check_labels, choose_schedule, plan_items
+from guided_diffusion.sampling.inputs import check_inputs
+from guided_diffusion.sampling.plan import choose_schedule, plan_items
 
 TRAINING = [f"p{i}" for i in range(1, 11)]
 VALIDATION = [f"v{i}" for i in range(1, 6)]
@@ -109,15 +111,62 @@ def test_all_label_maps_are_checked_before_the_first_is_used(tiny, pictures, tmp
     (folder / "broken.png").write_bytes((folder / "large.png").read_bytes()[:60])
     settings = tiny(datadir=str(tmp_path), num_samples=0)
     with pytest.raises(UserError) as told:
-        check_labels(plan_items(settings), settings, World())
+        check_inputs(plan_items(settings), settings, World())
     text = str(told.value)
     assert "seven.png has the value 7; classes are 0 to 4" in text
     assert "colour.png is a colour image" in text and "broken.png is truncated" in text and "large.png" not in text
     for name in ("seven", "colour", "broken"):
         (folder / f"{name}.png").unlink()
-    hashes = check_labels(plan_items(settings), settings, World())
+    hashes = check_inputs(plan_items(settings), settings, World())
     assert list(hashes) == ["large"]
     assert capsys.readouterr().out.count("1 label maps are brought to 16 x 16 pixels (nearest neighbour)") == 1
+
+
+def test_real_pictures_and_instance_maps_are_checked_with_the_label_maps(tiny, tmp_path):
+    for kind in ("images", "labels", "instances"):
+        (tmp_path / kind).mkdir()
+        for stem in ("deep", "clear", "torn", "turned", "small", "good"):
+            Image.new("L", (16, 16)).save(tmp_path / kind / f"{stem}.png")
+    Image.fromarray(np.full((16, 16), 300, np.uint16)).save(tmp_path / "images/deep.png")
+    Image.new("RGBA", (16, 16)).save(tmp_path / "images/clear.png")
+    (tmp_path / "instances/torn.png").write_bytes(b"\x89PNG")
+    Image.new("L", (8, 24)).save(tmp_path / "instances/turned.png")
+    Image.new("L", (24, 8)).save(tmp_path / "images/turned.png")
+    Image.new("L", (32, 32)).save(tmp_path / "images/small.png")
+    settings = tiny(datadir=str(tmp_path), dataset_mode="folder", num_samples=0, no_instance=False)
+    with pytest.raises(UserError) as told:
+        check_inputs(plan_items(settings), settings, World())
+    lines = str(told.value).splitlines()[1:]
+    assert len(lines) == 5 and "deep.png has more than 8 bits" in lines[1] and "clear.png is transparent" in lines[0]
+    aspect = "labels/turned.png: 16 x 16 pixels (height x width), another aspect than its"
+    assert "instances/torn.png" in lines[2]
+    assert f"{aspect} image, 8 x 24" in lines[3] and f"{aspect} instance map, 24 x 8" in lines[4]
+    for stem in ("deep", "clear", "torn", "turned"):
+        (tmp_path / f"labels/{stem}.png").unlink()
+        (tmp_path / f"instances/{stem}.png").unlink()
+    assert list(check_inputs(plan_items(settings), settings, World())) == ["good", "small"]
+
+
+def test_label_maps_that_come_out_at_several_sizes_are_refused(tiny, tmp_path):
+    folder = tmp_path / "gtFine" / "train" / "town"
+    folder.mkdir(parents=True)
+    for stem, width in (("a", 32), ("b", 48)):
+        Image.new("L", (width, 32)).save(folder / f"{stem}_gtFine_labelIds.png")
+    settings = tiny(datadir=str(tmp_path), dataset_mode="cityscapes", num_samples=0)
+    with pytest.raises(UserError, match=r"different sizes .*16 x 16 \(a\), 16 x 24 \(b\)"):
+        check_inputs(plan_items(settings), settings, World())
+
+
+def test_names_that_no_image_can_have_are_refused_at_once(tiny, tmp_path):
+    names = "a\\b", "x" * 251, "\u00e9" * 124
+    settings = tiny(datadir=label_maps(tmp_path, *names), dataset_mode="folder")
+    for count, wrong in ((3, 2), (6, 5)):  # a further round makes the third too long
+        settings = dataclasses.replace(settings, num_samples=count)
+        with pytest.raises(UserError) as told:
+            plan_items(settings)
+        lines = str(told.value).splitlines()[1:]
+        assert len(lines) == wrong and "is no name of an image" in lines[0]
+    assert all("has more than 250 bytes" in line for line in lines if "a\\b" not in line)
 
 
 # --- Samplers and timesteps -------------------------------------------------------------------------------------------

@@ -195,11 +195,16 @@ def test_images_of_other_settings_go_with_overwrite_even_if_no_longer_asked_for(
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["a.png"]
 
 
-def test_results_that_nobody_knows_the_origin_of_are_refused(tmp_path):
-    (tmp_path / "samples").mkdir()
-    Image.new("L", (4, 4)).save(tmp_path / "samples" / "a.png")
-    with pytest.raises(UserError, match="without a manifest"):
+@pytest.mark.parametrize(
+    "name", [*(f"{kind}/a.png" for kind in FOLDERS), "metadata.csv", "dataset.json", "preview.png"]
+)
+def test_what_nobody_knows_the_origin_of_is_refused(tmp_path, name):
+    for folder in FOLDERS:  # empty ones are of a job that was killed before its first file
+        (tmp_path / folder).mkdir()
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(UserError, match=f"holds {name.split('/')[0]} without a manifest"):
         make(tmp_path, rows("a"))
+    assert (tmp_path / name).read_bytes() == b"somebody's"
     assert make(tmp_path, rows("a"), overwrite=True) == ["a"]
 
 

@@ -31,7 +31,7 @@ def test_the_sum_is_a_checkpoint_of_its_own(trained, tmp_path, capsys):
     words = ["--savedir", str(trained), "--width", "0.08", "--save_as", str(tmp_path / "average.pt"), "--step", "6"]
     assert launch.run(image_average.main, image_average.AverageSettings, args=words) == 0
     told = capsys.readouterr().out
-    assert "6 averages of" in told and "image_sample.py --resume_checkpoint" in told
+    assert "6 averages of" in told and "image_sample.py --datadir AUGMENTED --resume_checkpoint" in told
     made = read_checkpoint(str(tmp_path / "average.pt"))
     assert (made.source, made.drop_rate) == ("file", 0.2)
     saved = {key: name for key, name in saved_averages(str(trained)).items() if key[1] <= 6}

@@ -106,6 +106,7 @@ def test_the_first_step_brings_gradients_and_two_averages(tiny):
     assert optimiser.bytes_to_come() == weights
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="what a GPU's allocator holds needs a GPU")
 def test_what_is_counted_is_what_a_gpu_holds(tiny, examples):
     network = build_network(tiny(use_checkpoint=False)).cuda()

@@ -21,11 +21,22 @@ from guided_diffusion.training.loop import train
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"ema_rate": "1.5"}, "ema_rate"),
         ({"predict_xstart": True, "prediction_type": "v_prediction"}, "contradict each other"),
-        ({"use_kl": True, "loss_weighting": "min_snr"}, "has nothing to weigh"),
+        ({"use_kl": True, "loss_weighting": "min_snr"}, "--loss_weighting min_snr has no effect with --use_kl True"),
+        ({"use_kl": True, "vb_weight": 1.0}, "--vb_weight 1.0 has no effect with --use_kl True"),
+        ({"learn_sigma": False, "vb_weight": 1.0}, "--vb_weight 1.0 has no effect with --learn_sigma False"),
+        (
+            {"learn_sigma": False, "rescale_learned_sigmas": True, "lr_anneal_steps": 0, "lr_schedule": "cosine"},
+            "rescale_learned_sigmas True has .*--learn_sigma False; --lr_schedule cosine has .*--lr_anneal_steps 0",
+        ),
+        ({"class_cond": False, "drop_rate": 0.2}, "--drop_rate 0.2 has no effect with --class_cond False"),
+        ({"class_cond": False, "no_instance": False}, "--no_instance False has no effect with --class_cond False"),
         ({"loss_weighting": "min_snr", "snr_floor": 0.1}, "snr_floor needs --prediction_type"),
         ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, "snr_gamma"),
-        ({"prediction_type": "v_prediction", "snr_floor": 0.1}, "snr_floor 0.1 is of --loss_weighting min_snr"),
-        ({"snr_gamma": 1.0}, "snr_gamma 1 is of --loss_weighting min_snr"),
+        (
+            {"prediction_type": "v_prediction", "snr_floor": 0.1},
+            "--snr_floor 0.1 has no effect without --loss_weighting min_snr",
+        ),
+        ({"snr_gamma": 1.0}, "--snr_gamma 1.0 has no effect without --loss_weighting min_snr"),
     ],
     ids=str,
 )
@@ -58,6 +69,17 @@ def test_label_maps_of_another_aspect_than_their_images_are_refused(tmp_path, ti
     Image.fromarray(np.ones((32, 20), np.uint8)).save(folder / "a2.png")
     with pytest.raises(AgreedError, match=r"a2.png: 32 x 20 pixels .*another aspect than its image, 41 x 64"):
         train(tiny(savedir=str(tmp_path / "other"), **changes), set())
+
+
+def test_instance_maps_of_another_aspect_are_refused(tmp_path, tiny):
+    for kind in ("images", "labels", "instances"):
+        (tmp_path / kind).mkdir()
+        for stem in ("a", "b"):
+            shape = (24, 16) if (kind, stem) == ("instances", "b") else (16, 24)
+            Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / kind / f"{stem}.png")
+    changes = {"datadir": str(tmp_path), "dataset_mode": "folder", "no_instance": False}
+    with pytest.raises(AgreedError, match=r"b.png: 16 x 24 pixels .*another aspect than its instance map, 24 x 16"):
+        train(tiny(savedir=str(tmp_path / "out"), **changes), set())
 
 
 def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):

@@ -55,7 +55,8 @@ def refusing_to_wait(device):
             torch.cuda.set_sync_debug_mode("default")
 
 
-GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to wait for"))
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to wait for")
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])
 
 
 @pytest.mark.parametrize("modulation", ["table", "dense"])

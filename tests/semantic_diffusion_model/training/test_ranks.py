@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 import torch
 
+from guided_diffusion.training import reporting, update
 from guided_diffusion.training.loop import train
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
 
@@ -80,34 +82,58 @@ def test_missing_data_is_one_line_from_one_rank(launch, as_flags, tmp_path):
 
 
 @pytest.mark.launch
-def test_a_signal_saves_on_all_ranks_and_the_run_goes_on_as_if_it_had_not_been(
-    launch, as_flags, tiny, tiny_changes, tmp_path, pictures, random_weights
+def test_ranks_that_find_different_folders_do_not_train_together(
+    alone, tmp_path, pictures, launch, as_flags, tiny_changes, common
 ):
-    steps = {"lr_anneal_steps": 16, "save_interval": 1000, "log_interval": 3, "lr": 1e-3, "datadir": str(pictures)}
+    """As on two nodes of which one has neither the run's savedir nor all of the data."""
+    shutil.copytree(alone, tmp_path / "here")
+    shutil.copytree(pictures, tmp_path / "data")
+    for kind in ("images", "sector_annotations"):
+        (tmp_path / "data" / kind / "training" / "p3.png").unlink()
+    flags = tiny_changes | common | {"lr_anneal_steps": 8, "batch_size_train": 2}
+    places = [{"savedir": tmp_path / "here"}, {"savedir": tmp_path / "there", "datadir": tmp_path / "data"}]
+    here, there = ([sys.executable, "image_train.py", *as_flags(**flags | place)] for place in places)
+    process = launch(["mpiexec", "-np", "1"], [*here, ":", "-np", "1", *there])
+    out = process.finish(60)
+    assert process.returncode == 2, out
+    (told,) = [line for line in out.splitlines() if "error:" in line]
+    assert f"the step to go on from ({STEPS} on rank 0; none on rank 1), the training images (10, " in told
+    assert "validation" not in told and sorted(tmp_path.glob("*/model*")) == [tmp_path / f"here/model{STEPS:06d}.pt"]
+
+
+@pytest.mark.launch
+def test_a_signal_saves_on_all_ranks_and_the_run_goes_on_as_if_it_had_not_been(
+    launch, as_flags, tiny, tiny_changes, tmp_path, pictures, random_weights, monkeypatch
+):
+    steps = {"save_interval": 1000, "log_interval": 3, "lr": 1e-3, "datadir": str(pictures)}
     steps |= {"resume_checkpoint": str(random_weights)}
-    flags = as_flags(**tiny_changes | steps, batch_size_train=1, savedir=tmp_path / "stopped")
+    flags = as_flags(**tiny_changes | steps, lr_anneal_steps=0, batch_size_train=1, savedir=tmp_path / "stopped")
     process = launch(["mpiexec", "-np", "2"], [sys.executable, "image_train.py", *flags])
     said = ""
     while "step 3:" not in said and process.poll() is None:
         said += process.stdout.readline()
     os.kill(process.pid, signal.SIGTERM)
     signalled = time.monotonic()
-    said += process.finish(30)
+    said += process.finish(90)
     assert process.returncode == 0, said
     assert time.monotonic() - signalled < 90  # before it would be given up
     assert "asked to stop: saved at step" in said
     stopped = int(next((tmp_path / "stopped").glob("opt*.pt")).stem.removeprefix("opt"))
-    assert 3 < stopped < 16
-    # On one rank, with the same batch in all, to the end; against a run that nobody stopped.
-    train(tiny(**steps, batch_size_train=2, savedir=str(tmp_path / "stopped")), set())
-    train(tiny(**steps, batch_size_train=2, savedir=str(tmp_path / "whole")), set())
+    # Three steps more on one rank, with the same batch in all; against a run that nobody stopped. It had no end, and so
+    # a constant rate.
+    for module in (update, reporting):
+        monkeypatch.setattr(module, "learning_rate", lambda step, settings: settings.lr)
+    end = {"lr_anneal_steps": stopped + 3, "batch_size_train": 2}
+    train(tiny(**steps, **end, savedir=str(tmp_path / "stopped")), set())
+    train(tiny(**steps, **end, savedir=str(tmp_path / "whole")), set())
     start = torch.load(random_weights, weights_only=True)
-    one, other = (torch.load(tmp_path / run / "model000016.pt", weights_only=True) for run in ("stopped", "whole"))
+    last = f"model{stopped + 3:06d}.pt"
+    one, other = (torch.load(tmp_path / run / last, weights_only=True) for run in ("stopped", "whole"))
     assert travelled(one, other) <= 1e-3 * travelled(other, start)
     stopped_rows, whole_rows = rows_of(tmp_path / "stopped"), rows_of(tmp_path / "whole")
-    assert [row["step"] for row in stopped_rows] == [3, 6, 9, 12, 15, 16]
+    assert [row["step"] for row in stopped_rows] == sorted({*range(3, stopped + 4, 3), stopped + 3})
     for ours, theirs in zip(stopped_rows, whole_rows, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-3)
+        assert ours | end == pytest.approx(theirs | end, rel=1e-3)
 
 
 @pytest.mark.launch

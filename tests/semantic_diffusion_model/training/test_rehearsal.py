@@ -73,17 +73,26 @@ def test_other_errors_are_not_taken_for_full_memory(run):
         rehearse(one, recompute=False)
 
 
-def test_memory_that_is_full_in_a_later_step_is_one_line(tiny, tmp_path, monkeypatch):
+def test_all_ranks_recompute_where_one_must(run, monkeypatch):
+    one = run(use_checkpoint="auto")
+    monkeypatch.setattr(loop, "fit_step", lambda *_: (5, False))
+    monkeypatch.setattr(one.world, "gather_objects", lambda own: [own, (3, True) if isinstance(own, tuple) else own])
+    assert loop.fit_into_memory(one).startswith("activations are recomputed; 3 of 5 images at once")
+    assert any(getattr(block, "use_checkpoint", False) for block in one.network.modules())
+
+
+@pytest.mark.parametrize("full", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=repr)
+def test_memory_that_is_full_in_a_later_step_is_one_line(tiny, tmp_path, monkeypatch, full):
     whole = loop.update
 
     def full_later(run, *arguments):
         if run.step == 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise full
         whole(run, *arguments)
 
     monkeypatch.setattr(loop, "update", full_later)
     settings = tiny(savedir=str(tmp_path), batch_size_train=4, lr_anneal_steps=4, save_interval=2)
-    with pytest.raises(UserError, match=r"full in step 3: .*--microbatch 2.*model000002\.pt"):
+    with pytest.raises(UserError, match=r"^the memory was full in step 3: .*--microbatch 2.*model000002\.pt"):
         loop.train(settings, set())
 
 

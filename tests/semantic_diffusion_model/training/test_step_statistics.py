@@ -88,6 +88,19 @@ def test_rows_past_the_checkpoint_and_cut_rows_are_dropped(tmp_path):
     assert said.index("first") < said.index("second")
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_rows_of_a_training_that_left_no_checkpoint_are_kept(tmp_path, monkeypatch, remote):
+    monkeypatch.setattr("guided_diffusion.runs.storage.is_remote", lambda path: remote)
+    names = columns("loss")
+    for first in (1, 2, 3):  # the second time it begins anew, and the third
+        with RunLog(str(tmp_path), 0, 100, names) as log:
+            log.row({"step": first, "samples": 4, "loss": 1.0, "tflops": 0.5})
+    assert [row["step"] for row in rows_of(tmp_path)] == ["3"]
+    kept = {path.name: path.read_text().splitlines()[1].split(",")[0] for path in tmp_path.glob("progress_*.csv")}
+    assert kept == {"progress_1.csv": "1", "progress_2.csv": "2"}
+    assert "are kept in progress_2.csv" in (tmp_path / "log.txt").read_text()
+
+
 def test_published_columns_keep_their_names(tmp_path):
     published = ["step", "samples", "lr", "lr_anneal_steps", "grad_norm", "param_norm", "lg_loss_scale"]
     published += [f"{term}{end}" for term in ("loss", "mse", "vb") for end in ("", "_q0", "_q1", "_q2", "_q3")]
