@@ -230,6 +230,17 @@ def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path
     assert not out.exists()
 
 
+def test_a_picture_called_like_a_frame_of_a_sequence_is_refused(trained, tmp_path, capsys):
+    write_medical(tmp_path / "in" / "a.nii.gz", [np.zeros((32, 32), np.uint8)] * 2)
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "in" / "a_0.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "in" / "a.b.png")
+    flags = ("--model-path", trained / "model.pth", "--input", tmp_path / "in", "--output-dir", tmp_path / "o")
+    assert run(*flags) == 2
+    said = capsys.readouterr().err
+    assert f"a_0: the name of frames of {tmp_path}/in/a.nii.gz and of {tmp_path}/in/a_0.png" in said
+    assert "--input: 1 problems" in said
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
