@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluation
 from cases import find_cases
 from dataset import load_cases
 from evaluation import without_nan
@@ -106,6 +107,24 @@ def test_nothing_of_an_earlier_evaluation_is_left(judge, trained, make_folder, t
     assert {file.name for file in (out / "predictions").iterdir()} == names and len(names) == 2
     assert {file.name for file in (out / "figures").iterdir()} == {"dice.png"}
     assert not (out / "ejection_fraction.csv").exists()
+
+
+def test_a_kill_leaves_no_table_of_other_label_maps(judge, trained, hearts, tmp_path, capsys, monkeypatch):
+    flags = ("--data-dir", hearts, "--output-dir", tmp_path / "o", "--gpu", "cpu", "--test-viz-num", 0)
+    flags += ("--model-path", trained / "model.pth")
+    assert judge(*flags) == 0
+    first = {file.name for file in (tmp_path / "o").iterdir()}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "draw", killed)
+        assert judge(*flags, "--remove-stray-parts") == 130
+    left = {file.name for file in (tmp_path / "o").iterdir()}
+    assert left == {"predictions", "figures", "unfinished.txt"}
+    assert judge(*flags) == 0
+    assert {file.name for file in (tmp_path / "o").iterdir()} == first
 
 
 @pytest.mark.parametrize("output", ["mine", "mine/predictions/..", "mine/predictions"])
