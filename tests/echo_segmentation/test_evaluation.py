@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import evaluation
+import summary
 from cases import find_cases
 from dataset import load_cases
 from evaluation import without_nan
@@ -204,6 +205,16 @@ def test_statistics_by_hand():
     grouped = summarise(make_rows([0.5, 0.7, 0.9], view=["2CH", "4CH", "4CH"]))
     assert grouped["view"]["4CH"]["lv_endo"]["dice"]["mean"] == pytest.approx(0.8)
     assert grouped["phase"] == {}
+
+
+def test_a_new_distance_has_a_column_of_its_own(monkeypatch):
+    rows = [row | {"lv_endo_new": 7.0} for row in make_rows([0.8, 0.6])]
+    columns = " ".join(summary.table(summarise(rows)).splitlines()[0].split())
+    assert columns == "Dice HD95 px@128 HD px@128 MSD px@128"
+    monkeypatch.setattr(summary, "METRICS", (*summary.METRICS, "new"))
+    monkeypatch.setattr(summary, "DISTANCES", (*summary.DISTANCES, "new"))
+    header, line, *_ = summary.table(summarise(rows)).splitlines()
+    assert header.endswith("NEW px@128") and line.endswith("7.000 +/- 0.000") and len(line) == len(header)
 
 
 def test_console_line_is_the_published_one():
