@@ -14,7 +14,7 @@ from command import UserError, YesNo, run_command
 from cone import CONES, doubtful
 from dataset_description import Description
 from deformation import MAX_TRIES, deform
-from names import SPLITS, Stem
+from names import Stem
 from outputs import new_folders
 from parallel import default_workers, for_each
 from progress import next_step
@@ -30,7 +30,9 @@ from view_folders import (
     encode_png,
     find_view_folders,
     list_pairs,
+    make_folders,
     metadata_row,
+    not_real,
     read_image,
     read_label,
     read_metadata,
@@ -138,7 +140,7 @@ def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pa
     jobs = []
     for folder, view in folders.items():
         pairs = list_pairs(view, problems)
-        problems += [f"{pair.image} is no real frame: its name has _k" for pair in pairs if not pair.stem.is_real]
+        problems += [not_real(pair) for pair in pairs if not pair.stem.is_real]
         if not pairs:
             problems.append(f"{view} holds no frames")
         jobs += [(pair, folder) for pair in pairs]
@@ -155,10 +157,7 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
     description = common_description(folders.values())
     known = {folder: read_metadata(view) for folder, view in folders.items()}
     with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
-        for folder in folders:
-            for split in SPLITS:
-                for kind in _kinds(settings, split):
-                    (out / folder / kind / split).mkdir(parents=True)
+        make_folders(out, folders, partial(_kinds, settings))
         work = partial(process_pair, out=out, settings=settings, description=description)
         results = list(for_each(work, jobs, settings.num_workers, "label maps"))
         problems += [done.problem for done in results if done.problem]

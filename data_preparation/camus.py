@@ -204,7 +204,9 @@ def read_info(path: Path) -> tuple[dict[str, str], list[str]]:
         number, largest = match[1].replace(",", ".") if match else "", INFO_LARGEST[column]
         found[column] = number if number and 0 < float(number) <= largest else ""
         if text and not found[column]:
-            warnings.append(f"{path}: {column} is {text[:20]!r}, no number above 0 and up to {largest}: left empty")
+            warnings.append(
+                f"{path}: {column} is {text[:20]!r}, not a number above 0 and at most {largest}: left empty"
+            )
     return found, warnings
 
 

@@ -1,6 +1,7 @@
 """Extract CAMUS (MHD or NIfTI release) into folders of PNGs, one per view, and one of all views together."""
 
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from camus import PHANTOMS, VIEW_NAMES, Frame, Problem, find_release, read_info
+from camus import PHANTOMS, VIEW_NAMES, Frame, Problem, Release, find_release, read_info
 from command import UserError, YesNo, run_command
 from dataset_description import camus
 from dataset_schema import Millimetres
@@ -25,6 +26,7 @@ from view_folders import (
     check_labels,
     check_same_size,
     encode_png,
+    make_folders,
     names_of_set,
     spacing_fields,
     warn,
@@ -139,24 +141,20 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         flush=True,
     )
     with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
-        for folder in folders:
-            for kind in (IMAGES, ANNOTATIONS):
-                for split in SPLITS:
-                    (out / folder / kind / split).mkdir(parents=True)
-        problems, rows = list(release.problems), []
+        make_folders(out, folders)
         work = partial(extract_frame, root=release.root, out=out, settings=settings)
-        warnings: list[str] = []
-        for frame, done in zip(frames, for_each(work, frames, settings.num_workers, "frames"), strict=True):
-            rows.append(done.row)
-            problems += [Problem(text, (frame.split, frame.patient)) for text in done.problems]
-            warnings += done.warnings
-        warn(dict.fromkeys(warnings))
+        done = list(for_each(work, frames, settings.num_workers, "frames"))
+        problems = list(release.problems)
+        for frame, one in zip(frames, done, strict=True):
+            problems += [Problem(text, (frame.split, frame.patient)) for text in one.problems]
+        warn(dict.fromkeys(text for one in done for text in one.warnings))
         skipped = _refuse_or_skip(problems, settings)
-        kept = [
-            row
-            for frame, row in zip(frames, rows, strict=True)
-            if (frame.split, frame.patient) not in skipped or _remove(frame, out)
-        ]
+        kept = []
+        for frame, one in zip(frames, done, strict=True):
+            if (frame.split, frame.patient) in skipped:
+                _remove(frame, out)
+            else:
+                kept.append(one.row)
         if not kept:
             raise UserError(f"{settings.camus_data_folder}: no complete patient is left", [p.text for p in problems])
         for split in {split for split, _ in release.people} - {row["split"] for row in kept}:
@@ -165,6 +163,16 @@ def extract_camus_data(settings: ExtractSettings) -> None:
             write_metadata(out / folder, [row for row in kept if folder in (row["view"], ALL_VIEWS)])
             if release.phantoms:
                 (out / folder / PHANTOMS).write_text("Extracted from what make_phantom_camus.py made: no real data.\n")
+    tell(release, kept, skipped, settings)
+
+
+def tell(
+    release: Release,
+    kept: Sequence[dict[str, object]],
+    skipped: Collection[tuple[str, str]],
+    settings: ExtractSettings,
+) -> None:
+    """Print what was extracted, and what follows."""
     patients = {split: len({row["patient"] for row in kept if row["split"] == split}) for split in SPLITS}
     counts = ", ".join(f"{patients[split]} {split}" for split in SPLITS)
     print(

@@ -28,6 +28,7 @@ from view_folders import (
     check_same_size,
     encode_png,
     folders_of,
+    make_folders,
     names_of_set,
     spacing_fields,
     warn,
@@ -171,13 +172,6 @@ def extract_dataset(settings: OwnSettings) -> None:
             write_description(out / folder, travelling)
     warn([*warnings, *(one.warning for one in done if one.warning)])
     tell(frames, rows, drawn, views, settings)
-
-
-def make_folders(out: Path, folders: Sequence[str]) -> None:
-    for folder in folders:
-        for kind in (IMAGES, ANNOTATIONS):
-            for split in SPLITS:
-                (out / folder / kind / split).mkdir(parents=True)
 
 
 def tell(

@@ -131,7 +131,7 @@ def read_table(folder: Path, description: Description) -> dict[str, dict[str, st
         if row[key] in rows and "file" in table.columns:
             raise UserError(f"{path}: {row[key]!r} stands in it twice")
         if any(row[column] != rows.get(row[key], row)[column] for column in table.columns.values()):
-            raise UserError(f"{path}: {row[key]!r} stands in it twice, and not alike")
+            raise UserError(f"{path}: {row[key]!r} has two rows that disagree")
         rows[row[key]] = row
     return rows
 

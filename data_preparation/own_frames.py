@@ -11,9 +11,10 @@ import numpy as np
 from command import UserError
 from dataset_description import Description
 from dataset_schema import LONGEST_MARK
+from medical_images import without_suffix
 from names import ALL_VIEWS, LONGEST_NAME, SPLITS, Naming, choose_mark, read_table, view_folder
 from picture_files import passed_over
-from source_files import is_source, name_of
+from source_files import is_source
 
 SPLIT_OF_WORD = {"train": "training", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLIT_OF_WORD |= {"test": "testing"} | {split: split for split in SPLITS}
@@ -43,7 +44,7 @@ def list_sources(folder: Path, problems: list[str], warnings: list[str]) -> dict
     for path in entries:
         if not path.is_file() or not is_source(path):
             continue
-        name = name_of(path)
+        name = without_suffix(path)
         if name in found:
             problems.append(f"{path}: another file has this name: {found[name].name}")
         found[name] = path
@@ -96,7 +97,7 @@ def find_frames(images: Path, labels: Path, description: Description, beside: Pa
             nameless.append(image)
             continue
         view = view_folder(found["view"], found["phase"])
-        if view and (wrong := unfit(view) or (view in (ALL_VIEWS,) and "is the name of all views together")):
+        if view and (wrong := unfit(view) or (view == ALL_VIEWS and "is the name of all views together")):
             problems.append(f"{image}: the view {view!r} {wrong}")
         split = SPLIT_OF_WORD.get(found["split"].lower(), "") if found["split"] else ""
         if found["split"] and not split:

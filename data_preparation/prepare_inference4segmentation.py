@@ -28,8 +28,10 @@ from view_folders import (
     find_view_folders,
     folders_of,
     list_pairs,
+    make_folders,
     metadata_row,
     names_of_set,
+    not_real,
     read_image,
     read_label,
     read_metadata,
@@ -77,7 +79,7 @@ def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[lis
         known |= read_metadata(view_folder)
     present = {pair.stem.view for pair in found.values()}
     problems += [f"{folder} has no test frames of {view}" for view in views if view not in present]
-    problems += [f"{pair.image} is no real frame: its name has _k" for pair in found.values() if not pair.stem.is_real]
+    problems += [not_real(pair) for pair in found.values() if not pair.stem.is_real]
     return list(found.values()), known
 
 
@@ -136,10 +138,7 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     counts = f"{len(synthetic)} synthetic images and {len(real)} real ones"
     print(f"preparing {counts} for the segmentation, into {settings.save_folder}", flush=True)
     with new_folders(settings.save_folder, of_set, settings.overwrite) as out:
-        for folder in folders:
-            for kind in (IMAGES, ANNOTATIONS):
-                for split in SPLITS:
-                    (out / folder / kind / split).mkdir(parents=True)
+        make_folders(out, folders)
         done = list(
             for_each(partial(process_job, out=out, description=description), jobs, settings.num_workers, "images")
         )

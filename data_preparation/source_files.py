@@ -20,7 +20,6 @@ from medical_images import (
     believed_spacing,
     is_medical_image,
     read_frame,
-    without_suffix,
 )
 from picture_files import decode_image, decode_labels, is_picture, read_bytes
 
@@ -52,11 +51,6 @@ def is_dicom(path: Path) -> bool:
 def is_source(path: Path) -> bool:
     """Whether the name ends like that of a picture, NIfTI, MHD or DICOM file."""
     return is_picture(path) or is_medical_image(path) or is_dicom(path)
-
-
-def name_of(path: Path) -> str:
-    """The name of a file without its ending."""
-    return without_suffix(path)
 
 
 def read_source_image(path: Path) -> Source:

@@ -17,18 +17,19 @@ from own_frames import list_sources, pair_sources
 from progress import next_step
 from schema import checked
 from source_files import read_source_image, read_source_label
+from view_folders import warn
 
 LOOKED_AT = 40  # images, for a sector
 MOST_VIEWS = 8
-NAME_PARTS = re.compile(
-    r"(?P<patient>.+?)(?P<between>[\s_\-.(\[]+)(?P<view>[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*)(?P<after>[)\]]?)"
-)
+NAME_PARTS = re.compile(r"(?P<rest>.+?)(?P<between>[\s_\-.(\[]+)(?P<word>[A-Za-z0-9]+)(?P<after>[)\]]?)")
 
 
 def write_template(images: Path, labels: Path, path: Path) -> None:
     """Write a description of what the two folders hold to `path`, and print what was guessed. Raises UserError."""
     if path.exists():
         raise UserError(f"--dataset {path} is there already: give another name, or delete it")
+    if not path.parent.is_dir():
+        raise UserError(f"--dataset {path}: {path.parent} is not a folder; make it first")
     problems: list[str] = []
     ending = guess_ending(images, labels)
     pairs = pair_sources(images, labels, ending, problems, [])
@@ -43,7 +44,7 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     pattern, told = guess_pattern(list(pairs))
     guesses = [told]
     names = {"pattern": pattern} | ({"label_ending": ending} if ending else {})
-    classes = [named_class(place, value, len(pairs), values[value]) for place, value in enumerate(sorted(values))]
+    classes = [named_class(place, value) for place, value in enumerate(sorted(values))]
     guesses.append(f"classes: the values {', '.join(map(str, sorted(values)))}; call them by their names, and which is "
                    "the background: the first")  # fmt: skip
     chosen = list(pairs.values())[:: max(1, len(pairs) // LOOKED_AT)][:LOOKED_AT]
@@ -62,11 +63,12 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     guesses.append('reported: each class by itself; add unions, as "all": [1, 2]')
     guesses.append("spacing_mm: null, unless files say: [depth, lateral] mm of a pixel make distances mm")
     print("\n  ".join([f"{path} is written; guessed, to be looked at:", *guesses]))
+    warn([f"the patients are guessed from the names, and decide who is tested: look at names.pattern in {path} first"])
     given = "--images", images, "--labels", labels, "--dataset", path
     print(next_step("data_preparation/extract_dataset.py", *given, "--save_folder_path", "./data/views"))
 
 
-def named_class(place: int, value: int, frames: int, there: int) -> dict[str, object]:
+def named_class(place: int, value: int) -> dict[str, object]:
     name = "background" if place == 0 else f"class_{value}"
     colour = (0, 0, 0) if place == 0 else COLOURS[(place - 1) % len(COLOURS)]
     return {"name": name, "value": value, "colour": list(colour)}
@@ -86,20 +88,50 @@ def guess_ending(images: Path, labels: Path) -> str:
 
 
 def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
-    """A regular expression for the names: patient and view, if a few words end them, of each of several patients; else
-    every image is a patient's own. And what to tell of it."""
+    """A regular expression for the names, and what to tell of it: of each of several patients, frames by number, or by
+    the few words that end them, which are the view; else every image is a patient's own.
+
+    Where it is not clear, too much goes to one patient: a person in two splits would spoil the test.
+    """
+    rests, numbers, before, view = list(names), "", "", ""
+    if parts := _last_words(rests, number=True):
+        rests = [match["rest"] for match in parts]
+        numbers = rf"{_part(parts, 'between')}\d+{_part(parts, 'after')}"
+    behind = numbers
+    while parts := _last_words(rests, number=False):
+        words = _part(parts, "word")
+        if view:
+            view = words + _part(parts, "after") + before + view
+        else:
+            view, behind = words, _part(parts, "after") + numbers
+        rests, before = [match["rest"] for match in parts], _part(parts, "between")
+    if not view and not numbers:
+        told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
+        prefix = os.path.commonprefix(list(names))
+        return r"(?P<patient>.+)", told + (f" (all names begin with {prefix!r})" if prefix else "")
+    told = f"names.pattern: {len(set(rests))} patients (as {min(rests)!r})" + (", frames by number" if numbers else "")
+    if not view:
+        return f"(?P<patient>.+?){numbers}", told
+    view = re.sub(r"^\(\?:([\w|]+)\)$", r"\1", view)  # the group has brackets of its own
+    pattern = f"(?P<patient>.+?){before}(?P<view>{view}){behind}"
+    views = sorted({re.fullmatch(pattern, name)["view"] for name in names})
+    return pattern, f"{told}, in the views {', '.join(views)}"
+
+
+def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
+    """Of each of `names` what stands before its last word, and that word, a number or one of a few; nothing if that
+    word does not tell frames of one patient apart."""
     matches = [NAME_PARTS.fullmatch(name) for name in names]
-    if all(matches):
-        views = sorted({match["view"] for match in matches})
-        patients = {match["patient"] for match in matches}
-        if 2 <= len(views) <= MOST_VIEWS and len(patients) < len(names) and len(patients) > 1:
-            words = "|".join(map(re.escape, views))
-            before, after = (_literally({match[part] for match in matches}) for part in ("between", "after"))
-            told = f"names.pattern: {len(patients)} patients (as {min(patients)!r}), in the views {', '.join(views)}"
-            return f"(?P<patient>.+?){before}(?P<view>{words}){after}", told
-    told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
-    prefix = os.path.commonprefix(list(names))
-    return r"(?P<patient>.+)", told + (f" (all names begin with {prefix!r})" if prefix else "")
+    if not all(matches):
+        return []
+    words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
+    fits = {word.isdigit() for word in words} == {number} and (number or 2 <= len(words) <= MOST_VIEWS)
+    return matches if fits and 1 < len(patients) < len(set(names)) else []
+
+
+def _part(matches: Sequence[re.Match], part: str) -> str:
+    """A regular expression of what `part` is in these matches."""
+    return _literally({match[part] for match in matches})
 
 
 def _literally(texts: set[str]) -> str:

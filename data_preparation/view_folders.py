@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -126,6 +126,11 @@ def list_pairs(view_folder: Path, problems: list[str], splits: Iterable[str] = S
     return pairs
 
 
+def not_real(pair: Pair) -> str:
+    """The problem of a pair whose name is not that of a real frame, where such are needed."""
+    return f"{pair.image} is a deformed copy or a further sampling round, by its name: real frames are needed here"
+
+
 def is_view_folder(folder: Path) -> bool:
     return (folder / IMAGES).is_dir() and (folder / ANNOTATIONS).is_dir()
 
@@ -167,6 +172,16 @@ def names_of_set(folder: Path, views: Iterable[str] = ()) -> list[str]:
     views_there = (path.parent for path in described if is_made_here(path.parent))
     own = {view.name for view in views_there if not (view / SECTOR_ANNOTATIONS).is_dir()}  # which are made from views
     return list(dict.fromkeys((*VIEW_NAMES, *sorted((own | set(views)) - {ALL_VIEWS}), ALL_VIEWS)))
+
+
+def make_folders(
+    out: Path, folders: Iterable[str], kinds: Callable[[str], Iterable[str]] = lambda split: (IMAGES, ANNOTATIONS)
+) -> None:
+    """Make the view folders below `out`, empty, with those of the `kinds` that a split has."""
+    for folder in folders:
+        for split in SPLITS:
+            for kind in kinds(split):
+                (out / folder / kind / split).mkdir(parents=True)
 
 
 def common_description(folders: Iterable[Path]) -> Description:

@@ -127,7 +127,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
     found = {file.stem: file for file in files if is_picture(file)}
     twice = [str(file) for file in files if is_picture(file) and found[file.stem] != file]
     if twice:
-        raise UserError(f"{folder}: {len(twice)} names stand there with another suffix, too:", twice)
+        raise UserError(f"{folder}: {len(twice)} names occur twice, with different endings:", twice)
     return found
 
 

@@ -101,11 +101,6 @@ def biplane_volume_ml(two_chamber: LongAxis | None, four_chamber: LongAxis | Non
     return float(np.pi / 4 * (two_chamber.diameters * four_chamber.diameters).sum() * height / MM3_PER_ML)
 
 
-def volume_ml(labels: dict[str, np.ndarray], spacings_mm: dict[str, Sequence[float]]) -> float:
-    """Volume of the label maps of the views 2CH and 4CH; NaN if one of them shows no ventricle with a base."""
-    return biplane_volume_ml(*(measure_long_axis(labels[view], spacings_mm[view]) for view in ("2CH", "4CH")))
-
-
 def ejection_fraction(edv: float, esv: float) -> float:
     """100 % * (end-diastolic - end-systolic) / end-diastolic volume; NaN where one is, or edv is 0."""
     return 100 * (edv - esv) / edv if edv else float("nan")

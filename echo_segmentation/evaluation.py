@@ -21,6 +21,7 @@ from metrics import evaluate_case, evaluated_structures, ultrasound_cone
 from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
 from rows import Row, structures_in, write_rows
+from settings import UNFINISHED
 from summary import Penalty, console_line, summarise, table
 
 
@@ -48,7 +49,8 @@ def evaluate(
 
     Written: metrics.csv, ejection_fraction.csv, summary.json (with `origin` in it), camus_table.md and .csv, figures/,
     predictions/ where `network_labels` (cases, size, size) are given, and predictions_native/ (NIfTI in the geometry
-    of the source) where the frames are native. Nothing of an earlier evaluation is left there.
+    of the source) where the frames are native. Nothing of an earlier evaluation is left there, and while results come,
+    with summary.json as the last, UNFINISHED stands beside them.
     """
     description = report.description
     rows, axes = evaluate_cases(frames, predictions, num_classes, description)
@@ -57,29 +59,34 @@ def evaluate(
     summary = origin | summarise(rows, report.bootstrap, report.seed, report.penalty)
     if description.volumes:
         summary["ejection_fraction"] = statistics
-    (output_dir / "figures").mkdir(parents=True, exist_ok=True)
-    write_rows(output_dir / "metrics.csv", rows)
-    if patients:
-        write_rows(output_dir / "ejection_fraction.csv", patients)
-    else:
-        (output_dir / "ejection_fraction.csv").unlink(missing_ok=True)
-    with new_file(output_dir / "summary.json") as path:
-        path.write_text(json.dumps(without_nan(summary), indent=2) + "\n", encoding="utf-8")
     print(console_line(summary["overall"], description))
     print(table(summary))
-    if description.volumes:
-        print(write_camus_table(output_dir, rows, statistics, report.penalty, description))
-    else:
-        for path in output_dir.glob("camus_table.*"):
-            path.unlink()
+    remove_earlier(output_dir)
     write_label_maps(frames, predictions, network_labels, output_dir)
-    remove_others(output_dir / "figures", set())
     draw(frames, predictions, rows, report, output_dir / "figures")
     if patients:
         against = statistics["against_labels"]["ef"]
         bland_altman(output_dir / "figures" / "ejection_fraction.png", *ejection_fractions(patients), against)
+        write_rows(output_dir / "ejection_fraction.csv", patients)
+    if description.volumes:
+        print(write_camus_table(output_dir, rows, statistics, report.penalty, description))
+    write_rows(output_dir / "metrics.csv", rows)
+    with new_file(output_dir / "summary.json") as path:
+        path.write_text(json.dumps(without_nan(summary), indent=2) + "\n", encoding="utf-8")
+    (output_dir / UNFINISHED).unlink()
     say_about_patients(frames, statistics, description)
     return summary
+
+
+def remove_earlier(output_dir: Path) -> None:
+    """Delete what an earlier evaluation has said: if this one is killed, no table is of other label maps than are
+    there. What is left then is known by UNFINISHED for results."""
+    (output_dir / "figures").mkdir(parents=True, exist_ok=True)
+    with new_file(output_dir / UNFINISHED) as path:
+        path.write_text("The evaluation that writes here has not ended: run it again.\n", encoding="utf-8")
+    for name in ("summary.json", "metrics.csv", "ejection_fraction.csv", "camus_table.md", "camus_table.csv"):
+        (output_dir / name).unlink(missing_ok=True)
+    remove_others(output_dir / "figures", set())
 
 
 def evaluate_cases(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from cases import SPLITS, Case, check_data_dir, find_cases, split_folder
+from cases import SPLITS, Case, check_data_dir, description_of, find_cases, split_folder
 from command import UserError
 from dataset import read_image
 
@@ -18,8 +18,8 @@ MOST_NAMED = 10
 def find_extra(folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequence[Case]]) -> list[Case]:
     """The training cases of `folders`, to be added to those of `data_dir`, whose `cases` are given by split.
 
-    Their validation and testing splits have no part in it. Raises UserError for a folder given twice, and for images of
-    a patient of `cases` that is held out.
+    Their validation and testing splits have no part in it. Raises UserError for a folder given twice, for one
+    with other classes, and for images of a patient of `cases` that is held out.
     """
     found: dict[str, list[Case]] = {}
     places = {place_of(data_dir)}
@@ -28,6 +28,7 @@ def find_extra(folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequen
         if place_of(folder) in places:
             raise UserError(f"{FLAG} {folder}: stands there twice, or is --data-dir itself")
         places.add(place_of(folder))
+        refuse_other_classes(folder, data_dir)
         found[folder] = find_cases(folder, "training", flag=FLAG)
         refuse_leaks(folder, found[folder], cases)
     if found:
@@ -38,6 +39,13 @@ def find_extra(folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequen
 def place_of(data_dir: str) -> Path:
     """What two ways of writing one folder have in common."""
     return split_folder(data_dir, "images", "training").resolve()
+
+
+def refuse_other_classes(folder: str, data_dir: str) -> None:
+    """Raises UserError unless the labels of both folders mean the same: a value is the place of a class in the list."""
+    theirs, ours = (", ".join(description_of(one).class_names) for one in (folder, data_dir))
+    if theirs != ours:
+        raise UserError(f"{FLAG} {folder}: other classes ({theirs}) than {data_dir} has ({ours})")
 
 
 def refuse_leaks(folder: str, extra: Sequence[Case], cases: Mapping[str, Sequence[Case]]) -> None:

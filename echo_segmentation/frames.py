@@ -28,6 +28,8 @@ class NetworkFrames:
 
     def __init__(self, case_set: CaseSet, spacing_mm: Sequence[float] = ()):
         self.case_set = case_set
+        if spacing_mm:
+            refuse_unknown_sizes(case_set.cases)
         self.cases = [with_spacing(case, spacing_mm) for case in case_set.cases]
         self.in_mm = all(case.extent_mm for case in self.cases)
         self.unit = f"{'mm' if self.in_mm else 'px'}@{case_set.size}"
@@ -68,26 +70,36 @@ class NetworkFrames:
 class NativeFrames:
     """Reference labels of the data set itself, at the resolution at which they were drawn.
 
+    The size of a pixel is the one given by hand, here or at the extraction, which metadata.csv has recorded; else the
+    file's.
+
     Raises UserError, listing every case, where `metadata.csv` names no source, a file is not there or cannot be read,
     sizes disagree, or a case is a deformed copy, whose label the data set does not have.
     """
 
     def __init__(self, cases: Sequence[Case], native_dir: Path, num_classes: int, spacing_mm: Sequence[float] = ()):
         self.cases, native_dir = cases, release_near(native_dir, cases)
-        self.by_hand = (spacing_mm[0], spacing_mm[-1]) if spacing_mm else None
-        self.paths, problems, self.in_mm = [], [], True
+        by_hand = (spacing_mm[0], spacing_mm[-1]) if spacing_mm else None
+        self.paths, self.spacings, problems = [], [], []
+        overruled = []
         for case in cases:
             try:
                 self.paths.append(source_files(case, native_dir))
                 image, label = (read_frame(path) for path in self.paths[-1])
                 _check(case, image, label, num_classes)
-                if not (self.by_hand or image.spacing_mm):
-                    self.in_mm = False
+                self.spacings.append(by_hand or chosen_spacing(case, image))
+                if self.spacings[-1] is None:
                     print(f"warning: {unknown_spacing(image.path, image)}", file=sys.stderr)
+                elif not by_hand and image.spacing_mm and self.spacings[-1] != image.spacing_mm:
+                    overruled.append(f"{case.stem}: {told_size(self.spacings[-1])}, not {told_size(image.spacing_mm)}")
             except UserError as error:
                 problems.append(f"{case.stem}: {error}")
         if problems:
             raise UserError(f"--native-dir {native_dir}: {len(problems)} cases cannot be compared there:", problems)
+        if overruled:
+            told = f"the pixel size of metadata.csv is taken for {len(overruled)} frames whose files say another"
+            print(f"warning: {told} ({overruled[0]}); --spacing-mm would overrule both", file=sys.stderr)
+        self.in_mm = all(self.spacings)
         self.unit = "mm" if self.in_mm else "px"
         """Of distances."""
 
@@ -108,7 +120,7 @@ class NativeFrames:
 
     def spacing_mm(self, index: int) -> tuple[float, float] | None:
         """Depth and lateral distance of pixel centres (rows, columns), if it is known."""
-        return self.by_hand or self.source(index).spacing_mm
+        return self.spacings[index]
 
     def name(self, index: int) -> str:
         """<patient>_<view>_<phase>, as the data set calls the frame."""
@@ -178,9 +190,32 @@ def _check(case: Case, image: MedicalImage, label: MedicalImage, num_classes: in
         raise UserError(f"{label.path}: class {top}, beyond 0 .. {num_classes - 1}")
 
 
+def chosen_spacing(case: Case, image: MedicalImage) -> tuple[float, float] | None:
+    """(depth, lateral) mm of a pixel of the frame: where metadata.csv and the file disagree by more than rounding,
+    somebody has given it by hand at the extraction."""
+    if not (case.extent_mm and case.native_size):
+        return image.spacing_mm
+    recorded = case.extent_mm[0] / case.native_size[0], case.extent_mm[1] / case.native_size[1]
+    return image.spacing_mm if image.spacing_mm and np.allclose(recorded, image.spacing_mm, rtol=1e-3) else recorded
+
+
+def told_size(spacing_mm: tuple[float, float]) -> str:
+    return f"{spacing_mm[0]:.4g} x {spacing_mm[1]:.4g} mm"
+
+
+def refuse_unknown_sizes(cases: Sequence[Case]) -> None:
+    """Raises UserError if it is not known of how many pixels of a given size a frame was."""
+    unknown = [case.stem for case in cases if case.native_size is None]
+    if unknown:
+        raise UserError(
+            f"--spacing-mm is of a pixel of the frames as recorded, and metadata.csv does not say how many rows and "
+            f"columns these were (native_height, native_width) of {len(unknown)} cases, {unknown[0]} for one"
+        )
+
+
 def with_spacing(case: Case, spacing_mm: Sequence[float]) -> Case:
     """The case with the size of a pixel of its frame, (depth, lateral) mm, given by hand, if it is."""
-    if not spacing_mm or case.native_size is None:
+    if not spacing_mm:
         return case
     return replace(case, extent_mm=(case.native_size[0] * spacing_mm[0], case.native_size[1] * spacing_mm[-1]))
 

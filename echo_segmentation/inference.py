@@ -1,9 +1,5 @@
-"""From grey images to class probabilities: the one way that training, test_model.py and predict.py take.
+"""From grey images to class probabilities: the one way that training, test_model.py and predict.py take."""
 
-Also the device that a network runs on.
-"""
-
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +12,11 @@ from torch.utils.data import DataLoader
 
 from checkpoint import Checkpoint, load_weights
 from command import UserError
+from devices import autocast
 from model import build_network, check_size
-from settings import Unasked
 
 PUBLISHED_SIZE = 256  # of a checkpoint that does not say
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def choose_device(gpu: str) -> torch.device:
-    """The device named; the default falls back to the CPU, and says so. Raises UserError for what is not there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if isinstance(gpu, Unasked) and not count:
-        print("no GPU here (--gpu cuda:0 is the default): computing on the CPU")
-        return torch.device("cpu")
-    match = re.fullmatch(r"cpu|(?:cuda:)?(?P<index>\d+)|cuda", gpu)
-    if match is None:
-        raise UserError(f"--gpu {gpu}: expected is cuda:0, cuda:1 ... or cpu")
-    if gpu == "cpu":
-        return torch.device("cpu")
-    index = int(match["index"] or 0)
-    if index >= count:
-        raise UserError(f"--gpu {gpu}: is not there ({count} GPUs found); --gpu cpu computes without")
-    return torch.device("cuda", index)
 
 
 def load_network(path: Path, checkpoint: Checkpoint, size: int, device: torch.device) -> nn.Module:
@@ -52,11 +31,6 @@ def normalise(images: torch.Tensor, mean: float, std: float, device: torch.devic
     """Grey values (batch, height, width) uint8 -> (batch, 1, height, width) float32, (value / 255 - mean) / std."""
     grey = images.to(device, non_blocking=True)[:, None].float()
     return grey.sub_(255 * mean).div_(255 * std).contiguous(memory_format=torch.channels_last)
-
-
-def autocast(device: torch.device, mixed_precision: bool):
-    """bfloat16 where safe, on a GPU if asked; float32 otherwise. bfloat16 needs no loss scaling."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision and device.type == "cuda")
 
 
 @dataclass(frozen=True)

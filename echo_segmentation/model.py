@@ -10,7 +10,6 @@ from convolution import with_fast_gradients
 
 CAMUS_CHANNELS = (2, 4, 8, 16, 32, 64, 128, 256)
 CAMUS_MULTIPLE, CAMUS_LEAST = 128, 256
-MODEL_NAMES = ("unet", "camus-unet")
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,11 @@ class Architecture:
 
 
 def build_network(architecture: Architecture, encoder_weights: str = "none") -> nn.Module:
-    """(batch, 1, height, width) float32 -> logits (batch, num_classes, height, width).
+    """(batch, 1, height, width) float32 -> logits (batch, num_classes, height, width). camus-unet has no encoder.
 
     Raises UserError for an encoder that does not exist, or weights that cannot be had.
     """
     if architecture.model_name == "camus-unet":
-        if encoder_weights != "none":
-            raise UserError("--encoder-weights: camus-unet has no pre-trained encoder")
         return with_fast_gradients(build_camus_unet(architecture.num_classes))
     return with_fast_gradients(build_unet(architecture, encoder_weights))
 

@@ -16,11 +16,12 @@ from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_
 from dataset import resize_image
 from dataset_description import Description
 from dataset_schema import Volumes
+from devices import choose_device, memory_of
 from ejection_fraction import as_camus
 from figures import class_colours, cycle_curves, overlay
 from folder_lock import FolderLock
 from geometry import to_native
-from inference import PUBLISHED_SIZE, Predictor, choose_device, load_network
+from inference import PUBLISHED_SIZE, Predictor, load_network
 from label_writing import write_like
 from medical_images import MedicalImage, unknown_spacing
 from output_files import new_file
@@ -37,7 +38,7 @@ def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording
     checkpoint = read_checkpoint(settings.model_path)
     predictor, size = load_predictor(settings, checkpoint)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    with FolderLock(settings.output_dir):
+    with FolderLock(settings.output_dir), memory_of(settings):
         settings.check_output_dir()  # another run may have been here meanwhile
         write_predictions(predictor, size, settings, recordings, checkpoint.dataset)
 

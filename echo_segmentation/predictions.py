@@ -15,6 +15,7 @@ from picture_files import is_picture
 
 def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
     """The file of each case: `<stem>`, or `<patient>_<view>_<phase>` as CAMUS calls a frame; .png, .nii.gz, .nii, .mhd.
+    Of a name with both, as predict.py writes them, the medical file: it has the geometry of the frame.
 
     Raises UserError, listing every case, for a folder that is none, and for cases with no file or more than one.
     """
@@ -24,6 +25,8 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and not file.name.startswith(".") and (is_picture(file) or is_medical_image(file)):
             found.setdefault(without_suffix(file), []).append(file)
+    for name, of_name in found.items():
+        found[name] = [file for file in of_name if is_medical_image(file)] or of_name
     problems, files = [], []
     for case in cases:
         names = dict.fromkeys((case.stem, *([f"{case.patient}_{case.view}_{case.phase}"] if case.phase else [])))

@@ -33,7 +33,7 @@ class Recording:
 
     @property
     def is_medical(self) -> bool:
-        """Whether the size of a pixel is known."""
+        """Whether it is a NIfTI or MHD file, which has a geometry; a picture has none."""
         return is_medical_image(self.path)
 
     def frame_name(self, index: int) -> str:
@@ -111,11 +111,21 @@ def describe(path: Path) -> Recording:
     return Recording(path, frames, **known)
 
 
+def shared_frame_names(recordings: Sequence[Recording]) -> list[str]:
+    """A line for each name that a frame of a sequence would have, and another file has: results are called so."""
+    paths: dict[str, list[str]] = {}
+    for one in recordings:
+        for index in range(one.frames):
+            paths.setdefault(one.frame_name(index), []).append(str(one.path))
+    return [f"{name}: the name of frames of {' and of '.join(of)}" for name, of in paths.items() if len(of) > 1]
+
+
 def ambiguities(recordings: Sequence[Recording], spacing_given: bool) -> list[str]:
     """A line for each name that occurs twice, and for each patient's view (or phase of it) that stands in two files,
     if they are measured: pictures are not, unless the size of a pixel is given."""
     counts = Counter(recording.name for recording in recordings)
     problems = [f"{name}: {count} files of this name" for name, count in counts.items() if count > 1]
+    problems += shared_frame_names([one for one in recordings if counts[one.name] == 1])
     groups: dict[str, list[Recording]] = {}
     for one in recordings:
         if (one.is_medical or spacing_given) and one.view and counts[one.name] == 1 and (one.frames > 1 or one.phase):

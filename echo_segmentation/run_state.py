@@ -22,6 +22,7 @@ from schema import Record, checked, shown
 from settings import FREE_TO_CHANGE, TrainSettings
 from state_dicts import checked_weights, is_dense, load_weights
 
+LAST = "last.pth"
 LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 
 
@@ -121,15 +122,15 @@ class Run:
             "settings": self.settings.as_dict(),
         }
         write_rows(self.folder / "log.csv", self.progress.log)
-        with new_file(self.folder / "last.pth") as temporary:
+        with new_file(self.folder / LAST) as temporary:
             save_tensors(state, temporary)
 
     def resume(self) -> None:
         """Continue from last.pth, if there is one.
 
-        Raises UserError if it was made with other settings or data, or lacks while there is a model.pth.
+        Raises UserError if it was made with other settings or data, or if it is missing although there is a model.pth.
         """
-        path = self.folder / "last.pth"
+        path = self.folder / LAST
         if not path.exists():
             self._refuse_to_replace(self.folder / "model.pth")
             return
@@ -152,7 +153,9 @@ class Run:
             return
         with contextlib.suppress(UserError):
             about = read_checkpoint(path).description
-            if about.get("epoch") == 1 and about.get("settings") == self.settings.as_dict():
+            theirs = about.get("settings")
+            same = isinstance(theirs, dict) and not changed_settings(theirs, self.settings)
+            if about.get("epoch") == 1 and same:
                 return
         raise UserError(
             f"{path} is there without the last.pth of its training, and would be written over: move it away, or give "
@@ -170,14 +173,22 @@ def check_moments(moments: dict[int, Moments], shapes: Sequence[torch.Size], pat
                 raise UserError(f"{path}: {name} {index} of the optimiser is damaged, or of another network")
 
 
+def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
+    """Names of the settings that make another run of it."""
+    new = settings.as_dict()
+    return [name for name in new if name not in FREE_TO_CHANGE and new[name] != old.get(name)]
+
+
 def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data: dict[str, str]) -> None:
     """Raises UserError, naming each setting that differs from the run in the folder.
 
     The number of epochs is one of them: the learning rate falls over the whole run, which would be another run.
     """
     new, old = settings.as_dict(), state.settings
-    names = [n for n in new if n not in FREE_TO_CHANGE and new[n] != old.get(n)]
-    differ = [f"--{n.replace('_', '-')}: {shown(old.get(n))} there, {new[n]} now" for n in names]
+    differ = [
+        f"--{name.replace('_', '-')}: {shown(old.get(name))} there, {new[name]} now"
+        for name in changed_settings(old, settings)
+    ]
     others = [split for split in data if data[split] != state.data.get(split)]
     flags = dict.fromkeys(data, "--data-dir")
     if settings.extra_data_dir or old.get("extra_data_dir"):

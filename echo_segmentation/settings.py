@@ -15,8 +15,10 @@ from schema import check_settings
 SPEED_AND_PLACE = ("data_dir", "extra_data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
 FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
-# Where an evaluation writes, beside its output folder itself.
+# Where an evaluation writes, beside its output folder itself; and what stands there until it is done.
 RESULT_FOLDERS = ("predictions", "predictions_native", "figures")
+UNFINISHED = "unfinished.txt"
+OF_UNET = ("encoder_name", "decoder_channels", "encoder_weights")
 
 
 # The upper ends are beyond all use, and keep a slip from filling the memory.
@@ -41,7 +43,7 @@ def agreed_classes(given: int | None, description: Description, data_dir: str) -
 
 def refuse_foreign_results(output_dir: Path) -> None:
     """Raises UserError for files where results are put, and old ones deleted, that no evaluation has left there."""
-    if (output_dir / "summary.json").exists():
+    if any((output_dir / name).exists() for name in ("summary.json", UNFINISHED)):
         return
     folders = (output_dir / name for name in RESULT_FOLDERS)
     found = next((path for folder in folders for path in (*folder.glob("*.png"), *folder.glob("*.nii.gz"))), None)
@@ -142,6 +144,10 @@ class TrainSettings(CommonSettings):
         check_spacing(self.spacing_mm)
         if not 0 <= self.min_lr <= self.lr:
             raise UserError(f"--lr {self.lr} and --min-lr {self.min_lr}: needed is 0 <= min-lr <= lr")
+        of_unet = {option.name: option.default for option in fields(self) if option.name in OF_UNET}
+        given = [name.replace("_", "-") for name, default in of_unet.items() if getattr(self, name) != default]
+        if self.model_name != "unet" and given:
+            raise UserError(f"--{given[0]} is of unet, and --model-name is {self.model_name}: leave it out")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values only, so that it can be written as JSON and into a checkpoint."""
@@ -203,7 +209,8 @@ class TestSettings(CommonSettings, InferenceSettings):
             raise UserError(f"{needed} (or --compare with two output folders)")
         check_spacing(self.spacing_mm)
         check_normalisation(self)
-        for_networks = {"mean": self.mean is not None, **self.inference_options()}
+        for_networks = {"mean": self.mean is not None, "gpu": not isinstance(self.gpu, Unasked)}
+        for_networks |= {"compile_model": self.compile_model, **self.inference_options()}
         unused = [name.replace("_", "-") for name, given in for_networks.items() if given]
         if self.predictions is not None and unused:
             raise UserError(

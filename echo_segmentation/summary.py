@@ -90,9 +90,8 @@ def console_line(overall: dict[str, Any], description: Description | None = None
 def table(summary: dict[str, Any]) -> str:
     """Mean and standard deviation of each metric, a line per structure; then Dice within the cone, and per group."""
     unit, width = summary["unit"], max([12, *map(len, summary["overall"])]) + 2
-    lines = [
-        f"{'':{width}}" + "".join(f"{title:>21}" for title in ("Dice", f"HD95 {unit}", f"HD {unit}", f"MSD {unit}"))
-    ]
+    titles = [f"{metric.upper()} {unit}" if metric in DISTANCES else metric.capitalize() for metric in METRICS]
+    lines = [f"{'':{width}}" + "".join(f"{title:>21}" for title in titles)]
     for structure, statistics in summary["overall"].items():
         cells = [f"{statistics[m]['mean']:.3f} +/- {statistics[m]['std']:.3f}" for m in METRICS]
         note = "".join(f"  {statistics[why]} {why}" for why in ("absent", "missed") if statistics[why])

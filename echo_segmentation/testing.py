@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from cases import Case, description_of, find_cases
@@ -12,9 +11,10 @@ from checkpoint import Checkpoint, read_checkpoint
 from command import UserError
 from dataset import CaseSet, load_cases, read_image
 from dataset_description import Description
+from devices import choose_device, compile_for, memory_of
 from evaluation import Report, evaluate
 from frames import Frames, choose_frames
-from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, choose_device, load_network, predict
+from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, load_network, predict
 from loader import make_loader
 from predictions import find_predictions, read_predictions
 from settings import CommonSettings, TestSettings, agreed_classes
@@ -32,10 +32,12 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     mean, std = normalisation(settings, checkpoint, size, classes)
     case_set = load_in_order(cases, size, classes, settings)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
-    compiled = torch.compile(network) if settings.compile_model and device.type == "cuda" else network
+    compiled = compile_for(device, network) if settings.compile_model else network
     origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
-    evaluate_network(predictor, case_set, frames, nn.functional.cross_entropy, classes, settings, origin, description)
+    loss = nn.functional.cross_entropy
+    with memory_of(settings):
+        evaluate_network(predictor, case_set, frames, loss, classes, settings, origin, description)
 
 
 def evaluate_network(

@@ -6,6 +6,7 @@ generator is seeded by (seed, epoch). So `last.pth` holds weights, optimiser, ep
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,15 +16,16 @@ from checkpoint import load_weights, read_checkpoint
 from command import UserError
 from dataset import CaseSet
 from dataset_description import Description
+from devices import autocast, choose_device, compile_for, memory_of
 from figures import class_colours, overlay
 from frames import Frames
-from inference import Loss, Predicted, Predictor, autocast, batches_of, choose_device, load_network, normalise, predict
+from inference import Loss, Predicted, Predictor, batches_of, load_network, normalise, predict
 from loader import make_loader
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
 from output_files import EventFile, new_file
 from progress import next_step, track
-from run_state import LOG_COLUMNS, Run
+from run_state import LAST, LOG_COLUMNS, Run
 from settings import TrainSettings
 from testing import WRITTEN, evaluate_network
 
@@ -38,12 +40,13 @@ def train_and_evaluate(
     run = start(settings, sets, device, description)
     with new_file(settings.output_dir / "settings.json") as path:
         path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
-    train(run, sets["training"], sets["validation"], device)
-    if "testing" in sets:
-        evaluate_best(run, sets["testing"], frames, device)
+    with memory_of(settings):
+        train(run, sets["training"], sets["validation"], device)
+        if "testing" in sets:
+            evaluate_best(run, sets["testing"], frames, device)
     best, tested = run.progress.best_epoch, f", and of the test split {WRITTEN}" if "testing" in sets else ""
     print(f"written into {run.folder}: model.pth (epoch {best}, the best), last.pth, log.csv, logs/{tested}")
-    images = "--input", "IMAGES", "--output-dir", "./output/predictions"
+    images = "--input", "IMAGES", "--output-dir", "./output/predicted"
     print(next_step("echo_segmentation/predict.py", "--model-path", run.folder / "model.pth", *images))
 
 
@@ -53,7 +56,8 @@ def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.devic
     unet = {"encoder_name": settings.encoder_name, "decoder_channels": settings.decoder_channels} if is_unet else {}
     architecture = Architecture(settings.model_name, settings.num_classes, **unet)
     torch.manual_seed(settings.seed)
-    network = build_network(architecture, settings.encoder_weights)
+    replaced = settings.model_path is not None or (Path(settings.output_dir) / LAST).exists()
+    network = build_network(architecture, "none" if replaced else settings.encoder_weights)
     check_size(network, architecture, settings.img_size)
     if settings.model_path is not None:
         checkpoint = read_checkpoint(settings.model_path)
@@ -94,7 +98,7 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
     common = (settings.batch_size, device, settings.num_workers, settings.pin_memory, settings.seed)
     batches = make_loader(training, *common, shuffle=settings.train_shuffle, augmented=settings.augment)
     held_out = make_loader(validation, *common)
-    compiled = torch.compile(run.network) if settings.compile_model and device.type == "cuda" else run.network
+    compiled = compile_for(device, run.network) if settings.compile_model else run.network
     writers = {s: EventFile(run.folder / "logs" / s, len(progress.log) + 1) for s in ("train", "val")}
     for epoch in range(len(progress.log) + 1, settings.epochs + 1):
         if settings.patience and epoch - 1 - progress.best_epoch >= settings.patience and progress.log:

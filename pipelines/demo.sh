@@ -7,29 +7,35 @@
 #
 # Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
 # start clean. Settings (environment): DEMO_FOLDER, DEMO_PATIENTS, DEMO_STEPS (of the diffusion training), DEMO_REPEAT
-# (synthetic images per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most), DEMO_RANKS.
+# (synthetic images per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most; 0: all),
+# DEMO_RANKS.
 set -euo pipefail
+LAST=11 ANOTHER=DEMO_FOLDER
+source "$(dirname "$0")/steps.sh"
 CAMUS=
 if [ $# -gt 0 ]; then
-    [ -d "$1" ] || { echo "error: $1 is not a folder: give that of a CAMUS release" >&2; exit 2; }
+    [ -d "$1" ] || fail "$1 is not a folder: give that of a CAMUS release"
     CAMUS=$(realpath "$1")
 fi
+HERE=$PWD
 cd "$(dirname "$0")/.."
 export NO_ALBUMENTATIONS_UPDATE=1
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
 SIZE=64
 PATIENTS=${DEMO_PATIENTS:-40}
 RANKS=${DEMO_RANKS:-2}
-OUT=${DEMO_FOLDER:-demo${CAMUS:+_camus}}
+BATCH=8
+OUT=$(standing_in "$HERE" "${DEMO_FOLDER:-}" "demo${CAMUS:+_camus}")
 STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 250 || echo 40)}
 REPEAT=${DEMO_REPEAT:-$([ "$CAMUS" ] && echo 1 || echo 2)}
 SAMPLES=${DEMO_SAMPLES:-$([ "$CAMUS" ] && echo 480 || echo 0)}
 EPOCHS=${DEMO_EPOCHS:-15}
+whole_numbers DEMO_PATIENTS "$PATIENTS" DEMO_STEPS "$STEPS" DEMO_REPEAT "$REPEAT" DEMO_EPOCHS "$EPOCHS" \
+    DEMO_RANKS "$RANKS"
+[ "$SAMPLES" = 0 ] || whole_numbers DEMO_SAMPLES "$SAMPLES"
+need_ranks DEMO_RANKS "$RANKS" $BATCH
 mkdir -p "$OUT/.done"
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
-
-LAST=11 ANOTHER=DEMO_FOLDER
-source pipelines/steps.sh
 
 if [ -z "$CAMUS" ]; then
     CAMUS=$OUT/camus
@@ -45,7 +51,7 @@ step 3 "Make sector labels, to train the diffusion model with" \
 MADE=$(weights_of "$OUT/diffusion" "$STEPS") \
     step 4 "Train the semantic diffusion model on $RANKS ranks, from the shipped weights (trained on other phantoms)" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
-    --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --batch_size_train $((8 / RANKS)) \
+    --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --batch_size_train $((BATCH / RANKS)) \
     --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0 \
     --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1
 step 5 "Deform the label maps, to sample from" \

@@ -13,7 +13,8 @@
 # diffusion training), REPLICATE_SAMPLING_STEPS, REPLICATE_REPEAT (synthetic frames per frame), REPLICATE_UPDATES (of
 # each segmentation), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS.
 set -euo pipefail
-fail() { echo "error: $*" >&2 && exit 2; }
+LAST='?' ANOTHER=REPLICATE_FOLDER
+source "$(dirname "$0")/steps.sh"
 CAMUS= SCALE=cpu64 DRY=
 for word in "$@"; do
     case $word in
@@ -24,6 +25,7 @@ for word in "$@"; do
     esac
 done
 [ "$CAMUS$DRY" ] || fail "name the folder of a CAMUS release: pipelines/replicate.sh /path/to/camus $SCALE"
+HERE=$PWD
 cd "$(dirname "$0")/.."
 export NO_ALBUMENTATIONS_UPDATE=1
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
@@ -53,14 +55,13 @@ UPDATES=${REPLICATE_UPDATES:-$UPDATES}
 SEEDS=${REPLICATE_SEEDS:-0 1 2}
 RANKS=${REPLICATE_RANKS:-$RANKS}
 SEGMENTATION_BATCH=16
-OUT=${REPLICATE_FOLDER:-replicate_$SCALE}
-for number in "$STEPS" "$SAMPLING_STEPS" "$REPEAT" "$UPDATES" "$RANKS"; do
-    [[ $number =~ ^[1-9][0-9]{0,8}$ ]] || fail "'$number' is no number of steps, frames or ranks"
-done
-[ $((BATCH % RANKS)) = 0 ] || fail "REPLICATE_RANKS $RANKS does not divide the batch of $BATCH"
-command -v mpiexec >/dev/null || fail "no mpiexec: 'make setup' installs it into .venv; put .venv/bin on the path"
-LAST='?' ANOTHER=REPLICATE_FOLDER
-source pipelines/steps.sh
+OUT=$(standing_in "$HERE" "${REPLICATE_FOLDER:-}" "replicate_$SCALE")
+whole_numbers REPLICATE_STEPS "$STEPS" REPLICATE_SAMPLING_STEPS "$SAMPLING_STEPS" REPLICATE_REPEAT "$REPEAT" \
+    REPLICATE_UPDATES "$UPDATES" REPLICATE_RANKS "$RANKS"
+seed='(0|[1-9][0-9]{0,8})'
+[[ $SEEDS =~ ^\ *$seed(\ +$seed)*\ *$ ]] ||
+    fail "REPLICATE_SEEDS: '$SEEDS' are no whole numbers with blanks between them"
+need_ranks REPLICATE_RANKS "$RANKS" "$BATCH"
 
 next() {
     number=$((number + 1))

@@ -23,7 +23,7 @@ Settings = TypeVar("Settings")
 YES = ("true", "yes", "t", "y", "1")
 NO = ("false", "no", "f", "n", "0")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-DISK_ERRORS += (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+DISK_ERRORS += (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 USER_ERROR_EXIT_CODE = 2
 
 

@@ -114,7 +114,7 @@ def parse_csv(data: bytes, where: str, columns: Sequence[str] = (), torn: bool =
     if header and missing:
         raise UserError(f"{where}: the columns {', '.join(missing)} are missing")
     if len(set(header)) < len(header):
-        raise UserError(f"{where}: a column stands in it twice")
+        raise UserError(f"{where}: two columns have the same name")
     uneven = [(line, row) for line, row in rows if len(row) != len(header)]
     if uneven and not torn:
         line, row = uneven[0]

@@ -156,7 +156,7 @@ def test_every_unusable_file_is_listed(run, view, tmp_path):
         f"{labels[7]} has values from 300 to 300: no label map of 8 bits",
         f"{odd}: 'frame7' is not <patient>_<view>_<split>",
         f"{stray} lies in the folder of validation",
-        f"{files[6].with_name(copy.name)} is no real frame",
+        f"{files[6].with_name(copy.name)} is a deformed copy",
     ):
         assert message in outcome.err
     assert not any((tmp_path / "out").iterdir())

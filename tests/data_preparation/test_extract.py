@@ -181,10 +181,10 @@ def test_numbers_of_info_files_are_read_or_left_empty_at_extraction(run, release
     for number, text in ((1, "EF: 53,3 %"), (2, "EF: N/A"), (3, "EF: 533\nLVedv: 100001")):
         (source / f"database_nifti/patient{number:04d}/Info_2CH.cfg").write_text(f"ImageQuality: Good\n{text}\n")
     outcome = extract(run, source, tmp_path / "out", "--view_names", "2CH_ED", "2CH_ES", "--save_img_size", 32)
-    assert outcome.code == 0 and outcome.err.count("ef is 'N/A', no number above 0 and up to 100: left empty") == 1
+    assert outcome.code == 0 and outcome.err.count("ef is 'N/A', not a number above 0 and at most 100: left empty") == 1
     known = {row["patient"]: row["ef"] for row in read_metadata(tmp_path / "out/2CH_ED").values()}
     assert (known["patient0001"], known["patient0002"], known["patient0003"]) == ("53.3", "", "")
-    assert outcome.err.count("edv_ml is '100001', no number above 0 and up to 100000: left empty") == 1
+    assert outcome.err.count("edv_ml is '100001', not a number above 0 and at most 100000: left empty") == 1
 
 
 def test_what_is_extracted_from_phantoms_is_marked_as_such(run, release, extracted, tmp_path):

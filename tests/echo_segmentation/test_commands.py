@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from command import UserError, parse_settings
-from inference import choose_device
+from devices import choose_device
 from model import build_camus_unet
 from settings import TrainSettings
 
@@ -134,6 +134,10 @@ def test_classes_beyond_the_number(train, make_folder, tmp_path, capsys, top, me
         (["--gpu", "cpu", "--output-dir", __file__], "File exists"),
         (["--model-path", "none.pth"], "none.pth: no such file"),
         (["--spacing-mm", "0.3", "0"], "--spacing-mm 0.3 0.0"),
+        (["--output-dir", "x" * 300], "File name too long"),
+        (["--model-name", "camus-unet", "--encoder-name", "resnet34"], "--encoder-name is of unet"),
+        (["--model-name", "camus-unet", "--decoder-channels", "8", "4"], "--decoder-channels is of unet"),
+        (["--model-name", "camus-unet", "--encoder-weights", "imagenet"], "--encoder-weights is of unet"),
     ],
 )
 def test_wrong_settings_of_training(train, hearts, tmp_path, capsys, flags, message):
@@ -172,6 +176,8 @@ def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, c
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--img-size", "36"], "multiples of 8 from 16 up"),
         (["--data-dir", "{hearts}", "--model-path", "{hearts}/metadata.csv"], "not a checkpoint"),
         (["--data-dir", "{hearts}", "--model-path", "{run}/last.pth"], "take model.pth"),
+        (["--data-dir", "{hearts}", "--predictions", "{run}", "--gpu", "cpu"], "--gpu is about a network"),
+        (["--data-dir", "{hearts}", "--predictions", "{run}", "--compile-model"], "--compile-model is about a network"),
         (["--compare", "{hearts}", "{run}"], "no metrics.csv"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--spacing-mm", "-1"], "--spacing-mm -1.0"),
         (["--data-dir", "{hearts}", "--predictions", "{run}", "--mean", "0.1", "--std", "0.2"], "--mean is about a"),

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ejection_fraction import agreement, ejection_fraction, measure_long_axis, volume_ml
+from ejection_fraction import agreement, biplane_volume_ml, ejection_fraction, measure_long_axis
+
+
+def volume_ml(labels: dict[str, np.ndarray], spacings: dict[str, tuple[float, float]]) -> float:
+    return biplane_volume_ml(*(measure_long_axis(labels[view], spacings[view]) for view in ("2CH", "4CH")))
 
 
 def half_ellipse(length: float, radius: float, spacing: tuple[float, float], degrees: float = 0) -> np.ndarray:

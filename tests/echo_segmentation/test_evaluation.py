@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluation
+import summary
 from cases import find_cases
 from dataset import load_cases
 from evaluation import without_nan
@@ -108,6 +110,24 @@ def test_nothing_of_an_earlier_evaluation_is_left(judge, trained, make_folder, t
     assert not (out / "ejection_fraction.csv").exists()
 
 
+def test_a_kill_leaves_no_table_of_other_label_maps(judge, trained, hearts, tmp_path, capsys, monkeypatch):
+    flags = ("--data-dir", hearts, "--output-dir", tmp_path / "o", "--gpu", "cpu", "--test-viz-num", 0)
+    flags += ("--model-path", trained / "model.pth")
+    assert judge(*flags) == 0
+    first = {file.name for file in (tmp_path / "o").iterdir()}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "draw", killed)
+        assert judge(*flags, "--remove-stray-parts") == 130
+    left = {file.name for file in (tmp_path / "o").iterdir()}
+    assert left == {"predictions", "figures", "unfinished.txt"}
+    assert judge(*flags) == 0
+    assert {file.name for file in (tmp_path / "o").iterdir()} == first
+
+
 @pytest.mark.parametrize("output", ["mine", "mine/predictions/..", "mine/predictions"])
 def test_the_label_maps_that_are_evaluated_stay(judge, trained, hearts, tmp_path, capsys, output):
     """Results go to --output-dir/predictions and others, where those of an earlier evaluation are deleted."""
@@ -185,6 +205,16 @@ def test_statistics_by_hand():
     grouped = summarise(make_rows([0.5, 0.7, 0.9], view=["2CH", "4CH", "4CH"]))
     assert grouped["view"]["4CH"]["lv_endo"]["dice"]["mean"] == pytest.approx(0.8)
     assert grouped["phase"] == {}
+
+
+def test_a_new_distance_has_a_column_of_its_own(monkeypatch):
+    rows = [row | {"lv_endo_new": 7.0} for row in make_rows([0.8, 0.6])]
+    columns = " ".join(summary.table(summarise(rows)).splitlines()[0].split())
+    assert columns == "Dice HD95 px@128 HD px@128 MSD px@128"
+    monkeypatch.setattr(summary, "METRICS", (*summary.METRICS, "new"))
+    monkeypatch.setattr(summary, "DISTANCES", (*summary.DISTANCES, "new"))
+    header, line, *_ = summary.table(summarise(rows)).splitlines()
+    assert header.endswith("NEW px@128") and line.endswith("7.000 +/- 0.000") and len(line) == len(header)
 
 
 def test_console_line_is_the_published_one():

@@ -126,6 +126,17 @@ def test_a_wrong_folder_is_told_by_its_flag(train, hearts, synthetic, tiny, tmp_
         assert error.startswith("error: --extra-data-dir") and text in error and error.count("\n") == 1
 
 
+def test_other_classes_are_refused(train, hearts, synthetic, tiny, tmp_path, capsys):
+    """A value means the class in that place of the list: the same numbers of other classes would be learned as ours."""
+    other = shutil.copytree(synthetic, tmp_path / "other")
+    classes = [{"name": name} for name in ("background", "skull", "brain", "cavum")]
+    content = {"name": "Heads", "names": {"pattern": "(?P<patient>.+)"}, "classes": classes}
+    (other / "dataset.json").write_text(json.dumps(content))
+    command = ("--data-dir", hearts, *tiny, *SHORT, "--output-dir", tmp_path / "run", "--extra-data-dir", other)
+    assert train(*command) == 2
+    assert f"{other}: other classes (background, skull, brain, cavum) than {hearts} has" in capsys.readouterr().err
+
+
 def test_other_sizes_are_told_and_brought_to_one(make_folder, hearts, tmp_path, capsys):
     large = make_folder(tmp_path / "large", {"training": 1}, size=96)
     cases = {split: find_cases(str(hearts), split) for split in SPLITS}

@@ -6,9 +6,12 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from command import UserError
 from dataset import CaseSet
+from devices import compile_for, memory_of
 from inference import Predictor, predict, without_stray_parts
 from loader import make_loader
+from settings import TrainSettings
 
 CPU = torch.device("cpu")
 MEAN, STD = 0.3, 0.2
@@ -95,3 +98,36 @@ def test_each_class_is_in_one_part_at_most_whatever_the_network_says():
     assert max(ndimage.label(noise.argmax(1)[0].numpy() == c)[1] for c in (1, 2, 3)) > 1
     for labels in without_stray_parts(noise).argmax(1).numpy():
         assert all(ndimage.label(labels == c)[1] <= 1 for c in (1, 2, 3))
+
+
+def no_compiler(*_):
+    raise RuntimeError("Failed to find C compiler.\nmore of it")
+
+
+@pytest.mark.parametrize("compiling", [no_compiler, lambda network: no_compiler], ids=["at once", "at its first use"])
+def test_a_network_that_cannot_be_compiled_works_as_it_is(images, monkeypatch, capsys, compiling):
+    monkeypatch.setattr(torch, "compile", compiling)
+    network = compile_for(torch.device("cuda"), Shifted())
+    grey = images[:, None].float()
+    for _ in range(2):
+        assert torch.equal(network(grey), Shifted()(grey))
+    said = capsys.readouterr().err
+    assert said.count("warning: the network is not compiled (Failed to find C compiler.)") == said.count("\n") == 1
+
+
+def test_a_network_is_compiled_for_a_gpu_alone(images, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: lambda grey: network(grey) + 1)
+    grey, network = images[:, None].float(), Shifted()
+    assert torch.equal(compile_for(torch.device("cuda"), network)(grey), network(grey) + 1)
+    assert compile_for(CPU, network) is network
+
+
+@pytest.mark.parametrize(("size", "mend"), [(16, "give a smaller --batch-size"), (1, "give a smaller --img-size")])
+def test_too_little_memory_is_told_in_one_line(monkeypatch, size, mend):
+    def too_large(network):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", too_large)
+    settings = TrainSettings(data_dir="x", batch_size=size)
+    with pytest.raises(UserError, match=f"too small for --batch-size {size}: {mend}"), memory_of(settings):
+        compile_for(torch.device("cuda"), Shifted())(torch.zeros(1, 1, 8, 8))

@@ -156,7 +156,7 @@ def test_both_alignments_give_the_heart_its_place(judge, release, tmp_path, rule
     assert np.abs(np.mean(regardless, axis=0)).max() > 0.5
 
 
-@pytest.mark.parametrize("kind", ["native", "png", "foreign"])
+@pytest.mark.parametrize("kind", ["native", "png", "foreign", "both"])
 @pytest.mark.parametrize("grid", ["native", "network"])
 def test_perfect_predictions_of_others_are_perfect(judge, release, tmp_path, kind, grid):
     """The reference labels themselves, as NIfTI or as PNG files: Dice 1 and no distance on their own grid; on another
@@ -166,18 +166,20 @@ def test_perfect_predictions_of_others_are_perfect(judge, release, tmp_path, kin
     folder.mkdir()
     for path in (release / "camus").rglob("*_gt.nii.gz"):
         name = path.name.removesuffix("_gt.nii.gz")
-        if kind == "native":
+        if kind in ("native", "both"):
             shutil.copy(path, folder / f"{name}.nii.gz")
+        if kind == "both":  # as predict.py writes them; here the picture is another one
+            Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / f"{name}.png")
         elif kind == "png":
             shutil.copy(release / "nearest" / "annotations" / "testing" / f"{name}_testing.png", folder)
-        else:  # a size of its own
+        elif kind == "foreign":  # a size of its own
             labels = Image.open(release / "nearest" / "annotations" / "testing" / f"{name}_testing.png")
             labels.resize((100, 150), Image.Resampling.NEAREST).save(folder / f"{name}.png")
     flags = ["--data-dir", release / "nearest", "--predictions", folder, "--output-dir", tmp_path / "o"]
     flags += ["--native-dir", release / "camus"] if grid == "native" else []
     assert judge(*flags, "--test-viz-num", 0) == 0
     rows = read_metrics(tmp_path / "o")
-    exact = (kind, grid) in (("native", "native"), ("png", "network"), ("native", "network"))
+    exact = kind in ("native", "both") or (kind, grid) == ("png", "network")
     for row in rows.values():
         assert (row["unit"], row["grid"]) == (("mm", "200x150") if grid == "native" else ("mm@64", "64x64"))
         for structure in ("lv_endo", "lv_epi", "la", "lv_myo"):
@@ -291,6 +293,9 @@ def test_frames_of_unknown_pixel_size_are_compared_in_pixels_until_it_is_given(r
     """Nothing is measured in mm that nobody measured: 1 x 1 mm is what is written where the size was not known."""
     shutil.copytree(release / "camus", tmp_path / "camus")
     shutil.copytree(release / "area", tmp_path / "area")
+    table, size = tmp_path / "area" / "metadata.csv", ",".join(map(str, SPACING))
+    text = table.read_text()
+    table.write_text(text.replace(size, ","))
     cases = find_cases(str(tmp_path / "area"), "testing")
     known = NativeFrames(cases, tmp_path / "camus", 4)
     assert known.in_mm and known.unit == "mm" and known.spacing_mm(0) == pytest.approx(SPACING)
@@ -303,10 +308,32 @@ def test_frames_of_unknown_pixel_size_are_compared_in_pixels_until_it_is_given(r
     assert f"{path}: pixels of 1 x 1 mm" in capsys.readouterr().err
     assert given.in_mm and given.spacing_mm(0) == (0.5, 0.5)
 
-    table = tmp_path / "area" / "metadata.csv"
-    size = ",".join(map(str, SPACING))
-    table.write_text(table.read_text().replace(size, "1.0,1.0", 1).replace(size, "0.01,0.01", 1))
+    table.write_text(text.replace(size, "1.0,1.0", 1).replace(size, "0.01,0.01", 1))
     cases = find_cases(str(tmp_path / "area"), "testing")
     assert [case.extent_mm is None for case in cases] == [True, True, *[False] * 6]
     assert "the size of the pixels of 2 frames is not believed" in capsys.readouterr().err
     assert with_spacing(cases[0], (0.5, 0.4)).extent_mm == (NATIVE[0] * 0.5, NATIVE[1] * 0.4)
+
+
+def test_a_pixel_size_given_at_the_extraction_holds(release, tmp_path, capsys):
+    """extract_camus_data.py --spacing_mm writes it into metadata.csv; the files go on to say another."""
+    shutil.copytree(release / "area", tmp_path / "area")
+    table = tmp_path / "area" / "metadata.csv"
+    table.write_text(table.read_text().replace(",".join(map(str, SPACING)), "0.5,0.4"))
+    cases = find_cases(str(tmp_path / "area"), "testing")
+    assert NativeFrames(cases, release / "camus", 4).spacing_mm(7) == pytest.approx((0.5, 0.4))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "of metadata.csv is taken for 8 frames whose files say another" in said
+    assert "0.5 x 0.4 mm, not 0.6 x 0.7 mm" in said
+    assert NativeFrames(cases, release / "camus", 4, (0.3,)).spacing_mm(7) == (0.3, 0.3)
+    assert not capsys.readouterr().err
+
+
+def test_a_pixel_size_of_frames_of_unknown_size_is_refused(judge, release, tmp_path, capsys):
+    shutil.copytree(release / "area", tmp_path / "area")
+    (tmp_path / "area" / "metadata.csv").unlink()
+    maps = tmp_path / "area" / "annotations" / "testing"
+    flags = ("--data-dir", tmp_path / "area", "--predictions", maps, "--output-dir", tmp_path / "o")
+    assert judge(*flags, "--spacing-mm", 0.3) == 2
+    said = capsys.readouterr().err
+    assert "--spacing-mm is of a pixel of the frames as recorded" in said and "of 8 cases, patient0001_2CH_ED" in said

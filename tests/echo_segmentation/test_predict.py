@@ -14,7 +14,7 @@ from PIL import Image
 import predict
 from command import run_command
 from dataset import read_annotation, resize_annotation, resize_image
-from ejection_fraction import ejection_fraction, volume_ml
+from ejection_fraction import biplane_volume_ml, ejection_fraction, measure_long_axis
 from folder_lock import FolderLock
 from model import build_camus_unet
 from settings import PredictSettings
@@ -129,7 +129,7 @@ def test_areas_volumes_and_ejection_fraction_are_those_of_the_written_label_maps
     assert row["patient"], row["source"] == ("patient0001", "sequence")
     assert (row["es_frame_2ch"], row["es_frame_4ch"]) == ("2", "1")
     frames = [{view: int(row[f"{phase}_frame_{view.lower()}"]) for view in SIZES} for phase in ("ed", "es")]
-    volumes = [volume_ml({v: labels[v][f[v]] for v in SIZES}, dict.fromkeys(SIZES, spacing)) for f in frames]
+    volumes = [biplane_volume_ml(*(measure_long_axis(labels[v][f[v]], spacing) for v in SIZES)) for f in frames]
     assert [float(row["edv_ml"]), float(row["esv_ml"])] == pytest.approx(volumes)
     assert float(row["ef"]) == pytest.approx(ejection_fraction(*volumes))
     assert float(row["ef"]) > 10
@@ -228,6 +228,17 @@ def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path
                  "patient0003, 2CH, sequence: 2 files"):  # fmt: skip
         assert sum(text in line for line in lines) == 1, text
     assert not out.exists()
+
+
+def test_a_picture_called_like_a_frame_of_a_sequence_is_refused(trained, tmp_path, capsys):
+    write_medical(tmp_path / "in" / "a.nii.gz", [np.zeros((32, 32), np.uint8)] * 2)
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "in" / "a_0.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "in" / "a.b.png")
+    flags = ("--model-path", trained / "model.pth", "--input", tmp_path / "in", "--output-dir", tmp_path / "o")
+    assert run(*flags) == 2
+    said = capsys.readouterr().err
+    assert f"a_0: the name of frames of {tmp_path}/in/a.nii.gz and of {tmp_path}/in/a_0.png" in said
+    assert "--input: 1 problems" in said
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 import training
 from checkpoint import load_file, read_checkpoint
+from command import UserError
 from model import build_network
 from training import learning_rate, make_loss
 
@@ -128,7 +129,32 @@ def test_a_kill_in_the_first_epoch_after_its_weights_were_written(train, hearts,
         patch.setattr(training.Run, "save_last", killed)
         assert train(*flags) == 130
     assert (tmp_path / "model.pth").exists() and not (tmp_path / "last.pth").exists()
-    assert train(*flags) == 0
+    assert train(*flags, "--cache-gb", 1) == 0  # which changes nothing but speed
+
+
+@pytest.mark.parametrize(("place", "asked"), [("new", "imagenet"), ("again", "none"), ("from", "none")])
+def test_weights_that_are_replaced_are_not_downloaded(
+    train, trained, hearts, tiny, tmp_path, capsys, monkeypatch, place, asked
+):
+    def told(architecture, encoder_weights):
+        raise UserError(f"asked for {encoder_weights}")
+
+    monkeypatch.setattr(training, "build_network", told)
+    if place == "again":
+        shutil.copy(trained / "last.pth", tmp_path)
+    start = ("--model-path", trained / "model.pth") if place == "from" else ()
+    command = ("--data-dir", hearts, "--output-dir", tmp_path, *tiny, "--encoder-weights", "imagenet")
+    assert train(*command, *start) == 2
+    assert f"asked for {asked}" in capsys.readouterr().err
+
+
+def test_a_training_without_memory_ends_in_one_line(train, hearts, tiny, tmp_path, capsys, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "train", too_large)
+    assert train("--data-dir", hearts, "--output-dir", tmp_path, *tiny) == 2
+    assert "too small for --batch-size 8" in capsys.readouterr().err
 
 
 def test_the_epoch_that_is_told_is_that_of_the_weights(train, hearts, tiny, tmp_path, monkeypatch):
@@ -161,6 +187,7 @@ def test_a_finished_run_is_only_evaluated_again(train, trained_again, hearts, ti
     assert first == f"training for 40 epochs on {hearts}: 16 training, 4 validation, 8 testing images"
     assert "epoch 40" in out and f"written into {trained_again}: model.pth (epoch " in written
     assert following.startswith("next: python ") and f"predict.py --model-path {trained_again}/model.pth" in following
+    assert following.endswith("--output-dir ./output/predicted")  # ./output/predictions is that of a training
     assert before == ((trained_again / "log.csv").read_bytes(), (trained_again / "metrics.csv").read_bytes())
 
 

@@ -1,6 +1,7 @@
 """extract_dataset: every kind of file, names as users have them, and each way in which a data set can be wrong."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from command import UserError
 from dataset_description import parse_description
 from own_frames import OwnFrame, draw_splits
+from template import guess_pattern
 from view_folders import read_image, read_metadata
 
 
@@ -230,8 +232,33 @@ def test_a_template_says_what_it_guessed_and_can_be_used(run, heads, tmp_path):
     assert [one["value"] for one in content["classes"]] == [0, 1, 2, 3]
     done = run("extract_dataset", *where, "--dataset", path, "--save_folder_path", tmp_path / "out")
     assert done.code == 0 and "in 2 views (left, right)" in done.out and "drawn for it" in done.out
+    assert told.err.count("warning: the patients are guessed from the names") == 1
     again = run("extract_dataset", *where, "--dataset", path, "--write_template")
     assert again.code == 2 and "is there already" in again.err
+    nowhere = run("extract_dataset", *where, "--dataset", tmp_path / "none" / "x.json", "--write_template")
+    assert nowhere.code == 2 and "none is not a folder" in nowhere.err
+
+
+VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
+
+
+@pytest.mark.parametrize(
+    ("names", "patients", "views"),
+    [
+        ([f"patient{p:04d}_{view}" for p in range(9) for view in VIEWS], 9, set(VIEWS)),
+        ([f"p{p} ({view}) - {frame}" for p in range(9) for view in ("x", "y") for frame in range(3)], 9, {"x", "y"}),
+        ([f"p{p}_{view}_{frame}" for p in range(9) for view in ("x", "y") for frame in range(3)], 9, {"x", "y"}),
+        ([f"{p}_{frame}" for p in range(1, 7) for frame in (0, 1)], 6, {None}),
+        ([f"case_{p}" for p in range(9)], 9, {None}),
+        ([f"case_{p}_{side}" for p in range(9) for side in ("left", "right")], 9, {"left", "right"}),
+    ],
+)
+def test_a_guessed_pattern_does_not_split_a_person(names, patients, views):
+    pattern, told = guess_pattern(names)
+    found = [re.fullmatch(pattern, name).groupdict() for name in names]
+    assert len({one["patient"] for one in found}) == patients, told
+    assert {one.get("view") for one in found} == views
+    assert all(view in told for view in views if view)
 
 
 def test_a_template_of_stills_finds_sector_ending_and_values(run, stills, tmp_path):

@@ -32,6 +32,25 @@ def test_a_wrong_folder_is_told_before_anything_is_made(tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        *(
+            (name, "0", "DEMO_{}: '0' is no whole number")
+            for name in ("PATIENTS", "STEPS", "REPEAT", "EPOCHS", "RANKS")
+        ),
+        ("STEPS", "010", "DEMO_STEPS: '010' is no whole number"),
+        ("SAMPLES", "-1", "DEMO_SAMPLES: '-1' is no whole number"),
+        ("RANKS", "two", "DEMO_RANKS: 'two' is no whole number"),
+        ("RANKS", "3", "DEMO_RANKS: 3 does not divide the batch of 8"),
+    ],
+)
+def test_wrong_settings_are_told_before_anything_is_made(tmp_path, name, value, text):
+    done = run_demo(tmp_path / "demo", **{name: value})
+    assert done.returncode == 2 and text.format(name) in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.launch
 @pytest.mark.timeout(1200)
 def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):

@@ -163,7 +163,10 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     for words, text in told.items():
         done = replicate(*words, **folder)
         assert done.returncode == 2 and text in done.stderr and done.stderr.count("\n") == 1
-    assert "'many' is no number" in replicate(tmp_path, STEPS="many", **folder).stderr
+    assert "REPLICATE_STEPS: 'many' is no whole number" in replicate(tmp_path, STEPS="many", **folder).stderr
+    for seeds in (" ", "0 one", "0,1", "*", "007", "-1"):
+        done = replicate(tmp_path, SEEDS=seeds, **folder)
+        assert done.returncode == 2 and f"REPLICATE_SEEDS: '{seeds}' are no whole numbers" in done.stderr
     assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
     assert not (tmp_path / "run").exists()
 

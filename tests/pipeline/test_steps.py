@@ -23,6 +23,31 @@ def test_a_step_is_done_once_and_refused_with_other_words(tmp_path):
     assert "left" not in again.stdout  # nothing was said of what it takes
 
 
+def test_commands_can_be_pasted_and_notes_made_before_hold(tmp_path):
+    command = "step 1 Write printf '%s,' 'my folder/a' plain/b,c=1 '' '$HOME'"
+    first = pipeline(tmp_path, command).stdout
+    shown = next(line[2:] for line in first.splitlines() if line.startswith("$ "))
+    assert shown == "printf %s, 'my folder/a' plain/b,c=1 '' '$HOME'"
+    again = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True).stdout
+    assert first.endswith(again) and again == "my folder/a,plain/b,c=1,,$HOME,"
+    note = tmp_path / ".done" / "1"
+    assert note.read_text() == shown and "done before" in pipeline(tmp_path, command).stdout
+    note.write_text("printf %s, my folder/a plain/b,c=1  $HOME")
+    assert "done before" in pipeline(tmp_path, command).stdout
+    assert pipeline(tmp_path, command.replace("plain", "other")).returncode == 2
+
+
+def test_a_folder_is_where_the_user_stands(tmp_path):
+    def where(here: str, given: str) -> str:
+        return pipeline(tmp_path, f"cd '{tmp_path}'; standing_in '{here}' '{given}' standard").stdout
+
+    (tmp_path / "mine").mkdir()
+    assert where("/", "") == where(tmp_path, "") == "standard"
+    assert where("/", "/x y") == "/x y"
+    assert where(tmp_path / "mine", "a b") == f"{tmp_path}/mine/a b"
+    assert where(tmp_path, "a") == "a"  # a path as short as it was given, where it means the same
+
+
 def test_a_step_that_fails_ends_all_and_is_done_again(tmp_path):
     wrong = pipeline(tmp_path, "step 1 Fail false\necho never")
     assert wrong.returncode == 1 and "never" not in wrong.stdout

@@ -155,7 +155,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
     problems: list[str] = []
     list_pictures(tmp_path / "images/training", naming_of(tmp_path), problems)
     assert len(problems) == 1 and "another file has this name" in problems[0]
-    with pytest.raises(UserError, match="another suffix"):
+    with pytest.raises(UserError, match="with different endings"):
         find_cases(str(tmp_path), "training")
     with pytest.raises(UserError, match="the same name as"):
         find_pairs(Settings(datadir=str(tmp_path)), ["training"])
