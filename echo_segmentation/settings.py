@@ -179,7 +179,8 @@ class TestSettings(CommonSettings, InferenceSettings):
     """Checkpoint to test: model.pth of runner.py, or a published state dict."""
     predictions: Path | None = None
     """Instead of a checkpoint: a folder of predicted label maps, one for each case, called as its image or
-    <patient>_<view>_<phase>: PNG of any size, NIfTI or MHD in the geometry of the frame."""
+    <patient>_<view>_<phase>: PNG of any size, NIfTI or MHD in the geometry of the frame; where a name has both,
+    as predict.py writes them, the latter."""
     split: Literal["testing", "validation", "training"] = "testing"
     """Split that is evaluated."""
     image_quality: tuple[str, ...] = ()
