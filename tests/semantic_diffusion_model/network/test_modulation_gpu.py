@@ -18,6 +18,7 @@ from guided_diffusion.network.modulation import modulate
 
 modulation_gpu = pytest.importorskip("guided_diffusion.network.modulation_gpu", reason="PyTorch came without Triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = pytest.mark.gpu  # without one, all of it runs too
 
 
 def example(count, channels, height, width, dtype=torch.float32, classes=3):
