@@ -58,11 +58,8 @@ def _refuse_existing(parent: Path, names: Sequence[str], overwrite: bool) -> Non
 
 
 def _build(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path]:
-    building = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
-    building.chmod(0o777 & ~UMASK)
-    lock = FolderLock(building)
+    building, lock = _begin(parent)
     try:
-        lock.take()
         with _terminated_like_interrupted():
             yield building
             _move(building, parent, names, overwrite)
@@ -77,6 +74,20 @@ def _build(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path
         lock.release()
 
 
+def _begin(parent: Path) -> tuple[Path, FolderLock]:
+    """A new hidden folder, and its lock, held."""
+    while True:
+        building = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+        try:
+            building.chmod(0o777 & ~UMASK)
+            return building, FolderLock(building).take()
+        except FileNotFoundError:
+            continue  # another run has swept it, while it was empty
+        except OSError:
+            _remove(building)
+            raise
+
+
 def sweep(parent: Path, names: Sequence[str]) -> None:
     """Delete what runs that are dead were building in `parent`, by their locks.
 
@@ -85,6 +96,8 @@ def sweep(parent: Path, names: Sequence[str]) -> None:
     """
     for left in parent.glob(f"{UNFINISHED}*"):
         if not FolderLock(left).is_left_by_the_dead():
+            with contextlib.suppress(OSError):  # full: of a run that lives. Empty: killed before its lock, or after it
+                left.rmdir()
             continue
         for old in left.glob(f"{REPLACED}*/*"):
             if old.name in names and not _occupied(parent / old.name):

@@ -131,6 +131,30 @@ def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob(".unfinished-*/replaced-*/a/*")] == ["old"]
 
 
+def test_a_run_killed_before_its_lock_or_after_it_leaves_nothing_for_long(tmp_path):
+    (tmp_path / ".unfinished-12345678").mkdir()
+    with new_folders(tmp_path, ["a"], overwrite=False) as building:
+        write(building, "a", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_is_swept_before_its_lock_is_made_again(tmp_path, monkeypatch):
+    made = []
+    mkdtemp = outputs.tempfile.mkdtemp
+
+    def swept_once(**where) -> str:
+        made.append(mkdtemp(**where))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(outputs.tempfile, "mkdtemp", swept_once)
+    with new_folders(tmp_path, ["a"], overwrite=False) as building:
+        write(building, "a", "new")
+        assert str(building) == made[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_folder_that_another_run_makes_is_refused(tmp_path):
     with new_folders(tmp_path, ["a", "b"], overwrite=False) as building:
         write(building, "a", "mine")
