@@ -14,13 +14,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from command import UserError
 
 LOCK = ".lock"
 BEAT_SECONDS = 30.0
 SILENT_SECONDS = 300.0  # after which a holder on another host is taken for dead
+WRITING_SECONDS = 5.0  # after which a lock that is empty still has been left so by a kill: its text follows at once
 TEMPORARY = re.compile(r"\.[a-z0-9_]{8}\.tmp(\.\w+)*")  # as `whole_file`, and tempfile with this suffix, name them
 
 
@@ -45,16 +46,17 @@ class FolderLock:
                 handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
                 self._remove_if_dead()
-            else:
+                continue
+            with open(handle, "w") as file:
+                file.write(self.text)
+            if self._is_ours():  # not if it took so long that another run called it empty
                 break
-        with open(handle, "w") as file:
-            file.write(self.text)
         threading.Thread(target=self._beat, daemon=True, name="lock").start()
         return self
 
     def release(self) -> None:
         self._released.set()
-        with contextlib.suppress(OSError):  # a folder that is gone needs no lock
+        with contextlib.suppress(OSError):
             if self._is_ours():
                 self.path.unlink()
 
@@ -67,7 +69,8 @@ class FolderLock:
     def is_left_by_the_dead(self) -> bool:
         """Whether there is a lock whose holder is dead."""
         try:
-            return self._is_dead(_parse(self.path.read_text(errors="replace")))
+            with open(self.path, errors="replace") as file:
+                return self._is_dead(file)
         except FileNotFoundError:
             return False
 
@@ -96,15 +99,22 @@ class FolderLock:
                 # the file system has no such locks, they would have to do so within microseconds of one another.
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX)
-                holder = _parse(file.read())
-                if not self._is_dead(holder):
-                    raise UserError(in_use(str(self.folder), holder, str(self.path)))
+                if not self._is_dead(file):
+                    file.seek(0)
+                    raise UserError(in_use(str(self.folder), _parse(file.read()), str(self.path)))
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
                     os.unlink(self.path)
         except FileNotFoundError:
             pass
 
-    def _is_dead(self, holder: dict[str, Any]) -> bool:
+    def _is_dead(self, file: TextIO) -> bool:
+        for _ in range(int(10 * WRITING_SECONDS)):
+            if os.fstat(file.fileno()).st_size:
+                break
+            time.sleep(0.1)
+        else:
+            return True
+        holder = _parse(file.read())
         # Only of one elsewhere is the clock asked: it takes a temporary, which a kill at that moment would leave.
         return is_dead(holder, 0.0 if holder.get("machine") == machine() else self._silence())
 
@@ -120,7 +130,10 @@ class FolderLock:
                     os.utime(self.path)
 
     def _is_ours(self) -> bool:
-        return self.path.read_text(errors="replace") == self.text
+        try:
+            return self.path.read_text(errors="replace") == self.text
+        except FileNotFoundError:  # a folder that is gone needs no lock
+            return False
 
 
 def this_process() -> dict[str, Any]:

@@ -77,13 +77,45 @@ def test_a_holder_elsewhere_counts_for_as_long_as_it_gives_signs_of_life(tmp_pat
         assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"pid": "x"}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"pid": "x"}', "[" * 100_000])
 def test_a_damaged_lock_counts_by_its_age_alone(tmp_path, text):
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(UserError, match="in use"):
         FolderLock(tmp_path).take()
     os.utime(tmp_path / LOCK, (time.time() - SILENT_SECONDS - 30,) * 2)
     FolderLock(tmp_path).take().release()
+
+
+def test_a_run_that_was_killed_before_its_lock_had_a_text_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_lock, "WRITING_SECONDS", 0.3)
+    (tmp_path / LOCK).touch()
+    assert FolderLock(tmp_path).is_left_by_the_dead()
+    with FolderLock(tmp_path) as lock:
+        assert (tmp_path / LOCK).read_text() == lock.text
+
+
+def test_a_lock_that_is_just_being_written_is_waited_for(tmp_path):
+    (tmp_path / LOCK).touch()
+    writer = threading.Timer(0.5, left_by, [tmp_path], {"machine": "another"})
+    writer.start()
+    with pytest.raises(UserError, match="in use"):
+        FolderLock(tmp_path).take()
+    writer.join()
+
+
+def test_a_run_that_was_too_slow_to_write_its_lock_gives_way(tmp_path, monkeypatch):
+    opened = os.open
+
+    def slowly(path, *flags) -> int:
+        handle = opened(path, *flags)
+        monkeypatch.setattr(os, "open", opened)
+        os.unlink(path)  # another run found it empty for long, and has the folder now
+        left_by(tmp_path, machine="another")
+        return handle
+
+    monkeypatch.setattr(os, "open", slowly)
+    with pytest.raises(UserError, match="in use"):
+        FolderLock(tmp_path).take()
 
 
 def test_a_holder_touches_its_lock(tmp_path, monkeypatch):
