@@ -21,7 +21,8 @@ from timing import RESULTS, ROOT, Log
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
 from command import UserError, run_command  # noqa: E402
 from config import Settings  # noqa: E402
-from guided_diffusion.data.datasets import find_pairs, load_label  # noqa: E402
+from guided_diffusion.data.arrays import load_label  # noqa: E402
+from guided_diffusion.data.datasets import find_pairs  # noqa: E402
 from guided_diffusion.network.condition import Condition  # noqa: E402
 from guided_diffusion.network.from_settings import build_diffusion, build_network  # noqa: E402
 from guided_diffusion.process.random_streams import normal, stream  # noqa: E402

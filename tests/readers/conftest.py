@@ -17,7 +17,8 @@ def image_readers() -> dict[str, Callable[[Path], np.ndarray]]:
     import dataset
     import view_folders
     from config import Settings
-    from guided_diffusion.data.datasets import Pair, load_image
+    from guided_diffusion.data.arrays import load_image
+    from guided_diffusion.data.datasets import Pair
     from recordings import Recording
 
     settings = Settings(img_size=32)
@@ -35,7 +36,8 @@ def label_readers() -> dict[str, Callable[[Path], np.ndarray]]:
     import dataset
     import view_folders
     from config import Settings
-    from guided_diffusion.data.datasets import Pair, load_label
+    from guided_diffusion.data.arrays import load_label
+    from guided_diffusion.data.datasets import Pair
 
     settings = Settings(img_size=32)
     return {

@@ -16,7 +16,8 @@ from camus import find_release, read_info, write_subgroups
 from cases import find_cases
 from command import UserError
 from config import Settings
-from guided_diffusion.data.datasets import find_pairs, load_label
+from guided_diffusion.data.arrays import load_label
+from guided_diffusion.data.datasets import find_pairs
 from schema import parse_csv
 from text_files import read_list
 from view_folders import list_pictures, naming_of

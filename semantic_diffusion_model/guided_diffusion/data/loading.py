@@ -17,20 +17,19 @@ from torch.utils.data import Dataset, get_worker_info
 
 from command import UserError, one_line
 from config import Settings
-from guided_diffusion.data.datasets import (
+from guided_diffusion.data.arrays import (
     Box,
-    Pair,
     load_channels,
     load_edges,
     load_label,
     other_aspect,
-    raise_problems,
     read_channels,
     read_instances,
     read_label,
     resize_image,
     resize_nearest,
 )
+from guided_diffusion.data.datasets import Pair, raise_problems
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.data.shared_memory import tensors_of
 from guided_diffusion.network.condition import Condition

@@ -6,7 +6,8 @@ from os.path import splitext
 import numpy as np
 
 from command import UserError
-from guided_diffusion.data.datasets import raise_problems, read_file
+from guided_diffusion.data.arrays import read_file
+from guided_diffusion.data.datasets import raise_problems
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.evaluation.classes import Classes, Values
 from guided_diffusion.evaluation.image_sets import Frame, read_frame

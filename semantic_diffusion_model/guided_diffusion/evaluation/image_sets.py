@@ -14,7 +14,8 @@ import numpy as np
 from command import UserError
 from config import Settings
 from dataset_description import DESCRIPTION, METADATA, Description
-from guided_diffusion.data.datasets import find_pairs, has_split, natural_key, raise_problems, read_file
+from guided_diffusion.data.arrays import read_file
+from guided_diffusion.data.datasets import find_pairs, has_split, natural_key, raise_problems
 from guided_diffusion.data.description import read_description
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.evaluation.classes import Classes

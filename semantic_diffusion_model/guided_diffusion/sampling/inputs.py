@@ -9,15 +9,8 @@ import numpy as np
 
 from command import UserError
 from config import Settings
-from guided_diffusion.data.datasets import (
-    Pair,
-    other_aspect,
-    raise_problems,
-    read_channels,
-    read_instances,
-    read_label,
-    target_size,
-)
+from guided_diffusion.data.arrays import other_aspect, read_channels, read_instances, read_label, target_size
+from guided_diffusion.data.datasets import Pair, raise_problems
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World

@@ -15,7 +15,7 @@ from command import UserError
 from config import Settings
 from dataset_description import DESCRIPTION, METADATA
 from guided_diffusion.data import pictures
-from guided_diffusion.data.datasets import load_edges, load_image, load_label
+from guided_diffusion.data.arrays import load_edges, load_image, load_label
 from guided_diffusion.data.description import palette_of, with_description
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network

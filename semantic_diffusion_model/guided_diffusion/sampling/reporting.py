@@ -9,7 +9,7 @@ import numpy as np
 
 from config import Settings
 from guided_diffusion.data import pictures
-from guided_diffusion.data.datasets import read_file
+from guided_diffusion.data.arrays import read_file
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint
 from guided_diffusion.runs.world import World

@@ -10,17 +10,8 @@ from PIL import Image
 
 from command import UserError
 from config import Settings
-from guided_diffusion.data.datasets import (
-    find_pairs,
-    has_split,
-    load_channels,
-    load_edges,
-    load_image,
-    load_label,
-    natural_key,
-    resize_image,
-    target_size,
-)
+from guided_diffusion.data.arrays import load_channels, load_edges, load_image, load_label, resize_image, target_size
+from guided_diffusion.data.datasets import find_pairs, has_split, natural_key
 from guided_diffusion.data.label_maps import instance_edges
 
 
