@@ -10,7 +10,7 @@ import numpy as np
 from timing import ROOT
 
 sys.path[:0] = [str(ROOT / "echo_segmentation"), str(ROOT / "pipelines")]
-from replication_table import STRUCTURES, dice_differences  # noqa: E402
+from replication_table import ROWS, dice_differences  # noqa: E402
 
 from command import UserError  # noqa: E402
 
@@ -41,7 +41,7 @@ def once(mark: Path, *words: object, **environment: str) -> None:
 
 
 def patient_dice(runs: Sequence[Path]) -> dict[str, np.ndarray]:
-    """By structure the Dice of each patient, (patients,): means over frames, and over the seeds of `runs`."""
+    """By structure, and of their mean, the Dice of each patient, (patients,): over frames, and the seeds of `runs`."""
     return {structure: found.first for structure, found in dice_differences(runs, runs).items()}
 
 
@@ -52,9 +52,7 @@ def error_of(values: np.ndarray) -> float:
 
 def describe(values: dict[str, np.ndarray]) -> str:
     """Mean and standard error of each structure, and the mean of the structures."""
-    columns = [values[s] for s in STRUCTURES]
-    columns.append(np.mean(columns, axis=0))
-    return "".join(f"{f'{one.mean():.4f} ({error_of(one):.4f})':>18}" for one in columns)
+    return "".join(f"{f'{values[row].mean():.4f} ({error_of(values[row]):.4f})':>18}" for row in ROWS)
 
 
-HEADING = "".join(f"{title:>18}" for title in (*STRUCTURES.values(), "mean"))
+HEADING = "".join(f"{title:>18}" for title in ROWS.values())

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from chain import HEADING, describe, error_of, patient_dice, run
-from replication_table import KINDS, STRUCTURES, dice_differences, difference_line, runs_of
+from replication_table import KINDS, ROWS, STRUCTURES, adjust_together, dice_differences, difference_line, runs_of
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
@@ -135,17 +135,17 @@ def measure(settings: BenchmarkSettings) -> None:
         f"{settings.updates} updates of each segmentation; seeds {settings.seeds}, of the draw {settings.draw_seed}",
         "Dice on the real test patients, mean (standard error over patients), in native geometry",
     )
-    found: dict[int, dict[str, dict[str, np.ndarray]]] = {}
-    for count in sorted(settings.patients):
-        runs = replicate(settings, count)
-        found[count] = {kind: patient_dice(runs[kind]) for kind in KINDS}
+    runs = {count: replicate(settings, count) for count in sorted(settings.patients)}
+    found = {count: {kind: patient_dice(of_kind[kind]) for kind in KINDS} for count, of_kind in runs.items()}
+    differences = {count: dice_differences(of_kind["real"], of_kind["both"]) for count, of_kind in runs.items()}
+    adjust_together([one for by_structure in differences.values() for one in by_structure.values()])
+    for count, by_kind in found.items():
         log.say(f"{f'{count} patients, trained on':40}{HEADING}")
-        for kind in KINDS:
-            log.say(f"{kind:40}{describe(found[count][kind])}")
-        differences = dice_differences(runs["real"], runs["both"])
+        for kind, values in by_kind.items():
+            log.say(f"{kind:40}{describe(values)}")
         log.say(f"{'':38}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}")
-        for structure, difference in differences.items():
-            log.say(difference_line(f"both - real, {STRUCTURES[structure]}", difference))
+        for structure, difference in differences[count].items():
+            log.say(difference_line(f"both - real, {ROWS[structure]}", difference))
         log.say()
     log.write()
     draw(found, settings.log.with_suffix(".png"))

@@ -19,14 +19,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from chain import HEADING, describe, error_of, once, patient_dice
-from replication_table import PUBLISHED, STRUCTURES
+from replication_table import PUBLISHED, ROWS, STRUCTURES, adjust_together, dice_differences, difference_line
 from timing import RESULTS, ROOT, Log
-from updates import epochs
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
 from command import UserError, run_command  # noqa: E402
 
-BATCH = 16
+BATCH, LOOKS = 16, 10  # as in replicate.sh
 COLOURS = dict(zip(STRUCTURES, ("#e69f00", "#0072b2", "#009e73"), strict=True))  # of the segmentation's figures
 AXES = {"frames": "synthetic frames", "steps": "sampling steps", "length": "training steps of the diffusion model"}
 
@@ -43,7 +42,7 @@ class BenchmarkSettings:
     """Sampling steps, for usual_frames frames from the last checkpoint."""
     lengths: tuple[int, ...] = ()
     """Training steps of the checkpoints compared, for usual_frames frames at the usual steps. Default: the whole
-    training, its half, quarter and eighth, as far as they are kept."""
+    training, and those nearest to its half, quarter and eighth."""
     usual_frames: int = 2000
     """Frames where their number is not what is compared."""
     usual_steps: int = 10
@@ -81,7 +80,7 @@ def plan(settings: BenchmarkSettings) -> dict[str, list[Point]]:
     if missing:
         raise UserError(f"no checkpoint after {missing[0]} steps; there are {', '.join(map(str, kept))}")
     last, steps, frames = max(kept), settings.usual_steps, settings.usual_frames
-    halves = [length for length in kept if length in (last, last / 2, last / 4, last / 8)]
+    halves = {min(kept, key=lambda length: abs(length - last / parts)) for parts in (1, 2, 4, 8)}
     return {
         "frames": [Point(last, steps, n) for n in sorted(settings.frames)],
         "steps": [Point(last, n, frames) for n in sorted(settings.steps)],
@@ -110,7 +109,7 @@ def evaluate(point: Point, settings: BenchmarkSettings) -> Path:
         base / f"{out.name}.done",
         *(ROOT / "echo_segmentation/runner.py", "--data-dir", data / "all_views", "--output-dir", out),
         *("--img-size", size, "--batch-size", BATCH, "--loss", "dice_ce", "--min-lr", "1e-5", "--seed", settings.seed),
-        *("--epochs", epochs(settings.updates, BATCH, data / "all_views")),
+        *("--epochs", min(LOOKS, settings.updates), "--epoch-updates", max(1, settings.updates // LOOKS)),
         *("--native-dir", settings.camus, "--gpu", "cpu", "--num-workers", 0, "--test-viz-num", 0),
     )
     return out
@@ -146,6 +145,21 @@ def draw(found: dict[str, dict[int, dict[str, np.ndarray]]], real: dict[str, np.
     plt.close(figure)
 
 
+def against_most(axis: str, points: list[Point], settings: BenchmarkSettings) -> list[str]:
+    """What each point of an axis lacks to its last one, paired over patients."""
+    *others, most = points
+    against = {
+        getattr(point, axis): dice_differences([evaluate(most, settings)], [evaluate(point, settings)])
+        for point in others
+    }
+    adjust_together([difference for by_structure in against.values() for difference in by_structure.values()])
+    title = f"{AXES[axis]}, against {getattr(most, axis)}"
+    lines = [f"{title:52}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}"]
+    for value, by_structure in against.items():
+        lines += [f"{value:<14}{difference_line(ROWS[s], one)}" for s, one in by_structure.items()]
+    return [*lines, ""]
+
+
 def measure(settings: BenchmarkSettings) -> None:
     axes = plan(settings)
     log = Log(
@@ -167,6 +181,8 @@ def measure(settings: BenchmarkSettings) -> None:
             found[axis][getattr(point, axis)] = values
             log.say(f"{getattr(point, axis):<40}{describe(values)}   {point}")
         log.say()
+        for line in against_most(axis, points, settings):
+            log.say(line)
     log.write()
     draw(found, real, settings.log.with_suffix(".png"))
 

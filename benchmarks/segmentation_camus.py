@@ -4,7 +4,7 @@
 
 Extracts the release, trains each seed, and evaluates it on the validation and test patients, with and without test-time
 augmentation and removal of stray parts. What FOLDER has already is not done again: a broken run goes on where it ended.
-About an hour per seed on one quiet core.
+Half an hour per seed on one quiet core, an hour on a busy one.
 """
 
 import argparse

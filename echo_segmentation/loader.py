@@ -1,4 +1,4 @@
-"""From cases to batches, where each epoch's order and augmentation depend on (seed, epoch, index) alone."""
+"""From cases to batches, where order and augmentation depend on (seed, pass over the cases, index) alone."""
 
 import os
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ SHM_SHARE = 0.8  # of what is free in /dev/shm
 
 
 class AddressedCases(Dataset):
-    """Cases by address (epoch, index): image and label, (size, size) uint8 arrays."""
+    """Cases by address (pass over the cases, index): image and label, (size, size) uint8 arrays."""
 
     def __init__(self, case_set: CaseSet, seed: int, augmented: bool):
         self.case_set, self.seed = case_set, seed
         self.transform = training_transform() if augmented else None
 
     def __getitem__(self, address: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        epoch, index = address
+        number, index = address
         image, label = self.case_set[index]
         if self.transform is not None:
-            image, label = augment(self.transform, image, label, (self.seed, AUGMENT_STREAM, epoch, index))
+            image, label = augment(self.transform, image, label, (self.seed, AUGMENT_STREAM, number, index))
         return image, label
 
 
@@ -41,24 +41,35 @@ def collate(cases: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, t
 
 
 class EpochBatches:
-    """Batches of addresses for one epoch; set `epoch` before each pass.
+    """Batches of addresses for one epoch; set `epoch` before each.
 
-    An epoch is cut into batches of equal size, or one less: no small rest that would disturb batch normalisation.
+    An epoch is a pass over the cases or, of `updates` batches, begins where the one before ended, in the middle of a
+    pass or not. A pass is cut into batches of equal size, or one less: no small rest that would disturb batch
+    normalisation.
     """
 
-    def __init__(self, cases: int, batch_size: int, seed: int, shuffle: bool):
+    def __init__(self, cases: int, batch_size: int, seed: int, shuffle: bool, updates: int = 0):
         self.cases, self.seed, self.shuffle, self.epoch = cases, seed, shuffle, 0
-        self.batches = -(-cases // batch_size)
+        self.batches_of_pass = -(-cases // batch_size)
+        self.batches = updates or self.batches_of_pass
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first = (self.epoch - 1) * self.batches  # of all batches since the first epoch, which is 1
+        for place in range(first, first + self.batches):
+            number, batch = 1 + place // self.batches_of_pass, place % self.batches_of_pass
+            if batch == 0 or place == first:
+                batches = self.batches_of(number)
+            yield [(number, int(index)) for index in batches[batch]]
+
+    def batches_of(self, number: int) -> list[np.ndarray]:
+        """The cases of one pass, in its order, by batch."""
         order = np.arange(self.cases)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, ORDER_STREAM, self.epoch]).permutation(order)
-        for batch in np.array_split(order, self.batches):
-            yield [(self.epoch, int(index)) for index in batch]
+            order = np.random.default_rng([self.seed, ORDER_STREAM, number]).permutation(order)
+        return np.array_split(order, self.batches_of_pass)
 
 
 def worker_count(asked: int, in_memory: bool, device: torch.device) -> int:
@@ -99,8 +110,11 @@ def make_loader(
     seed: int = 0,
     shuffle: bool = False,
     augmented: bool = False,
+    updates: int = 0,
 ) -> DataLoader:
-    """Batches of (images, labels), (batch, size, size) uint8. Set `loader.batch_sampler.epoch` before each pass."""
+    """Batches of (images, labels), (batch, size, size) uint8. An epoch has `updates` of them (0: those of a pass).
+    Set `loader.batch_sampler.epoch` before each.
+    """
     asked = worker_count(num_workers, case_set.arrays is not None, device)
     batch_bytes = 2 * min(batch_size, len(case_set)) * case_set.size**2
     workers = processes_that_fit(asked, batch_bytes, free_shared_memory())
@@ -108,7 +122,7 @@ def make_loader(
         print(f"{workers} loader processes instead of {asked}: /dev/shm has no room for more batches")
     return DataLoader(
         AddressedCases(case_set, seed, augmented),
-        batch_sampler=EpochBatches(len(case_set), batch_size, seed, shuffle),
+        batch_sampler=EpochBatches(len(case_set), batch_size, seed, shuffle, updates),
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_start_worker,

@@ -175,8 +175,13 @@ def check_moments(moments: dict[int, Moments], shapes: Sequence[torch.Size], pat
 
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
     """Names of the settings that make another run of it."""
-    new = settings.as_dict()
-    return [name for name in new if name not in FREE_TO_CHANGE and new[name] != old.get(name)]
+    new, old = settings.as_dict(), with_defaults(old)
+    return [name for name in new if name not in FREE_TO_CHANGE and new[name] != old[name]]
+
+
+def with_defaults(old: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, with the defaults of those that were not there yet when it was made."""
+    return TrainSettings(data_dir="").as_dict() | old
 
 
 def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data: dict[str, str]) -> None:
@@ -184,14 +189,14 @@ def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data:
 
     The number of epochs is one of them: the learning rate falls over the whole run, which would be another run.
     """
-    new, old = settings.as_dict(), state.settings
+    new, old = settings.as_dict(), with_defaults(state.settings)
     differ = [
-        f"--{name.replace('_', '-')}: {shown(old.get(name))} there, {new[name]} now"
+        f"--{name.replace('_', '-')}: {shown(old[name])} there, {new[name]} now"
         for name in changed_settings(old, settings)
     ]
     others = [split for split in data if data[split] != state.data.get(split)]
     flags = dict.fromkeys(data, "--data-dir")
-    if settings.extra_data_dir or old.get("extra_data_dir"):
+    if settings.extra_data_dir or old["extra_data_dir"]:
         flags["training"] = "--data-dir or --extra-data-dir"
     differ += [f"{flags[split]}: other images or labels of {split} than there" for split in others]
     if differ:

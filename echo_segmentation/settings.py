@@ -124,7 +124,10 @@ class TrainSettings(CommonSettings):
     mixed_precision: YesNo = True
     """bfloat16 arithmetic where it is safe, on a GPU. A network on the CPU computes in float32."""
     epochs: Positive = 300
-    """Passes over the training images."""
+    """Passes over the training images, or blocks of --epoch-updates; the network is validated after each."""
+    epoch_updates: Count = 0
+    """Updates in an epoch, so that trainings on different numbers of images make the same number of updates, and choose
+    among as many networks: --epochs 10 --epoch-updates 300 makes 3,000. 0: one pass over the training images."""
     lr: NotNegative = 1e-3
     """Learning rate of Adam at the start; it falls along a half cosine, per step, over the whole run."""
     min_lr: NotNegative = 1e-4

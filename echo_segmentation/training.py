@@ -96,7 +96,8 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
     """Train to the end, or until patience ends; each epoch writes model.pth (if best), last.pth, log.csv and logs/."""
     settings, progress, loss = run.settings, run.progress, make_loss(run.settings.loss)
     common = (settings.batch_size, device, settings.num_workers, settings.pin_memory, settings.seed)
-    batches = make_loader(training, *common, shuffle=settings.train_shuffle, augmented=settings.augment)
+    drawn = {"shuffle": settings.train_shuffle, "augmented": settings.augment, "updates": settings.epoch_updates}
+    batches = make_loader(training, *common, **drawn)
     held_out = make_loader(validation, *common)
     compiled = compile_for(device, run.network) if settings.compile_model else run.network
     writers = {s: EventFile(run.folder / "logs" / s, len(progress.log) + 1) for s in ("train", "val")}
@@ -120,7 +121,7 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
 def train_epoch(
     run: Run, network: nn.Module, batches, epoch: int, loss: Loss, device: torch.device
 ) -> dict[str, float]:
-    """One pass over the training images; the mean loss, and the mean Dice of those that show any structure."""
+    """One epoch: the mean loss, and the mean Dice of those that show any structure."""
     settings, steps = run.settings, len(batches.batch_sampler)
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))  # for dropout
     network.train()

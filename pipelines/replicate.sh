@@ -30,7 +30,7 @@ cd "$(dirname "$0")/.."
 export NO_ALBUMENTATIONS_UPDATE=1
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
 
-# The scales. *_COST are seconds on the machine of the benchmarks (two cores), a guess where none was measured: what is
+# The scales. *_COST are thousandths of a second on the machine of the benchmarks (two cores), a guess where none was measured: what is
 # told of the time left follows the pace that is found.
 VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) EVALUATION=()
 SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
@@ -46,7 +46,8 @@ case $SCALE in
     gpu256)
         SIZE=256 STEPS=50000 BATCH=96 RANKS=8 UPDATES=20000 STEP_COST=600 FRAME_COST=50 UPDATE_COST=100
         VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=()
-        NETWORK=(--is_train True --save_interval 5000 --random_flip True --deterministic_train False) ;;
+        NETWORK=(--is_train True --save_interval 5000 --random_flip True --deterministic_train False
+            --keep_checkpoints 2) ;; # of 10 GB each
 esac
 STEPS=${REPLICATE_STEPS:-$STEPS}
 SAMPLING_STEPS=${REPLICATE_SAMPLING_STEPS:-10}
@@ -54,7 +55,9 @@ REPEAT=${REPLICATE_REPEAT:-5}
 UPDATES=${REPLICATE_UPDATES:-$UPDATES}
 SEEDS=${REPLICATE_SEEDS:-0 1 2}
 RANKS=${REPLICATE_RANKS:-$RANKS}
-SEGMENTATION_BATCH=16
+FRAMES=$(cat "$CAMUS"/database_split/subgroup_{training,validation}.txt 2>/dev/null | wc -w || true)
+FRAMES=$((FRAMES ? 4 * FRAMES : 1800)) # of the release, if it lists them
+SEGMENTATION_BATCH=16 LOOKS=10 # networks of each segmentation that are validated, the best of which is tested
 OUT=$(standing_in "$HERE" "${REPLICATE_FOLDER:-}" "replicate_$SCALE")
 whole_numbers REPLICATE_STEPS "$STEPS" REPLICATE_SAMPLING_STEPS "$SAMPLING_STEPS" REPLICATE_REPEAT "$REPEAT" \
     REPLICATE_UPDATES "$UPDATES" REPLICATE_RANKS "$RANKS"
@@ -68,21 +71,13 @@ next() {
     step "$number" "$@"
 }
 
-# Epochs that make the updates asked for, of the training images of the folders given; unknown before they are there.
-epochs() {
-    if [ "$MODE" = plan ]; then echo 1; else
-        python pipelines/updates.py "$UPDATES" "$SEGMENTATION_BATCH" "$@"
-    fi
-}
-
 segmentation() { # KIND SEED DATA [EXTRA_DATA]
-    local extra=() count
+    local extra=() count=$((UPDATES < LOOKS ? UPDATES : LOOKS))
     [ $# = 3 ] || extra=(--extra-data-dir "$4")
-    count=$(epochs "${@:3}")
     COST=$((UPDATES * UPDATE_COST / 1000 + 60)) next "Train the segmentation on $1 frames (seed $2), and test it on real ones" \
         python echo_segmentation/runner.py --data-dir "$3" "${extra[@]}" --output-dir "$OUT/segmentation_$1_$2" \
-        --img-size "$SIZE" --batch-size "$SEGMENTATION_BATCH" --epochs "$count" --loss dice_ce --min-lr 1e-5 \
-        --seed "$2" --native-dir "$CAMUS" "${GPU[@]}"
+        --img-size "$SIZE" --batch-size "$SEGMENTATION_BATCH" --epochs "$count" --epoch-updates $((UPDATES / count)) \
+        --loss dice_ce --min-lr 1e-5 --seed "$2" --native-dir "$CAMUS" "${GPU[@]}"
 }
 
 chain() {
@@ -104,7 +99,7 @@ chain() {
             --lr_anneal_steps "$STEPS" "${NETWORK[@]}"
     done
     for view in "${VIEWS[@]}"; do
-        COST=$((REPEAT * 1800 / ${#VIEWS[@]} * SAMPLING_STEPS / 10 * FRAME_COST / 1000)) \
+        COST=$((REPEAT * FRAMES / ${#VIEWS[@]} * SAMPLING_STEPS / 10 * FRAME_COST / 1000)) \
             next "Sample a synthetic frame for each deformed label map of $view" \
             mpiexec -np "$RANKS" python semantic_diffusion_model/image_sample.py --num_steps "$SAMPLING_STEPS" --all True \
             --datadir "$OUT/augmented/${view}_augmented" --resume_checkpoint "$OUT/diffusion/$view" \
@@ -113,15 +108,15 @@ chain() {
     COST=20 next "Prepare them for the segmentation" \
         python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
         --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
-    for seed in $SEEDS; do
-        segmentation real "$seed" "$OUT/views/all_views"
-        segmentation synthetic "$seed" "$OUT/segmentation_data/all_views"
-        segmentation both "$seed" "$OUT/views/all_views" "$OUT/segmentation_data/all_views"
-    done
     for view in "${VIEWS[@]}"; do
         COST=300 next "Compare the synthetic frames of $view with the real ones" \
             python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/${view}_sector" \
             --synthetic_dir "$OUT/results/$view" --output_dir "$OUT/evaluation/$view" --overwrite True "${EVALUATION[@]}"
+    done
+    for seed in $SEEDS; do # last: more of them can be asked for later
+        segmentation real "$seed" "$OUT/views/all_views"
+        segmentation synthetic "$seed" "$OUT/segmentation_data/all_views"
+        segmentation both "$seed" "$OUT/views/all_views" "$OUT/segmentation_data/all_views"
     done
 }
 

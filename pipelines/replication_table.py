@@ -3,9 +3,11 @@
 python pipelines/replication_table.py FOLDER SCALE
 """
 
+import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,17 +15,19 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "echo_segmentation"), str(ROOT / "benchmarks")]
+from report import STRUCTURES, training_frames  # noqa: E402
 from timing import processor  # noqa: E402
-from updates import training_frames  # noqa: E402
 
 from command import UserError  # noqa: E402
-from comparison import Difference, paired_differences  # noqa: E402
+from comparison import Difference, holm, paired_differences, paired_p_value  # noqa: E402
 from rows import Row, read_rows  # noqa: E402
 
 KINDS = ("real", "synthetic", "both")
-STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "left atrium"}
+MEAN = "mean"
+ROWS = STRUCTURES | {MEAN: "mean of the three"}
 # Stojanovski et al. 2023: trained on synthetic frames alone, tested on the 50 real test patients.
 PUBLISHED = {"lv_endo": 0.886, "lv_epi": 0.919, "la": 0.852}
+PUBLISHED[MEAN] = sum(PUBLISHED.values()) / 3
 
 
 def runs_of(folder: Path) -> dict[str, list[Path]]:
@@ -41,12 +45,22 @@ def stacked(runs: Sequence[Path]) -> list[Row]:
 
 
 def dice_differences(first: Sequence[Path], second: Sequence[Path]) -> dict[str, Difference]:
-    """By structure, `second` against `first`: of each patient the mean over frames and seeds, paired over patients."""
+    """By structure and of their mean, `second` against `first`: of each patient the mean over frames and seeds, paired
+    over patients. p-values are adjusted by `adjust_together` only.
+    """
     rows = [stacked(runs) for runs in (first, second)]
     if [row["stem"] for row in rows[0]] != [row["stem"] for row in rows[1]]:
         raise UserError(f"{first[0].parent}: the runs were evaluated on different frames")
     found = {difference.title: difference for difference in paired_differences(*rows)}
-    return {structure: found[f"{structure} dice"] for structure in STRUCTURES}
+    differences = {structure: found[f"{structure} dice"] for structure in STRUCTURES}
+    means = [np.mean([getattr(one, side) for one in differences.values()], axis=0) for side in ("first", "second")]
+    return differences | {MEAN: Difference(MEAN, *means, len(rows[0]), paired_p_value(*means))}
+
+
+def adjust_together(differences: Sequence[Difference]) -> None:
+    """Holm's adjustment over all lines that are shown together."""
+    for difference, adjusted in zip(differences, holm([one.p for one in differences]), strict=True):
+        difference.adjusted_p = float(adjusted)
 
 
 def with_error(values: np.ndarray) -> str:
@@ -65,13 +79,14 @@ def table(folder: str, scale: str) -> str:
         f"mean over {len(runs['real'])} seeds (standard error over patients)",
         f"{'trained on':18}" + "".join(f"{kind:>16}" for kind in KINDS) + f"{'published*':>13}",
     ]
-    for structure, title in STRUCTURES.items():
+    for structure, title in ROWS.items():
         cells = "".join(f"{with_error(against[kind][structure].second):>16}" for kind in KINDS)
         lines.append(f"{title:18}{cells}{PUBLISHED[structure]:13.3f}")
     lines += ["* synthetic frames alone, 256 x 256 pixels (Stojanovski et al. 2023)", ""]
     lines += [f"{'against real, paired over patients':38}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}"]
+    adjust_together([difference for kind in KINDS[1:] for difference in against[kind].values()])
     for kind in KINDS[1:]:
-        lines += [difference_line(f"{kind}, {STRUCTURES[s]}", against[kind][s]) for s in STRUCTURES]
+        lines += [difference_line(f"{kind}, {ROWS[s]}", difference) for s, difference in against[kind].items()]
     return "\n".join([*lines, "", *circumstances(Path(folder), scale, runs)])
 
 
@@ -82,17 +97,31 @@ def difference_line(title: str, difference: Difference) -> str:
 
 
 def circumstances(folder: Path, scale: str, runs: dict[str, list[Path]]) -> list[str]:
-    """Frames, best epochs, hours, and the machine."""
+    """Frames, what they were drawn by, best epochs, hours, and the machine."""
     real, synthetic = (training_frames(folder / name / "all_views") for name in ("views", "segmentation_data"))
     lines = [f"scale {scale}; training frames: {real} real, {synthetic} synthetic"]
+    lines += [line for path in sorted(folder.glob("results/*/manifest.csv")) for line in drawn_by(path)]
     for kind, of_kind in runs.items():
         best = [json.loads((run / "summary.json").read_text()).get("epoch") for run in of_kind]
-        asked = json.loads((of_kind[0] / "settings.json").read_text())["epochs"]
-        lines.append(f"{kind}: {asked} epochs, the best by its own validation split: {', '.join(map(str, best))}")
+        asked = json.loads((of_kind[0] / "settings.json").read_text())
+        length = f"{asked['epochs']} epochs of {asked['epoch_updates']} updates of {asked['batch_size']}"
+        lines.append(f"{kind}: {length}, the best by its own validation split: {', '.join(map(str, best))}")
     seconds = seconds_by_step(folder)
-    lines.append(f"{sum(seconds.values()) / 3600:.1f} hours on {os.cpu_count()} cores, {processor()}")
+    cores = len(os.sched_getaffinity(0))
+    lines.append(f"{sum(seconds.values()) / 3600:.1f} hours on {cores} cores, {processor()}")
     lines += [f"{taken:>8.0f} s  {title}" for title, taken in seconds.items()]
     return lines
+
+
+def drawn_by(manifest: Path) -> list[str]:
+    """How many frames were drawn by which weights and how: a line, or several if one folder holds several kinds."""
+    with open(manifest, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = Counter((Path(row["checkpoint"]).name, row["sampler"], row["steps"], row["device"]) for row in rows)
+    return [
+        f"{manifest.parent.name}: {count} synthetic frames by {weights}, {steps} steps of {sampler}, on {device}"
+        for (weights, sampler, steps, device), count in kinds.items()
+    ]
 
 
 def seconds_by_step(folder: Path) -> dict[str, float]:

@@ -144,6 +144,18 @@ def test_each_epoch_has_every_case_once_in_batches_of_equal_size():
     assert list(straight) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)]]
 
 
+@pytest.mark.parametrize("updates", [1, 2, 3, 5, 7])
+def test_epochs_of_so_many_updates_go_through_the_same_passes(updates):
+    whole = EpochBatches(cases=33, batch_size=16, seed=0, shuffle=True)
+    passes = [batch for whole.epoch in range(1, 8) for batch in whole]
+    cut = EpochBatches(cases=33, batch_size=16, seed=0, shuffle=True, updates=updates)
+    assert len(cut) == updates
+    found = [batch for cut.epoch in range(1, 4) for batch in cut]
+    assert found == passes[: 3 * updates]
+    cut.epoch = 3  # as a run that is resumed
+    assert list(cut) == passes[2 * updates : 3 * updates]
+
+
 def test_augmentation_depends_on_its_seed_alone_and_maps_both_alike():
     transform = training_transform()
     label = np.zeros((64, 64), np.uint8)

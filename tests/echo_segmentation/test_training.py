@@ -76,15 +76,18 @@ def test_predictions_are_label_maps_and_figures_are_drawn(trained, hearts):
 DROPPING = ("--loss", "dice_ce", "--encoder-name", "timm-efficientnet-b0")
 
 
-@pytest.mark.parametrize("flags", [(), DROPPING, (*DROPPING, "--cache-gb", 0, "--num-workers", 1)])
-def test_resuming_equals_not_stopping(train, hearts, tiny, tmp_path, monkeypatch, flags):
-    """Stopped in the middle of an epoch; the efficientnet drops paths at random while it trains."""
+STOPPED = {(): 7, DROPPING: 7, (*DROPPING, "--cache-gb", 0, "--num-workers", 1): 7, ("--epoch-updates", 2): 5}
+
+
+@pytest.mark.parametrize(("flags", "stop"), STOPPED.items())
+def test_resuming_equals_not_stopping(train, hearts, tiny, tmp_path, monkeypatch, flags, stop):
+    """Stopped in the middle of the third epoch; the efficientnet drops paths at random while it trains."""
     command = ("--data-dir", hearts, *tiny, "--batch-size", "6", "--epochs", 3, "--test-viz-num", 0, *flags)
     assert train(*command, "--output-dir", tmp_path / "whole") == 0
     with monkeypatch.context() as patch:
 
         def stop_in_third_epoch(step, *schedule):
-            if step == 7:
+            if step == stop:
                 raise KeyboardInterrupt
             return learning_rate(step, *schedule)
 
@@ -189,6 +192,16 @@ def test_a_finished_run_is_only_evaluated_again(train, trained_again, hearts, ti
     assert following.startswith("next: python ") and f"predict.py --model-path {trained_again}/model.pth" in following
     assert following.endswith("--output-dir ./output/predicted")  # ./output/predictions is that of a training
     assert before == ((trained_again / "log.csv").read_bytes(), (trained_again / "metrics.csv").read_bytes())
+
+
+def test_a_run_from_before_there_was_a_setting_goes_on_with_its_default(train, trained_again, hearts, tiny, capsys):
+    state = load_file(trained_again / "last.pth")
+    del state["settings"]["epoch_updates"]
+    torch.save(state, trained_again / "last.pth")
+    flags = ("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", 40)
+    assert train(*flags, "--epoch-updates", 2) == 2
+    assert "--epoch-updates: 0 there, 2 now" in capsys.readouterr().err
+    assert train(*flags) == 0
 
 
 def test_other_settings_or_images_are_refused_by_name(train, trained, hearts, tiny, make_folder, tmp_path, capsys):

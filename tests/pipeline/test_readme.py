@@ -174,6 +174,7 @@ def run(page: str, folder: Path) -> None:
         script = script.replace(wanted, smaller)
     for code in FOLDERS:  # what lies beside them is written to
         shutil.copytree(ROOT / code, folder / code, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "echo_segmentations").symlink_to("echo_segmentation")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     shell = ["bash", "-euo", "pipefail", "-c", script]

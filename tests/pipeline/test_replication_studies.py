@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -16,7 +17,6 @@ import few_patients  # noqa: E402
 import nearest_frames  # noqa: E402
 import replication  # noqa: E402
 import replication_table  # noqa: E402
-from updates import epochs  # noqa: E402
 
 from camus import write_subgroups  # noqa: E402
 from command import UserError  # noqa: E402
@@ -39,7 +39,7 @@ def write_run(folder: Path, kind: str, seed: int, dice: np.ndarray) -> None:
         writer.writeheader()
         writer.writerows(rows[::-1] if seed else rows)  # in whatever order
     (run / "summary.json").write_text(json.dumps({"epoch": 3 + seed}))
-    (run / "settings.json").write_text(json.dumps({"img_size": 64, "epochs": 9}))
+    (run / "settings.json").write_text(json.dumps({"img_size": 64, "epochs": 9, "epoch_updates": 7, "batch_size": 16}))
 
 
 def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path):
@@ -50,6 +50,7 @@ def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path)
             write_run(tmp_path, kind, seed, of_kind[seed])
     (tmp_path / ".done").mkdir()
     (tmp_path / ".done" / "times").write_text("3600\t1\tTrain\n1800\t2\tSample\n1800\t1\tTrain\n")
+    write_manifest(tmp_path / "results" / "all_views")
     text = replication_table.table(str(tmp_path), "cpu64")
     patients = {kind: of_kind.reshape(2, 3, 2).mean(axis=(0, 2)) for kind, of_kind in dice.items()}
     for kind, values in patients.items():
@@ -58,7 +59,10 @@ def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path)
     for kind in ("synthetic", "both"):
         line = next(line for line in text.splitlines() if line.startswith(f"{kind}, left atrium"))
         assert f"{(patients[kind] - patients['real']).mean():+.4f}" in line
-    assert "2.0 hours" in text and "5400 s  Train" in text and "9 epochs" in text and ": 3, 4" in text
+    assert "2.0 hours" in text and "5400 s  Train" in text
+    assert "both: 9 epochs of 7 updates of 16, the best by its own validation split: 3, 4" in text
+    assert "all_views: 7 synthetic frames by ema_0.999_006000.pt, 10 steps of unipc, on cpu" in text
+    assert re.search(r"^mean of the three .* 0\.886$", text, re.M)
 
 
 def test_a_table_of_other_seeds_is_refused(tmp_path):
@@ -68,16 +72,31 @@ def test_a_table_of_other_seeds_is_refused(tmp_path):
         replication_table.table(str(tmp_path), "cpu64")
 
 
-def test_epochs_make_the_updates_asked_for(tmp_path):
-    for name, frames in (("real", 160), ("synthetic", 800)):
-        (tmp_path / name / "images" / "training").mkdir(parents=True)
-        for number in range(frames):
-            (tmp_path / name / "images" / "training" / f"{number}.png").touch()
-    real, synthetic = tmp_path / "real", tmp_path / "synthetic"
-    assert epochs(300, 16, real) == 30
-    assert epochs(300, 16, synthetic) == 6
-    assert epochs(300, 16, real, synthetic) == 5
-    assert epochs(2, 16, real) == 1
+def write_manifest(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    columns = {"checkpoint": "diffusion/ema_0.999_006000.pt", "sampler": "unipc", "steps": "10", "device": "cpu"}
+    with open(folder / "manifest.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["stem", *columns])
+        writer.writeheader()
+        writer.writerows({"stem": f"{i}"} | columns for i in range(7))
+
+
+def test_p_values_are_adjusted_over_all_lines_that_are_shown(tmp_path):
+    """Holm's of eight (two kinds, three structures and their mean): not of one kind alone, nor of distances too."""
+    rng = np.random.default_rng(0)
+    patients = 30
+    base = rng.uniform(0.7, 0.8, (patients, 2))
+    for kind, gain in (("real", 0), ("synthetic", -0.004), ("both", 0.003)):
+        values = base + gain + rng.normal(0, 0.004, base.shape)
+        write_run(tmp_path, kind, 0, values.ravel())
+    against = [replication_table.dice_differences(*([tmp_path / f"segmentation_{k}_0"] for k in ("real", kind)))
+               for kind in ("synthetic", "both")]  # fmt: skip
+    shown = [one for by_structure in against for one in by_structure.values()]
+    assert len(shown) == 8 and len({one.p for one in shown}) == 2  # all structures have the same Dice here
+    replication_table.adjust_together(shown)
+    small, large = sorted({one.p for one in shown})
+    assert {one.adjusted_p for one in shown if one.p == small} == {min(1, 8 * small)}
+    assert {one.adjusted_p for one in shown if one.p == large} == {min(1, max(4 * large, 8 * small))}
 
 
 def test_the_nearest_frame_is_of_the_same_view_and_measured_inside_the_cone():

@@ -132,6 +132,7 @@ def _take_place(world: World, device_setting: str) -> None:
         world.device = torch.device("cuda", index_of_gpu(own, views, world.local_rank))
         torch.cuda.set_device(world.device)
         torch.backends.cudnn.benchmark = True  # shapes repeat, in training and in sampling
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32: --precision fp32, and the last convolution
 
 
 def _refuse_mixed_devices(world: World) -> None:

@@ -15,10 +15,12 @@ from guided_diffusion.runs.environment import call_when_launcher_is_gone
 from guided_diffusion.runs.world import AgreedError, World
 
 GIVEN_UP_EXIT_CODE = 1
+ONCE_MORE = 2.0  # seconds: a terminal and a launcher may both pass the same Ctrl-C on
 
 
 class StopRequest:
-    """SIGTERM or SIGUSR1 (a cluster about to preempt the job), or a launcher that is gone: all ranks stop at a step.
+    """SIGTERM or SIGUSR1 (a cluster about to preempt the job), Ctrl-C, or a launcher that is gone: all ranks stop at a
+    step. A second Ctrl-C raises KeyboardInterrupt, as the first one does elsewhere.
 
     If there is no sign of life for `grace` seconds, the process exits as it is, with a code that says so: the last
     checkpoint on disk is whole, and a cluster would soon kill it anyway.
@@ -30,6 +32,7 @@ class StopRequest:
         self.world = world
         self.grace = grace
         self._asked = False
+        self._interrupted_at = float("inf")
         self._heard = threading.Event()
         self._last_sign = time.monotonic()
         self._flag = torch.zeros(1)
@@ -40,7 +43,10 @@ class StopRequest:
         # or a long convolution. The wake-up file is written when the signal arrives, and a thread reads it.
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._before = {number: signal.signal(number, lambda *_: None) for number in self.SIGNALS}
+        handlers = dict.fromkeys(self.SIGNALS, lambda *_: None)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a script
+            handlers[signal.SIGINT] = self._interrupted
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, daemon=True).start()
         call_when_launcher_is_gone(self._launcher_is_gone)
@@ -60,7 +66,7 @@ class StopRequest:
             numbers = self._reader.recv(16)
             if not numbers:
                 return
-            if any(number in numbers for number in self.SIGNALS):
+            if any(number in numbers for number in self._before):
                 break
         self._asked = True
         self.alive()  # the time counts from here
@@ -73,6 +79,14 @@ class StopRequest:
                     flush=True,
                 )
                 os._exit(GIVEN_UP_EXIT_CODE)
+
+    def _interrupted(self, *_: Any) -> None:
+        if time.monotonic() > self._interrupted_at + ONCE_MORE:
+            raise KeyboardInterrupt
+        if self._interrupted_at == float("inf"):
+            self._interrupted_at = time.monotonic()
+            if self.world.is_main:
+                print("\ninterrupted: saving at the end of this step; Ctrl-C again ends at once", flush=True)
 
     def _launcher_is_gone(self) -> None:
         if not self._heard.is_set():

@@ -31,6 +31,8 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     if known.get("img_size") and "attention_resolutions" in known:
         known["attention_resolutions"] = _at_grid(known, settings, given, checkpoint.path)
     left_out = given | {"class_cond", "class_names"} | (PREDICTION if given & PREDICTION else set())
+    if tuple(known.get("class_names", ())) != settings.class_names:
+        left_out |= {"num_classes"}  # the checkpoint's are of other data
     taken = {name: value for name, value in known.items() if name not in left_out}
     merged = settle_prediction(dataclasses.replace(settings, **taken), given)
     merged.check_network()

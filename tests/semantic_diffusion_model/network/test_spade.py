@@ -205,7 +205,8 @@ def test_timestep_and_silu_follow_the_modulation(mode):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels on a device need a GPU")
-def test_table_equals_dense_on_a_gpu():
+def test_table_equals_dense_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as in training and sampling
     labels = np.zeros((2, 32, 32), int)
     labels[:, 8:20, 5:25] = 2
     module = spade(64).cuda()

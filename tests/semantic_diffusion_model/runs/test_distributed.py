@@ -102,7 +102,32 @@ def test_a_long_step_with_signs_of_life_comes_to_its_end(launch):
     assert process.finish(60) == "stopped True\n" and process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+INTERRUPTED = """
+import os, signal, time
+from guided_diffusion.training.preemption import StopRequest
+from guided_diffusion.runs.world import World
+
+with StopRequest(World(), grace=60) as stop:
+    for _ in range(2):  # by the terminal and by the launcher
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+    print("stopped", stop.agreed())
+    time.sleep(2)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    except KeyboardInterrupt:
+        print("at once")
+"""
+
+
+def test_ctrl_c_saves_and_once_more_ends_at_once(launch):
+    process = launch([], [sys.executable, "-c", INTERRUPTED])
+    told = "interrupted: saving at the end of this step; Ctrl-C again ends at once"
+    assert process.finish(60) == f"\n{told}\nstopped True\nat once\n" and process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_where_no_step_ends_the_process_exits_in_time(launch, number):
     process = launch([], [sys.executable, "-c", STUCK])
     assert process.stdout.readline() == "ready\n"
