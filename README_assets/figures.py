@@ -2,8 +2,9 @@
 
     python README_assets/figures.py [demo]
 
-pipeline.png (the chain), SDM_example_views.png (synthetic frames of the four views) and transforms.png (deformed label
-maps). Everything shown is simulated or synthetic.
+pipeline.png (the chain), SDM_example_views.png (synthetic frames of the four views), transforms.png (deformed label
+maps) and nearest.png (synthetic frames beside the most similar training frames). Everything shown is simulated or
+synthetic.
 """
 
 import sys
@@ -19,6 +20,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyArrowPatch
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "pipelines"))
+import nearest_frames  # noqa: E402
+
 VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
 # Sector labels: outside, cavity, cone, myocardium, atrium; colours that colour-blind readers tell apart.
 LABELS = ListedColormap(["#000000", "#e69f00", "#5a5a5a", "#009e73", "#56b4e9"])
@@ -101,6 +105,13 @@ def draw_pipeline(demo: Path) -> None:
     save(figure, "pipeline.png")
 
 
+def draw_nearest(demo: Path) -> None:
+    """Cases drawn at random, as `make replicate` draws those of CAMUS."""
+    cases, _, training = nearest_frames.search(demo, count=6, seed=0)
+    nearest_frames.draw(cases, training, HERE / "nearest.png")
+    print(HERE / "nearest.png")
+
+
 def save(figure, name: str) -> None:
     figure.savefig(HERE / name, dpi=110, bbox_inches="tight")
     plt.close(figure)
@@ -112,3 +123,4 @@ if __name__ == "__main__":
     draw_views(finished)
     draw_transforms(finished)
     draw_pipeline(finished)
+    draw_nearest(finished)

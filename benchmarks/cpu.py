@@ -19,8 +19,9 @@ from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
 
 from config import Settings
 from guided_diffusion.data.loading import Microbatch
+from guided_diffusion.runs.node import keep_freed_memory
 from guided_diffusion.training.background_writer import snapshot
-from guided_diffusion.training.memory import activation_bytes, keep_freed_memory
+from guided_diffusion.training.memory import activation_bytes
 from guided_diffusion.training.resuming import write_checkpoint
 
 SAMPLING_STEPS = 20

@@ -2,8 +2,9 @@
 
     python pipelines/nearest_frames.py FOLDER [COUNT [SEED]]
 
-FOLDER is that of replicate.sh. The cases are drawn at random. Nearest is the frame of the same view with the smallest
-root mean square difference in grey levels, inside the cone of the label map, after a blur that takes the speckle away.
+FOLDER is that of replicate.sh, or of the demo. The cases are drawn at random. Nearest is the frame of the same view
+with the smallest root mean square difference in grey levels, inside the cone of the label map, after a blur that takes
+the speckle away.
 Writes nearest.png and nearest.txt, where real frames of validation patients, seen in no training, are the measure.
 """
 
@@ -20,12 +21,14 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_preparation"))
 from command import UserError, whole_file  # noqa: E402
+from dataset_description import camus  # noqa: E402
 from names import Stem, parse_stem  # noqa: E402
 from view_folders import read_image, read_label  # noqa: E402
 
 COUNT = 8
 BLUR = 1.0  # pixels, standard deviation
-COLUMNS = ("label map", "synthetic", "nearest real training frame")
+ROWS = ("label map", "synthetic", "nearest real\ntraining frame")
+Case = tuple[Stem, np.ndarray, np.ndarray, float, Stem]  # sector label map, synthetic frame, distance, nearest frame
 
 
 def frames(folder: Path) -> dict[str, np.ndarray]:
@@ -53,30 +56,36 @@ class Training:
         return float(errors.min()), self.stems[candidates[int(errors.argmin())]]
 
 
-def draw(cases: list[tuple[Stem, np.ndarray, np.ndarray, float, Stem]], training: Training, path: Path) -> None:
-    """A row for each case: stem, sector label map, synthetic frame, distance, nearest frame."""
-    figure, axes = plt.subplots(len(cases), 3, figsize=(7.5, 2.6 * len(cases)), squeeze=False)
-    for row, (stem, label, synthetic, distance, near) in zip(axes, cases, strict=True):
-        row[0].imshow(label, cmap="viridis", vmin=0, vmax=4, interpolation="nearest")
-        row[1].imshow(synthetic, cmap="gray", vmin=0, vmax=255)
-        row[2].imshow(training.images[str(near)], cmap="gray", vmin=0, vmax=255)
-        for axis, title in zip(row, (stem, "", f"{near}: {distance:.1f}"), strict=True):
-            axis.set_title(str(title), fontsize=7)
-            axis.set_axis_off()
-    for axis, title in zip(axes[0], COLUMNS, strict=True):
-        axis.set_title("\n".join(filter(None, (title, axis.get_title()))), fontsize=7)
-    figure.tight_layout()
+def draw(cases: list[Case], training: Training, path: Path) -> None:
+    """A column for each case, with the name of its label map above and that of the nearest frame."""
+    figure, axes = plt.subplots(3, len(cases), figsize=(1.6 * len(cases), 5.4), squeeze=False, layout="constrained")
+    for column, (stem, label, synthetic, distance, near) in zip(axes.T, cases, strict=True):
+        column[0].imshow(camus().condition_colours[label], interpolation="nearest")
+        column[1].imshow(synthetic, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+        column[2].imshow(training.images[str(near)], cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+        for axis, title in zip(column, (shortened(stem), "", f"{shortened(near)}: {distance:.1f}"), strict=True):
+            axis.set_title(title, fontsize=7)
+            axis.set(xticks=[], yticks=[], frame_on=False)
+    for axis, title in zip(axes[:, 0], ROWS, strict=True):
+        axis.set_ylabel(title, fontsize=8)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
 
 
-def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
-    """Draw `count` cases, and tell distances of the synthetic frames drawn and of as many real validation frames."""
+def shortened(stem: Stem) -> str:
+    """A name that fits above a small picture."""
+    return str(stem).replace("patient", "").replace("_training", "").replace("_validation", " (val.)").replace("_", " ")
+
+
+def search(folder: Path, count: int, seed: int) -> tuple[list[Case], list[float], Training]:
+    """`count` synthetic frames drawn at random with their nearest training frames; how near as many validation frames
+    come to theirs. Raises UserError where there are none.
+    """
     real = folder / "views" / "all_views" / "images"
     training, validation = Training(frames(real / "training")), frames(real / "validation")
     rng = np.random.default_rng(seed)
-    drawn = sorted((folder / "results").glob("*/samples/*.png"))
+    drawn = sorted((folder / "results").rglob("samples/*.png"))
     if not (drawn and training.images and validation):
         raise UserError(f"{folder}: no synthetic frames in results/, or no real ones in views/all_views")
     drawn = [drawn[i] for i in sorted(rng.permutation(len(drawn))[:count])]
@@ -85,9 +94,15 @@ def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
         stem, label = parse_stem(path.stem), read_label(path.parents[1] / "labels" / path.name)
         synthetic = read_image(path)
         cases.append((stem, label, synthetic, *training.nearest(synthetic, stem, label != 0)))
-    draw(cases, training, folder / "nearest.png")
     held_out = [parse_stem(name) for name in rng.permutation(list(validation))[:count]]
     measure = [training.nearest(validation[str(s)], s, validation[str(s)] != 0)[0] for s in held_out]
+    return cases, measure, training
+
+
+def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
+    """Draw `count` cases, and tell how near they are to real training frames, and real validation frames are."""
+    cases, measure, training = search(folder, count, seed)
+    draw(cases, training, folder / "nearest.png")
     own = sum(near.source == stem.source for stem, _, _, _, near in cases)
     distances = np.array([distance for *_, distance, _ in cases])
     return "\n".join(

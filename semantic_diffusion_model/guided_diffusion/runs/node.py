@@ -1,5 +1,6 @@
 """What of a node's cores and GPUs is this rank's: launchers and Slurm may have bound each rank to its own already."""
 
+import ctypes
 import json
 import os
 import socket
@@ -10,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 from command import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,12 @@ def index_of_gpu(own: View, views: Sequence[View], local_rank: int) -> int:
             f"{len(own.gpus)} per node, give each rank its own (srun --gpus-per-task=1), or add --device cpu"
         )
     return local_rank
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a CPU frees for its next step, where it knows how (glibc): large pieces would go
+    back to the system, and each page that comes from there again costs as much as filling it."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(M_MMAP_MAX, 0)
+        set_option(M_TRIM_THRESHOLD, -1)

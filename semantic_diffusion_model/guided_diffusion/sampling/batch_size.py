@@ -10,7 +10,7 @@ from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
 
 Result = TypeVar("Result")
 
-ON_A_CPU = 8
+MOST_ON_A_CPU, PIXELS_ON_A_CPU = 16, 8 * 256**2  # more bring little, and take memory
 MOST_ON_A_GPU = 64
 PIECES_PER_RANK = 4  # so that ranks of uneven speed are done within a quarter of their work of one another
 
@@ -21,18 +21,19 @@ def piece_size(count: int, ranks: int, most: int) -> int:
 
 
 class BatchSize:
-    """`value` images per batch, never more than `most`. On a GPU it is found by trying: doubled while it fits, halved
-    when it does not.
+    """`value` images of `img_size` pixels squared per batch, never more than `most`. On a GPU it is found by trying:
+    doubled while it fits, halved when it does not.
 
     A batch that runs out of memory is taken again in halves, so a size that was asked for is an upper bound as well.
     """
 
-    def __init__(self, asked: int, device: torch.device):
+    def __init__(self, asked: int, device: torch.device, img_size: int):
+        modest = max(1, min(MOST_ON_A_CPU, PIXELS_ON_A_CPU // img_size**2))
         self.device = device
         self.searching = asked <= 0 and device.type == "cuda"
         self.fitted = 0
-        self.most = asked if asked > 0 else MOST_ON_A_GPU if self.searching else ON_A_CPU
-        self.value = asked if asked > 0 else 1 if self.searching else ON_A_CPU
+        self.most = asked if asked > 0 else MOST_ON_A_GPU if self.searching else modest
+        self.value = asked if asked > 0 else 1 if self.searching else modest
 
     def attempt(self, function: Callable[[Sequence[Any]], Result], batch: Sequence[Any]) -> Result | None:
         """function(batch), or None if that took more memory than there is, with `value` halved.

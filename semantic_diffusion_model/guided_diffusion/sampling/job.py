@@ -22,6 +22,7 @@ from guided_diffusion.network.from_settings import build_diffusion, build_networ
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import digest_of, normal, stream
 from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
+from guided_diffusion.runs.node import keep_freed_memory
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.ahead import Ahead, with_next
@@ -124,7 +125,9 @@ class Job:
         self.device = world.device
         self.results = results
         self.palette = palette_of(settings)
-        self.batch_size = BatchSize(settings.batch_size_test, world.device)
+        self.batch_size = BatchSize(settings.batch_size_test, world.device, settings.img_size)
+        if world.device.type == "cpu":
+            keep_freed_memory()
         network = build_network(settings)
         load_weights(network, checkpoint.state_dict, checkpoint.path)
         network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)

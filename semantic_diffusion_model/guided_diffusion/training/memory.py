@@ -1,7 +1,6 @@
 """What fits: the decoded pictures into the memory of the node, the activations of a step into that of the device."""
 
 import contextlib
-import ctypes
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.runs.world import World
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 HEADROOM = 1.3  # for what is computed but not kept, and for gaps between the pieces
 
 
@@ -122,15 +120,6 @@ def _images_that_fit(network: nn.Module, examples: Examples, images: int, precis
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return int(one < room)
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what a CPU frees for its next step, where it knows how (glibc): large pieces would go
-    back to the system, and each page that comes from there again costs as much as filling it."""
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(M_MMAP_MAX, 0)
-        set_option(M_TRIM_THRESHOLD, -1)
 
 
 def device_memory(world: World) -> float:

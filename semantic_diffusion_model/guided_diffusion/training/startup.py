@@ -16,9 +16,10 @@ from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.predictions import LEAST_ALPHA
 from guided_diffusion.process.random_streams import digest_of
 from guided_diffusion.runs.checkpoints import read_checkpoint
+from guided_diffusion.runs.node import keep_freed_memory
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming, starting
-from guided_diffusion.training.memory import fits_in_memory, keep_freed_memory
+from guided_diffusion.training.memory import fits_in_memory
 from schema import check_settings
 
 DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from command import UserError
-from guided_diffusion.sampling.batch_size import MOST_ON_A_GPU, ON_A_CPU, BatchSize
+from guided_diffusion.sampling.batch_size import MOST_ON_A_GPU, BatchSize
 
-GPU = torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ...")
@@ -41,24 +41,24 @@ def work_through(size: BatchSize, count: int, fits: int, full: Exception | None 
     ],
 )
 def test_sizes_on_a_gpu(asked, count, fits, expected):
-    done = work_through(BatchSize(asked, GPU), count, fits)
+    done = work_through(BatchSize(asked, GPU, 64), count, fits)
     assert done == expected
     assert sum(done) == count and max(done) <= max(asked, MOST_ON_A_GPU)
 
 
 def test_a_single_image_that_does_not_fit_is_told():
     with pytest.raises(UserError, match="^the GPU's memory is too small for one image"):
-        work_through(BatchSize(0, GPU), 3, fits=0)
+        work_through(BatchSize(0, GPU, 64), 3, fits=0)
 
 
 @pytest.mark.parametrize("full", [ON_CPU, MemoryError()], ids=repr)
 def test_a_cpu_whose_memory_is_full_takes_fewer_as_well(full):
-    assert work_through(BatchSize(0, torch.device("cpu")), 20, 3, full) == [2] * 10
+    assert work_through(BatchSize(0, CPU, 256), 20, 3, full) == [2] * 10
     with pytest.raises(UserError, match="^the memory is too small for one image: take a smaller network$"):
-        work_through(BatchSize(0, torch.device("cpu")), 3, 0, full)
+        work_through(BatchSize(0, CPU, 256), 3, 0, full)
 
 
 def test_a_cpu_takes_a_modest_batch_or_the_one_asked_for():
-    assert BatchSize(0, torch.device("cpu")).value == ON_A_CPU <= 16
-    assert work_through(BatchSize(0, torch.device("cpu")), 20, 1000) == [8, 8, 4]
-    assert BatchSize(7, torch.device("cpu")).value == 7
+    assert [BatchSize(0, CPU, size).value for size in (32, 64, 128, 256, 512, 2048)] == [16, 16, 16, 8, 2, 1]
+    assert work_through(BatchSize(0, CPU, 256), 20, 1000) == [8, 8, 4]
+    assert BatchSize(7, CPU, 256).value == 7

@@ -192,7 +192,7 @@ def test_freed_memory_is_used_again_without_a_page_fault():
     """Once there is enough of it. In a process of its own: the setting cannot be taken back."""
     code = """
 import resource, torch
-from guided_diffusion.training.memory import keep_freed_memory
+from guided_diffusion.runs.node import keep_freed_memory
 keep_freed_memory()
 def fill():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
