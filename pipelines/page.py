@@ -16,6 +16,7 @@ from report import STRUCTURES, name_of, read_dice
 
 HERE = Path(__file__).resolve().parent
 PHANTOMS = "PHANTOMS.txt"  # as make_phantom_camus.py, and then the extraction, mark their folders
+PAIR = {"real", "synthetic", "difference", "yardstick"}  # keys of a number in evaluation.json
 Curve = tuple[str, list[float], list[float]]  # label, x, y
 
 
@@ -117,22 +118,44 @@ def draw(curves: Sequence[Curve], x: str, y: str, logarithmic: bool) -> str:
     return data_uri(file.getvalue())
 
 
-def evaluations(folder: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """(where, (name, value) of each number) of every evaluation.json."""
+def evaluations(folder: Path) -> Iterator[dict[str, Any]]:
+    """Of every evaluation.json where it lies, its numbers in pairs, all others, and its figures."""
     for path in sorted(folder.glob("**/evaluation.json")):
-        numbers = list(flat(json.loads(path.read_text(encoding="utf-8"))))
-        yield str(path.parent.relative_to(folder)), numbers
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        figures = [picture(path.parent / "figures" / f"{name}.png") for name in ("differences", "power_spectrum")]
+        yield {
+            "where": str(path.parent.relative_to(folder)),
+            "pairs": list(pairs(entry)),
+            "others": list(others(entry)),
+            "figures": [figure for figure in figures if figure],
+        }
 
 
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The numbers and words in nested JSON objects, each named by the way to it; lists are left out."""
+def pairs(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str], bool]]:
+    """Of each number of real and synthetic frames its name, PAIR's values as words, and whether it counts as a
+    difference (docs/evaluation.md).
+    """
+    if not isinstance(value, dict):
+        return
+    if value.keys() >= PAIR:
+        cells = [word(value[key]) for key in ("real", "synthetic", "difference", "yardstick")]
+        yield " ".join(way).replace("_", " ") + f", {value.get('unit') or 'ratio'}", cells, bool(value.get("outside"))
+        return
+    for key, inner in value.items():
+        yield from pairs(inner, (*way, key))
+
+
+def others(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The other numbers and words in nested JSON objects, each named by the way to it; lists are left out."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from flat(inner, f"{name}, {key}" if name else key)
-    elif isinstance(value, float):
-        yield name, f"{value:.4g}"
+        for key, inner in value.items() if not value.keys() >= PAIR else ():
+            yield from others(inner, f"{name}, {key}" if name else key)
     elif not isinstance(value, list) and value is not None:
-        yield name, str(value)
+        yield name, word(value)
+
+
+def word(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def commands(folder: Path) -> list[str]:

@@ -103,12 +103,19 @@ def test_the_page_holds_everything_and_asks_for_nothing(finished):
 def test_evaluations_and_phantoms_are_told_where_they_are(finished, marked):
     (finished / marked).mkdir(parents=True)
     (finished / marked / "PHANTOMS.txt").write_text("simulated\n")
+    pair = {"real": 1.23456, "synthetic": 2, "difference": 0.76544, "interval": [0.5, 1], "yardstick": 0.3}
+    pairs = {"lv_cavity": {"cnr": pair | {"outside": True, "unit": ""}, "sd": pair | {"outside": False, "unit": "dB"}}}
     numbers = {"fid": {"value": 12.34567, "features": "<own>"}, "images": 37, "histogram": [1, 2], "prdc": None}
-    (finished / "evaluation").mkdir()
+    numbers["contrast"] = pairs
+    write_picture(finished / "evaluation" / "figures" / "differences.png", 90)
     (finished / "evaluation" / "evaluation.json").write_text(json.dumps(numbers))
     text = make_page(finished)
     cells = Page(text).found["td"]
-    assert cells[9:] == ["fid, value", "12.35", "fid, features", "<own>", "images", "37"]
+    values = ["1.235", "2", "0.7654", "0.3"]
+    assert cells[9:19] == ["contrast lv cavity cnr, ratio", *values, "contrast lv cavity sd, dB", *values]
+    assert cells[19:] == ["fid, value", "12.35", "fid, features", "<own>", "images", "37"]
+    assert text.count('class="counts"') == 1 and text.index('class="counts"') < text.index("lv cavity sd")
+    assert not Page(text).open and text.count("<img") == 6
     assert "How good the synthetic frames are" in text and "phantoms, simulated" in text and "CC BY-NC-SA" not in text
 
 
