@@ -147,6 +147,8 @@ def draw(found: dict[str, dict[int, dict[str, np.ndarray]]], real: dict[str, np.
 
 def against_most(axis: str, points: list[Point], settings: BenchmarkSettings) -> list[str]:
     """What each point of an axis lacks to its last one, paired over patients."""
+    if len(points) < 2:
+        return []
     *others, most = points
     against = {
         getattr(point, axis): dice_differences([evaluate(most, settings)], [evaluate(point, settings)])

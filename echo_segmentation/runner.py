@@ -27,7 +27,8 @@ def main(settings: TrainSettings) -> None:
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
     cases["training"] += find_extra(settings.extra_data_dir, settings.data_dir, cases)
     counts = ", ".join(f"{len(found)} {split}" for split, found in cases.items())
-    print(f"training for {settings.epochs} epochs on {settings.data_dir}: {counts} images", flush=True)
+    blocks = f" of {settings.epoch_updates} updates" if settings.epoch_updates else ""
+    print(f"training for {settings.epochs} epochs{blocks} on {settings.data_dir}: {counts} images", flush=True)
     if not cases["testing"]:
         print("no testing split: the trained network will not be evaluated")
     description = description_of(settings.data_dir)

@@ -137,7 +137,7 @@ class TrainSettings(CommonSettings):
     augment: YesNo = True
     """Augment training images: gamma, flip, rotation, shift, scale."""
     train_shuffle: YesNo = True
-    """A new random order of the training images in each epoch; False: by name."""
+    """A new random order of the training images in each pass over them; False: by name."""
     patience: Count = 0
     """Stop after this many epochs without a better validation Dice. 0: never."""
 

@@ -139,7 +139,11 @@ def pairs(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str
         return
     if value.keys() >= PAIR:
         cells = [word(value[key]) for key in ("real", "synthetic", "difference", "yardstick")]
-        yield " ".join(way).replace("_", " ") + f", {value.get('unit') or 'ratio'}", cells, bool(value.get("outside"))
+        yield (
+            " ".join(way).replace("_", " ") + (f", {value['unit']}" if value.get("unit") else ""),
+            cells,
+            bool(value.get("outside")),
+        )
         return
     for key, inner in value.items():
         yield from pairs(inner, (*way, key))

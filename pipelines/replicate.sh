@@ -2,7 +2,7 @@
 # The paper's claim, from a CAMUS folder to its table: a segmentation trained on synthetic frames alone, on real ones,
 # and on both, each judged on the real test patients. By the README's own commands, at one of three sizes:
 #
-#   pipelines/replicate.sh /path/to/camus cpu64     64 pixels, one small network for all views: two cores, 8 hours or so
+#   pipelines/replicate.sh /path/to/camus cpu64     64 pixels, one small network for all views: two cores, 12 hours or so
 #   pipelines/replicate.sh /path/to/camus cpu128    128 pixels, a wider one: two cores, some days
 #   pipelines/replicate.sh /path/to/camus gpu256    the paper's recipe: 256 pixels, a network per view, 8 GPUs
 #   pipelines/replicate.sh --dry-run gpu256         every command read and checked, then the chain at 32 pixels, one step
@@ -38,7 +38,7 @@ SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --pr
     --save_interval 2500 --log_interval 50 --num_workers 0)
 case $SCALE in
     cpu64)
-        SIZE=64 STEPS=20000 BATCH=8 RANKS=2 UPDATES=3000 STEP_COST=700 FRAME_COST=200 UPDATE_COST=250
+        SIZE=64 STEPS=20000 BATCH=8 RANKS=2 UPDATES=3000 STEP_COST=1500 FRAME_COST=290 UPDATE_COST=400
         NETWORK=(--num_channels 32 --channel_mult 1,1,2 "${SMALL[@]}") ;;
     cpu128)
         SIZE=128 STEPS=30000 BATCH=8 RANKS=2 UPDATES=4000 STEP_COST=4500 FRAME_COST=1200 UPDATE_COST=900

@@ -46,13 +46,17 @@ def stacked(runs: Sequence[Path]) -> list[Row]:
 
 def dice_differences(first: Sequence[Path], second: Sequence[Path]) -> dict[str, Difference]:
     """By structure and of their mean, `second` against `first`: of each patient the mean over frames and seeds, paired
-    over patients. p-values are adjusted by `adjust_together` only.
+    over patients. Their adjusted p-values hold only after `adjust_together`.
+
+    Raises UserError for other frames, or structures that some patient has not at all: they would have no mean.
     """
     rows = [stacked(runs) for runs in (first, second)]
     if [row["stem"] for row in rows[0]] != [row["stem"] for row in rows[1]]:
         raise UserError(f"{first[0].parent}: the runs were evaluated on different frames")
     found = {difference.title: difference for difference in paired_differences(*rows)}
     differences = {structure: found[f"{structure} dice"] for structure in STRUCTURES}
+    if len({len(one.first) for one in differences.values()}) > 1:
+        raise UserError(f"{first[0].parent}: a structure is in neither label map of any frame of some patient")
     means = [np.mean([getattr(one, side) for one in differences.values()], axis=0) for side in ("first", "second")]
     return differences | {MEAN: Difference(MEAN, *means, len(rows[0]), paired_p_value(*means))}
 
@@ -76,7 +80,7 @@ def table(folder: str, scale: str) -> str:
     size, patients = settings["img_size"], len(against["real"]["lv_endo"].first)
     lines = [
         f"Dice on the real test frames of {patients} patients, in native geometry; networks of {size} x {size} pixels,",
-        f"mean over {len(runs['real'])} seeds (standard error over patients)",
+        f"mean over {len(runs['real'])} seed{'s' if len(runs['real']) > 1 else ''} (standard error over patients)",
         f"{'trained on':18}" + "".join(f"{kind:>16}" for kind in KINDS) + f"{'published*':>13}",
     ]
     for structure, title in ROWS.items():
@@ -104,7 +108,8 @@ def circumstances(folder: Path, scale: str, runs: dict[str, list[Path]]) -> list
     for kind, of_kind in runs.items():
         best = [json.loads((run / "summary.json").read_text()).get("epoch") for run in of_kind]
         asked = json.loads((of_kind[0] / "settings.json").read_text())
-        length = f"{asked['epochs']} epochs of {asked['epoch_updates']} updates of {asked['batch_size']}"
+        updates = f"{asked['epoch_updates']} updates" if asked.get("epoch_updates") else "a pass each"
+        length = f"{asked['epochs']} epochs of {updates}, batches of {asked['batch_size']}"
         lines.append(f"{kind}: {length}, the best by its own validation split: {', '.join(map(str, best))}")
     seconds = seconds_by_step(folder)
     cores = len(os.sched_getaffinity(0))

@@ -13,7 +13,6 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from command import UserError
 from config import NARROWEST, WIDEST
 from guided_diffusion.runs import launch
 from guided_diffusion.runs.environment import environment_rank
@@ -35,7 +34,9 @@ class AverageSettings:
 def main(settings: AverageSettings, given: set[str]) -> None:
     check_settings(settings)
     if environment_rank()[1] > 1:
-        raise UserError("averages are made by one process: start it without a launcher")
+        from guided_diffusion.runs.world import AgreedError
+
+        raise AgreedError("averages are made by one process: start it without a launcher")
     from guided_diffusion.training.averaging import write_average  # after the command line is known to be right
 
     write_average(settings.savedir, settings.save_as, settings.width, settings.step)

@@ -14,12 +14,12 @@ from guided_diffusion.runs import launch
 from help_groups import TRAINING_GROUPS
 
 
-def main(settings: Settings, given: set[str]) -> None:
+def main(settings: Settings, given: set[str]) -> int:
     if "is_train" in given and not settings.is_train:
         raise UserError("is_train False: image_train.py trains; image_sample.py samples")
     from guided_diffusion.training.loop import train  # after the command line is known to be right
 
-    train(dataclasses.replace(settings, is_train=True), given)
+    return train(dataclasses.replace(settings, is_train=True), given)
 
 
 if __name__ == "__main__":

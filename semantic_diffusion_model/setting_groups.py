@@ -191,7 +191,7 @@ class TrainingSettings:
     """Sampling steps of the preview images; 0: no previews."""
     stop_grace: NotNegative = 100.0
     """Seconds without a sign of life (part of a batch, of a validation or of a preview) after which a run that was
-    asked to stop (SIGTERM, SIGUSR1) gives up its step and exits without a checkpoint, with code 1."""
+    asked to stop (SIGTERM, SIGUSR1, Ctrl-C) gives up its step and exits without a checkpoint, with code 1."""
 
 
 @dataclass

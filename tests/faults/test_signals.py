@@ -17,7 +17,9 @@ FAST = [
     (("mpiexec", "-np", "2"), signal.SIGTERM, True),
     (("torchrun", "--standalone", "--nproc-per-node", "2"), signal.SIGUSR1, False),
 ]
-ALL = [
+CTRL_C = [(launcher, signal.SIGINT, True) for launcher in ((), ("mpiexec", "-np", "2"))]  # to all, as a terminal does
+FAST += CTRL_C
+ALL = CTRL_C + [
     (launcher, number, group)
     for kind in LAUNCHERS.values()
     for launcher in kind
@@ -37,7 +39,7 @@ CASES = [pytest.param(*case, id=name_of(case), marks=[] if case in FAST else pyt
 @pytest.mark.launch
 @pytest.mark.parametrize(("launcher", "number", "group"), CASES)
 def test_a_signal_saves_with_loaders(launcher, number, group, start, datadir, tmp_path, survived):
-    survived("SIGTERM or SIGUSR1, with loader processes", "saved at a step, all processes gone")
+    survived("SIGTERM, SIGUSR1 or Ctrl-C, with loader processes", "saved at a step, all processes gone")
     out = tmp_path / "out"
     flags = words_of(**NETWORK, datadir=datadir, savedir=out, num_workers=2, preview_steps=0, log_interval=2)
     flags += words_of(lr_anneal_steps=0, save_interval=10**6)
@@ -55,4 +57,4 @@ def test_a_signal_saves_with_loaders(launcher, number, group, start, datadir, tm
     assert state["step"] == int(saved[1]) and set(state["files"]) <= {path.name for path in out.iterdir()}
     assert "DataLoader worker" not in run.said, run.said
     if launcher[:1] != ("torchrun",):  # which reports the signal as its own end
-        assert code == 0, run.said
+        assert code == (130 if number == signal.SIGINT else 0), run.said

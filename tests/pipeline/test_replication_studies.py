@@ -60,7 +60,7 @@ def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path)
         line = next(line for line in text.splitlines() if line.startswith(f"{kind}, left atrium"))
         assert f"{(patients[kind] - patients['real']).mean():+.4f}" in line
     assert "2.0 hours" in text and "5400 s  Train" in text
-    assert "both: 9 epochs of 7 updates of 16, the best by its own validation split: 3, 4" in text
+    assert "both: 9 epochs of 7 updates, batches of 16, the best by its own validation split: 3, 4" in text
     assert "all_views: 7 synthetic frames by ema_0.999_006000.pt, 10 steps of unipc, on cpu" in text
     assert re.search(r"^mean of the three .* 0\.886$", text, re.M)
 

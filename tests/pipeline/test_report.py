@@ -112,7 +112,7 @@ def test_evaluations_and_phantoms_are_told_where_they_are(finished, marked):
     text = make_page(finished)
     cells = Page(text).found["td"]
     values = ["1.235", "2", "0.7654", "0.3"]
-    assert cells[9:19] == ["contrast lv cavity cnr, ratio", *values, "contrast lv cavity sd, dB", *values]
+    assert cells[9:19] == ["contrast lv cavity cnr", *values, "contrast lv cavity sd, dB", *values]
     assert cells[19:] == ["fid, value", "12.35", "fid, features", "<own>", "images", "37"]
     assert text.count('class="counts"') == 1 and text.index('class="counts"') < text.index("lv cavity sd")
     assert not Page(text).open and text.count("<img") == 6

@@ -156,14 +156,15 @@ def _refuse_mixed_devices(world: World) -> None:
 
 
 def run_on_all_ranks(main: Callable[[Any, set[str]], Any], settings: Any, given: set[str]) -> int:
-    """Call `main(settings, given)` and return the exit code; where there are other ranks, all end with it instead.
+    """Call `main(settings, given)` and return the exit code (what it returns, or 0); where there are other ranks, all
+    end with it instead.
 
     A mistake of the user is one line from one rank and code 2. A bug of ours is one traceback, and the other ranks are
     ended with it.
     """
     rank, size, launcher = environment_rank()
     try:
-        main(settings, given)
+        code = main(settings, given) or 0
     except KeyboardInterrupt:
         if rank == 0:
             print("interrupted", file=sys.stderr)
@@ -175,7 +176,7 @@ def run_on_all_ranks(main: Callable[[Any, set[str]], Any], settings: Any, given:
         return _leave(USER_ERROR_EXIT_CODE, size)
     except Exception as error:
         return _fail(error, rank, size, launcher)
-    return _leave(0, size)
+    return _leave(code, size)
 
 
 def _leave(code: int, size: int) -> int:

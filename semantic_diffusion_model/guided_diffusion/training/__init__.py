@@ -22,7 +22,7 @@
     preview              some images, drawn at each checkpoint
     reporting            what is told besides: speed, memory, the command to go on with
     run_log              console, log.txt, progress.csv, TensorBoard
-    preemption           SIGTERM and SIGUSR1: all ranks stop at the same step
+    preemption           SIGTERM, SIGUSR1, Ctrl-C: all ranks stop at the same step
 
 Read the first three; each of the others is one answer to one question of theirs.
 """

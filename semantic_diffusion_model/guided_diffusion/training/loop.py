@@ -29,8 +29,8 @@ from guided_diffusion.training.update import parallel_network, update
 from guided_diffusion.training.validation import validate
 
 
-def train(settings: Settings, given: set[str]) -> None:
-    """Train as `settings` say, on all ranks; `given` names the settings that stood on the command line.
+def train(settings: Settings, given: set[str]) -> int:
+    """Train as `settings` say, on all ranks; `given` names the settings that stood on the command line. The exit code.
 
     Raises UserError.
     """
@@ -38,10 +38,10 @@ def train(settings: Settings, given: set[str]) -> None:
     world.fail_together(startup.check_training_settings, settings)
     with sole_use(settings.savedir, "savedir", world):
         world.fail_together(settle_savedir, settings, world)
-        train_alone(settings, given, world)
+        return train_alone(settings, given, world)
 
 
-def train_alone(settings: Settings, given: set[str], world: World) -> None:
+def train_alone(settings: Settings, given: set[str], world: World) -> int:
     """As `train`, while no other run works in savedir."""
     settings, start, examples, validation = world.fail_together(startup.check_and_read, settings, given, world)
     world.must_agree(startup.what_was_found(start, examples, validation))
@@ -56,6 +56,7 @@ def train_alone(settings: Settings, given: set[str], world: World) -> None:
         run.writer.wait()
         averages = checkpoints.ema_name(run.averages.rates[run.averages.usual], run.step)
         log.say(ending(settings, world, run.saved_at, averages))
+    return stop.exit_code()
 
 
 def open_log(run: TrainingRun) -> RunLog | SilentLog:

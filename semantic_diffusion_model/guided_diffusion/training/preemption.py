@@ -1,4 +1,4 @@
-"""Being asked to stop, by a cluster about to preempt the job: all ranks stop at the same step, or exit in time."""
+"""Being asked to stop, by a cluster or by Ctrl-C: all ranks stop at the same step, or exit in time."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ from guided_diffusion.runs.environment import call_when_launcher_is_gone
 from guided_diffusion.runs.world import AgreedError, World
 
 GIVEN_UP_EXIT_CODE = 1
+INTERRUPTED_EXIT_CODE = 130  # as of whatever ends by Ctrl-C: a script does not go on
 ONCE_MORE = 2.0  # seconds: a terminal and a launcher may both pass the same Ctrl-C on
 
 
@@ -32,7 +33,7 @@ class StopRequest:
         self.world = world
         self.grace = grace
         self._asked = False
-        self._interrupted_at = float("inf")
+        self._interrupted_at: float | None = None
         self._heard = threading.Event()
         self._last_sign = time.monotonic()
         self._flag = torch.zeros(1)
@@ -68,6 +69,8 @@ class StopRequest:
                 return
             if any(number in numbers for number in self._before):
                 break
+        if signal.SIGINT in numbers and self.world.is_main and not self._heard.is_set():
+            print("\ninterrupted: saving at the end of this step; Ctrl-C again ends at once", flush=True)
         self._asked = True
         self.alive()  # the time counts from here
         while not self._heard.wait(max(0.0, self._last_sign + self.grace - time.monotonic())):
@@ -81,12 +84,16 @@ class StopRequest:
                 os._exit(GIVEN_UP_EXIT_CODE)
 
     def _interrupted(self, *_: Any) -> None:
-        if time.monotonic() > self._interrupted_at + ONCE_MORE:
+        """Nothing is printed here, where a line may be under way already."""
+        now = time.monotonic()
+        if self._interrupted_at is None:
+            self._interrupted_at = now
+        elif now - self._interrupted_at > (ONCE_MORE if self.world.size > 1 else 0):
             raise KeyboardInterrupt
-        if self._interrupted_at == float("inf"):
-            self._interrupted_at = time.monotonic()
-            if self.world.is_main:
-                print("\ninterrupted: saving at the end of this step; Ctrl-C again ends at once", flush=True)
+
+    def exit_code(self) -> int:
+        """Of a process that has saved what it had. Of one rank alone: launchers end the others where one fails."""
+        return INTERRUPTED_EXIT_CODE if self._interrupted_at is not None and self.world.is_main else 0
 
     def _launcher_is_gone(self) -> None:
         if not self._heard.is_set():

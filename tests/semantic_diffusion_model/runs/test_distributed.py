@@ -72,10 +72,11 @@ sys.exit(launch.run(main, Settings))
 
 
 STUCK = """
-import time
+import signal, time
 from guided_diffusion.training.preemption import StopRequest
 from guided_diffusion.runs.world import World
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
 with StopRequest(World(), grace=1.0):
     print("ready", flush=True)
     time.sleep(60)
@@ -103,28 +104,42 @@ def test_a_long_step_with_signs_of_life_comes_to_its_end(launch):
 
 
 INTERRUPTED = """
-import os, signal, time
+import os, signal, sys, time
 from guided_diffusion.training.preemption import StopRequest
 from guided_diffusion.runs.world import World
 
-with StopRequest(World(), grace=60) as stop:
-    for _ in range(2):  # by the terminal and by the launcher
-        os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.5)
-    print("stopped", stop.agreed())
-    time.sleep(2)
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[2]))
+with StopRequest(World(size=int(sys.argv[1])), grace=60) as stop:
     try:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        deadline = time.monotonic() + 20
+        while sys.argv[2] != "SIG_IGN" and not stop._asked and time.monotonic() < deadline:
+            time.sleep(0.05)
+        print("asked", stop._asked, stop.exit_code())
+        os.kill(os.getpid(), signal.SIGINT)  # by the terminal, and then by the launcher
+        time.sleep(0.1)
+        print("once more")
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
     except KeyboardInterrupt:
         print("at once")
 """
 
 
-def test_ctrl_c_saves_and_once_more_ends_at_once(launch):
-    process = launch([], [sys.executable, "-c", INTERRUPTED])
-    told = "interrupted: saving at the end of this step; Ctrl-C again ends at once"
-    assert process.finish(60) == f"\n{told}\nstopped True\nat once\n" and process.returncode == 0
+@pytest.mark.parametrize(
+    ("ranks", "handler", "expected"),
+    [
+        (1, "default_int_handler", ["asked True 130", "at once"]),
+        (2, "default_int_handler", ["asked True 130", "once more", "at once"]),
+        (1, "SIG_IGN", ["asked False 0", "once more"]),  # as in the background of a script
+    ],
+)
+def test_ctrl_c_saves_and_once_more_ends_at_once(launch, ranks, handler, expected):
+    process = launch([], [sys.executable, "-c", INTERRUPTED, str(ranks), handler])
+    told = ["", "interrupted: saving at the end of this step; Ctrl-C again ends at once"]
+    said = process.finish(60).splitlines()
+    assert said == [*(told if "asked True 130" in expected else []), *expected] and process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
