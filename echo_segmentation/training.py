@@ -1,7 +1,8 @@
 """The training loop. To resume, run the same command again: on a CPU it goes on exactly as if never interrupted.
 
 Nothing random is carried from one epoch to the next: order and augmentation depend on (seed, pass over the cases,
-index), and torch's generator is seeded by (seed, epoch). So `last.pth` holds weights, optimiser, epoch and log, and no generator.
+index), and torch's generator is seeded by (seed, epoch). So `last.pth` holds weights, optimiser, epoch and log, and no
+generator.
 """
 
 import json

@@ -138,12 +138,9 @@ def pairs(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str
     if not isinstance(value, dict):
         return
     if value.keys() >= PAIR:
+        name = " ".join(way).replace("_", " ") + (f", {value['unit']}" if value.get("unit") else "")
         cells = [word(value[key]) for key in ("real", "synthetic", "difference", "yardstick")]
-        yield (
-            " ".join(way).replace("_", " ") + (f", {value['unit']}" if value.get("unit") else ""),
-            cells,
-            bool(value.get("outside")),
-        )
+        yield name, cells, bool(value.get("outside"))
         return
     for key, inner in value.items():
         yield from pairs(inner, (*way, key))

@@ -57,4 +57,5 @@ def test_a_signal_saves_with_loaders(launcher, number, group, start, datadir, tm
     assert state["step"] == int(saved[1]) and set(state["files"]) <= {path.name for path in out.iterdir()}
     assert "DataLoader worker" not in run.said, run.said
     if launcher[:1] != ("torchrun",):  # which reports the signal as its own end
-        assert code == (130 if number == signal.SIGINT else 0), run.said
+        by_hand = (130, 0) if launcher else (130,)  # MPICH's mpiexec ends with 0 when it was told itself
+        assert code in (by_hand if number == signal.SIGINT else (0,)), run.said
