@@ -23,6 +23,7 @@ from settings import FREE_TO_CHANGE, TrainSettings
 from state_dicts import checked_weights, is_dense, load_weights
 
 LAST = "last.pth"
+LATER = ("epoch_updates",)  # settings that the first runs have not: they went by the default
 LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 
 
@@ -180,8 +181,9 @@ def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
 
 
 def with_defaults(old: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run, with the defaults of those that were not there yet when it was made."""
-    return TrainSettings(data_dir="").as_dict() | old
+    """The settings of a run, with the defaults of those that came LATER; None for others that are missing."""
+    usual = TrainSettings(data_dir="").as_dict()
+    return dict.fromkeys(usual) | {name: usual[name] for name in LATER} | old
 
 
 def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data: dict[str, str]) -> None:

@@ -61,7 +61,7 @@ def test_the_chain_runs_and_runs_again_without_doing_anything_twice(tmp_path):
     steps = first.stdout.split("/11] ")[1:]
     assert [step.count("\nnext: ") for step in steps] == [1] * 10 + [0]  # the report ends it
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png") == 5 and page.count("<pre>") == 10
+    assert page.count("data:image/png") == 7 and page.count("<pre>") == 10
     assert "of 14 are copies of training frames" in (folder / "table.txt").read_text()
     assert (folder / "evaluation" / "evaluation.md").is_file()
     sheet = cv2.imread(str(folder / "picture.png"))
