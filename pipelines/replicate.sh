@@ -11,7 +11,7 @@
 # Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
 # start clean. Settings (environment), each with the scale's own default: REPLICATE_FOLDER, REPLICATE_STEPS (of the
 # diffusion training), REPLICATE_SAMPLING_STEPS, REPLICATE_REPEAT (synthetic frames per frame), REPLICATE_UPDATES (of
-# each segmentation), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS.
+# each segmentation; above ten, the multiple of ten below), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS.
 set -euo pipefail
 LAST='?' ANOTHER=REPLICATE_FOLDER
 source "$(dirname "$0")/steps.sh"
@@ -30,8 +30,8 @@ cd "$(dirname "$0")/.."
 export NO_ALBUMENTATIONS_UPDATE=1
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
 
-# The scales. *_COST are thousandths of a second on the machine of the benchmarks (two cores), a guess where none was measured: what is
-# told of the time left follows the pace that is found.
+# The scales. *_COST are thousandths of a second on the machine of the benchmarks (two cores), a guess where none was
+# measured: what is told of the time left follows the pace that is found.
 VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) EVALUATION=()
 SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
     --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --lr 1e-3 --max_grad_norm 1 --ema_rate 0.999

@@ -65,6 +65,20 @@ def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path)
     assert re.search(r"^mean of the three .* 0\.886$", text, re.M)
 
 
+def test_a_structure_that_a_patient_lacks_is_told(tmp_path):
+    """Undefined in both frames of the first patient, for the atrium alone: its mean would be of other patients."""
+    write_run(tmp_path, "real", 0, np.full(6, 0.8))
+    path = tmp_path / "segmentation_real_0" / "metrics.csv"
+    lines = path.read_text().splitlines()
+    place = lines[0].split(",").index("la_dice")
+    for i in (1, 2):
+        cells = lines[i].split(",")
+        lines[i] = ",".join([*cells[:place], "", *cells[place + 1 :]])
+    path.write_text("\n".join([*lines, ""]))
+    with pytest.raises(UserError, match="in neither label map of any frame of some patient"):
+        replication_table.dice_differences([path.parent], [path.parent])
+
+
 def test_a_table_of_other_seeds_is_refused(tmp_path):
     for kind in ("real", "synthetic"):
         write_run(tmp_path, kind, 0, np.full(6, 0.8))

@@ -1,7 +1,8 @@
 """The U-Net and its semantic modulation. May import `process`, for building both from one set of settings.
 
     from_settings     from the settings to the network, and to the process
-    unet              the network: levels, residual blocks, attention
+    unet              the network: levels of an encoder and a decoder
+    blocks            what they consist of: residual blocks, attention, changes of resolution
     layers            normalisation, convolution, a last layer's start at zero
     precision         float32, bfloat16 or float16: chosen once, for training and sampling alike
     out_of_memory     which errors of a GPU mean that its memory is full

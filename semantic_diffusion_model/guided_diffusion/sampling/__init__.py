@@ -1,7 +1,7 @@
 """From noise to a folder of images. May import `data`, `network`, `process` and `runs`.
 
     job           the sampling job of one rank: its batches, the files it writes, what it tells
-    plan          which images are made, from which label maps, by which sampler at which timesteps
+    plan          which images are made, from which label maps, by which sampler at which timesteps; their manifest rows
     inputs        the files it reads, looked at before the work
     denoiser      network, process, condition and guidance as one function from (x_t, t) to x_0
     samplers      DDPM, DDIM and the few-step solvers: functions of a denoiser and a list of timesteps

@@ -1,8 +1,6 @@
 """The sampling job: each rank makes images batch by batch, as it is free for them, and waits for others at the end."""
 
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +19,7 @@ from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import digest_of, normal, stream
-from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, model_settings, read_checkpoint
+from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, read_checkpoint
 from guided_diffusion.runs.node import keep_freed_memory
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
@@ -29,7 +27,7 @@ from guided_diffusion.sampling.ahead import Ahead, with_next
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.inputs import check_inputs
-from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items
+from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items, row_of
 from guided_diffusion.sampling.reporting import announce, progress, tell_end, write_preview
 from guided_diffusion.sampling.results import (
     FOLDERS,
@@ -69,7 +67,7 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     paths = [path for item in items for path in (item.pair.image_path, item.pair.label_path, item.pair.instance_path)]
     world.fail_together(refuse_sources, settings.results_dir, settings.datadir, paths)
     hashes = check_inputs(items, settings, world)
-    make_row = partial(_row, settings, schedule, precision, checkpoint, world.device.type)
+    make_row = partial(row_of, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
     results = Results(settings.results_dir, world.rank, FOLDERS if settings.class_cond else WITHOUT_LABELS)
     with sole_use(settings.results_dir, "results_dir", world, results.kinds):
@@ -245,46 +243,6 @@ def _read_checkpoint(settings: Settings) -> Checkpoint:
     if not settings.resume_checkpoint:
         raise UserError("--resume_checkpoint is needed: the file of the weights to sample from, or a training's folder")
     return read_checkpoint(settings.resume_checkpoint)
-
-
-def _row(
-    settings: Settings,
-    schedule: Schedule,
-    precision: str,
-    checkpoint: Checkpoint,
-    device: str,
-    item: Item,
-    label_sha256: str,
-) -> Row:
-    # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
-    about = model_settings(settings)
-    # Manifests from before these settings existed say nothing of them.
-    if settings.prediction_type != "v_prediction":  # predict_xstart says it
-        del about["prediction_type"]
-    for name, former in (("patch_size", 1), ("image_channels", 3)):
-        if about[name] == former:
-            del about[name]
-    network = json.dumps([settings.dataset_mode, about], sort_keys=True)
-    return Row(
-        stem=item.stem,
-        label_map=item.pair.label_path if settings.class_cond else "",
-        label_sha256=label_sha256 if settings.class_cond else "",
-        index=item.index,
-        round=item.round,
-        seed=settings.seed,
-        sampler=schedule.sampler,
-        steps=len(schedule.timesteps),
-        spacing=schedule.spacing,
-        eta=float(settings.eta),
-        guidance_scale=float(settings.s),
-        clip_denoised=settings.clip_denoised,
-        img_size=settings.img_size,
-        precision=precision,
-        device=device,
-        checkpoint=checkpoint.path,
-        checkpoint_sha256=checkpoint.sha256,
-        network=hashlib.sha256(network.encode()).hexdigest()[:16],
-    )
 
 
 def _refuse_lacking(results: Results, rows: Sequence[Row], world: World) -> None:

@@ -1,5 +1,7 @@
-"""What a sampling job makes: which images, from which label maps, by which sampler."""
+"""What a sampling job makes: which images, from which label maps, by which sampler, and what is noted of each."""
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,8 @@ from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
 from guided_diffusion.process.timesteps import few_timesteps, space_timesteps
 from guided_diffusion.runs import storage
-from guided_diffusion.sampling.results import wrong_name
+from guided_diffusion.runs.checkpoints import Checkpoint, model_settings
+from guided_diffusion.sampling.results import Row, wrong_name
 
 # Below this many steps a solver of higher order is the default, and steps by noise level.
 FEW_STEPS = 100
@@ -106,3 +109,44 @@ def choose_schedule(settings: Settings) -> Schedule:
     if settings.eta and sampler != "ddim":
         raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
     return Schedule(sampler, tuple(timesteps), spacing)
+
+
+def row_of(
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    checkpoint: Checkpoint,
+    device: str,
+    item: Item,
+    label_sha256: str,
+) -> Row:
+    """The row of `item` in the manifest: all that decides its pixels."""
+    # Heads and the process leave no trace in the tensors: without settings in the file, flags decide them.
+    about = model_settings(settings)
+    # Manifests from before these settings existed say nothing of them.
+    if settings.prediction_type != "v_prediction":  # predict_xstart says it
+        del about["prediction_type"]
+    for name, former in (("patch_size", 1), ("image_channels", 3)):
+        if about[name] == former:
+            del about[name]
+    network = json.dumps([settings.dataset_mode, about], sort_keys=True)
+    return Row(
+        stem=item.stem,
+        label_map=item.pair.label_path if settings.class_cond else "",
+        label_sha256=label_sha256 if settings.class_cond else "",
+        index=item.index,
+        round=item.round,
+        seed=settings.seed,
+        sampler=schedule.sampler,
+        steps=len(schedule.timesteps),
+        spacing=schedule.spacing,
+        eta=float(settings.eta),
+        guidance_scale=float(settings.s),
+        clip_denoised=settings.clip_denoised,
+        img_size=settings.img_size,
+        precision=precision,
+        device=device,
+        checkpoint=checkpoint.path,
+        checkpoint_sha256=checkpoint.sha256,
+        network=hashlib.sha256(network.encode()).hexdigest()[:16],
+    )

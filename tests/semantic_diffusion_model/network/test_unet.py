@@ -9,11 +9,12 @@ import torch.nn.functional as F
 
 from command import UserError
 from config import Settings
+from guided_diffusion.network.blocks import AttentionBlock, timestep_embedding
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.network.layers import GroupNorm32
 from guided_diffusion.network.precision import autocast, round_weights
-from guided_diffusion.network.unet import AttentionBlock, UNetModel, timestep_embedding
+from guided_diffusion.network.unet import UNetModel
 
 
 def one_hot(labels, classes=5):

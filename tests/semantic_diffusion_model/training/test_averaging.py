@@ -7,6 +7,7 @@ import image_average
 from command import UserError
 from guided_diffusion.runs import launch
 from guided_diffusion.runs.checkpoints import read_checkpoint
+from guided_diffusion.runs.world import AgreedError
 from guided_diffusion.training.averaging import saved_averages, write_average
 from guided_diffusion.training.ema import combination
 from guided_diffusion.training.loop import train
@@ -72,6 +73,15 @@ def test_widths_out_of_range_are_one_line(trained, tmp_path, capsys, width):
     words = ["--savedir", str(trained), "--width", width, "--save_as", str(tmp_path / "average.pt")]
     assert launch.run(image_average.main, image_average.AverageSettings, args=words) == 2
     assert "--width" in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
+def test_several_processes_are_refused_before_any_writes(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "1")
+    settings = image_average.AverageSettings(savedir=str(trained), save_as=str(tmp_path / "average.pt"))
+    with pytest.raises(AgreedError, match="start it without a launcher"):
+        image_average.main(settings, set())
+    assert not (tmp_path / "average.pt").exists()
 
 
 def test_names_of_others_are_no_averages(tmp_path):

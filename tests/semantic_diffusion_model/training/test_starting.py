@@ -64,6 +64,16 @@ def test_attention_keeps_its_levels_at_another_size_and_what_the_checkpoint_deci
     assert taken_settings(asked, asked) is None
 
 
+@pytest.mark.parametrize(("theirs", "ours", "classes"), [(("a", "b"), (), 5), (("a", "b"), ("c",), 5), ((), (), 7)])
+def test_classes_of_other_data_are_not_taken_over(tmp_path, tiny, theirs, ours, classes):
+    of_the_checkpoint = tiny(num_classes=7, class_names=theirs)
+    weights = plain_state_dict(build_network(of_the_checkpoint).state_dict(), of_the_checkpoint)
+    write_torch(str(tmp_path), "a.pt", weights)
+    asked = tiny(num_classes=5, class_names=ours)
+    taken = take_settings(asked, set(), read_checkpoint(str(tmp_path / "a.pt")))
+    assert (taken.num_classes, taken.class_names) == (classes, ours)
+
+
 def test_unconditional_weights_do_not_make_a_training_unconditional(tmp_path, tiny):
     """As OpenAI's published ones: the encoder is theirs, the modulation by labels is new."""
     network = build_network(tiny(class_cond=False))
