@@ -110,7 +110,7 @@ def test_activation_checkpointing_happens_only_where_asked(monkeypatch):
     calls = []
     original = torch.utils.checkpoint.checkpoint
     monkeypatch.setattr(
-        "guided_diffusion.network.unet.checkpoint",
+        "guided_diffusion.network.blocks.checkpoint",
         lambda *args, **kwargs: calls.append(args[0]) or original(*args, **kwargs),
     )
     x, timesteps, labels = small_batch()
