@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -30,6 +30,12 @@ class CaseSet:
     """Images and labels, each (cases, size, size) uint8."""
     digest: str = ""
     """Of the names, images and labels of all cases: equal for equal data."""
+    drawn: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+    """Of each image that a pass in training draws, the place of its case; each case once, unless given."""
+
+    def __post_init__(self):
+        if not len(self.drawn):
+            self.drawn = np.arange(len(self.cases))
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -45,6 +51,11 @@ class CaseSet:
         order = np.random.default_rng(seed).permutation(len(self))
         arrays = self.arrays and tuple(array[order] for array in self.arrays)
         return replace(self, cases=[self.cases[i] for i in order], arrays=arrays)
+
+    def oversampled(self, count: int, times: int) -> "CaseSet":
+        """The same cases, of which a pass draws the first `count` so many times, and the others once."""
+        places = np.arange(len(self))
+        return replace(self, drawn=np.concatenate([np.tile(places[:count], times), places[count:]]))
 
     def mean_std(self) -> tuple[float, float]:
         """Mean and standard deviation of all pixels, as grey values from 0 to 1."""

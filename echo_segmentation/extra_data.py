@@ -15,8 +15,11 @@ NAMED_SPLIT = re.compile(rf".*_({'|'.join(SPLITS)})(_\d+)?(_r\d+)?")
 MOST_NAMED = 10
 
 
-def find_extra(folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequence[Case]]) -> list[Case]:
-    """The training cases of `folders`, to be added to those of `data_dir`, whose `cases` are given by split.
+def find_extra(
+    folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequence[Case]], oversample: int = 1
+) -> list[Case]:
+    """The training cases of `folders`, to be added to those of `data_dir`, whose `cases` are given by split, and which
+    a pass draws `oversample` times.
 
     Their validation and testing splits have no part in it. Raises UserError for a folder given twice, for one
     with other classes, and for images of a patient of `cases` that is held out.
@@ -32,7 +35,7 @@ def find_extra(folders: Sequence[str], data_dir: str, cases: Mapping[str, Sequen
         found[folder] = find_cases(folder, "training", flag=FLAG)
         refuse_leaks(folder, found[folder], cases)
     if found:
-        tell({data_dir: cases["training"], **found})
+        tell({data_dir: cases["training"], **found}, {data_dir: oversample})
     return [case for of_folder in found.values() for case in of_folder]
 
 
@@ -88,10 +91,13 @@ def same_person(case: Case, other: Case) -> bool:
     return not all(named) or named[0] == named[1]
 
 
-def tell(training: Mapping[str, Sequence[Case]]) -> None:
-    """How many training images come from where; and if they were made at several sizes, which a network may notice."""
-    counts = ", ".join(f"{len(found)} of {folder}" for folder, found in training.items())
-    print(f"training images: {counts}; {sum(map(len, training.values()))} in all")
+def tell(training: Mapping[str, Sequence[Case]], times: Mapping[str, int]) -> None:
+    """How many training images come from where, each drawn so many `times` in a pass; and if they were made at several
+    sizes, which a network may notice."""
+    counts = {folder: len(found) for folder, found in training.items()}
+    often = {folder: f" ({times[folder]} times each)" for folder in times if times[folder] > 1}
+    told = ", ".join(f"{count} of {folder}{often.get(folder, '')}" for folder, count in counts.items())
+    print(f"training images: {told}; {sum(count * times.get(folder, 1) for folder, count in counts.items())} in all")
     sizes = {folder: read_image(found[0].image).shape for folder, found in training.items()}
     if len(set(sizes.values())) > 1:
         named = ", ".join(f"{height} x {width} in {folder}" for folder, (height, width) in sizes.items())

@@ -1,4 +1,4 @@
-"""From cases to batches, where order and augmentation depend on (seed, pass over the cases, index) alone."""
+"""From cases to batches, where order and augmentation depend on (seed, pass over the cases, place in it) alone."""
 
 import os
 from collections.abc import Iterator
@@ -17,17 +17,20 @@ SHM_SHARE = 0.8  # of what is free in /dev/shm
 
 
 class AddressedCases(Dataset):
-    """Cases by address (pass over the cases, index): image and label, (size, size) uint8 arrays."""
+    """Cases by address (pass over the cases, place among those it draws): image and label, (size, size) uint8 arrays.
+
+    A case that is drawn twice in a pass has two places, and so two augmentations.
+    """
 
     def __init__(self, case_set: CaseSet, seed: int, augmented: bool):
         self.case_set, self.seed = case_set, seed
         self.transform = training_transform() if augmented else None
 
     def __getitem__(self, address: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        number, index = address
-        image, label = self.case_set[index]
+        number, place = address
+        image, label = self.case_set[self.case_set.drawn[place]]
         if self.transform is not None:
-            image, label = augment(self.transform, image, label, (self.seed, AUGMENT_STREAM, number, index))
+            image, label = augment(self.transform, image, label, (self.seed, AUGMENT_STREAM, number, place))
         return image, label
 
 
@@ -41,7 +44,7 @@ def collate(cases: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, t
 
 
 class EpochBatches:
-    """Batches of addresses for one epoch; set `epoch` before each.
+    """Batches of addresses for one epoch, a pass over which draws `cases`; set `epoch` before each.
 
     An epoch is a pass over the cases or, of `updates` batches, begins where the one before ended, in the middle of a
     pass or not. A pass is cut into batches of equal size, or one less: no small rest that would disturb batch
@@ -122,7 +125,7 @@ def make_loader(
         print(f"{workers} loader processes instead of {asked}: /dev/shm has no room for more batches")
     return DataLoader(
         AddressedCases(case_set, seed, augmented),
-        batch_sampler=EpochBatches(len(case_set), batch_size, seed, shuffle, updates),
+        batch_sampler=EpochBatches(len(case_set.drawn), batch_size, seed, shuffle, updates),
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_start_worker,

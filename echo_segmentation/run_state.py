@@ -23,7 +23,7 @@ from settings import FREE_TO_CHANGE, TrainSettings
 from state_dicts import checked_weights, is_dense, load_weights
 
 LAST = "last.pth"
-LATER = ("epoch_updates",)  # settings that the first runs have not: they went by the default
+LATER = ("epoch_updates", "oversample")  # settings that the first runs have not: they went by the default
 LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 
 

@@ -25,7 +25,8 @@ def main(settings: TrainSettings) -> None:
         raise UserError(f"--model-path {settings.model_path}: no such file")
     refuse_foreign_results(settings.output_dir)
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
-    cases["training"] += find_extra(settings.extra_data_dir, settings.data_dir, cases)
+    own = len(cases["training"])
+    cases["training"] += find_extra(settings.extra_data_dir, settings.data_dir, cases, settings.oversample)
     counts = ", ".join(f"{len(found)} {split}" for split, found in cases.items())
     blocks = f" of {settings.epoch_updates} updates" if settings.epoch_updates else ""
     print(f"training for {settings.epochs} epochs{blocks} on {settings.data_dir}: {counts} images", flush=True)
@@ -36,6 +37,7 @@ def main(settings: TrainSettings) -> None:
     classes = agreed_classes(settings.num_classes, description, settings.data_dir)
     settings, size = replace(settings, num_classes=classes), settings.img_size
     sets = {s: load_cases(found, size, classes, settings.cache_gb) for s, found in cases.items() if found}
+    sets["training"] = sets["training"].oversampled(own, settings.oversample)
     frames = None
     if "testing" in sets:
         if settings.test_shuffle:

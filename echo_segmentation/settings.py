@@ -103,6 +103,9 @@ class TrainSettings(CommonSettings):
     extra_data_dir: tuple[str, ...] = ()
     """Further folders like --data-dir, of synthetic images say, whose training split is trained on, too. What their
     other splits hold is left alone, and an image of a patient that --data-dir has in another split is refused."""
+    oversample: Annotated[int, Interval(ge=1, le=1000)] = 1
+    """How often a pass draws each training image of --data-dir, while those of --extra-data-dir are drawn once: so few
+    real images keep their weight beside many synthetic ones. Each time has its own augmentation."""
     model_name: Literal["unet", "camus-unet"] = "unet"
     """unet: a U-Net of segmentation-models-pytorch. camus-unet: the published one of MONAI."""
     encoder_name: str = "resnet18"
@@ -147,6 +150,8 @@ class TrainSettings(CommonSettings):
         check_spacing(self.spacing_mm)
         if not 0 <= self.min_lr <= self.lr:
             raise UserError(f"--lr {self.lr} and --min-lr {self.min_lr}: needed is 0 <= min-lr <= lr")
+        if self.oversample > 1 and not self.extra_data_dir:
+            raise UserError(f"--oversample {self.oversample}: nothing to weigh against; --extra-data-dir is not given")
         of_unet = {option.name: option.default for option in fields(self) if option.name in OF_UNET}
         given = [name.replace("_", "-") for name, default in of_unet.items() if getattr(self, name) != default]
         if self.model_name != "unet" and given:

@@ -156,6 +156,23 @@ def test_epochs_of_so_many_updates_go_through_the_same_passes(updates):
     assert list(cut) == passes[2 * updates : 3 * updates]
 
 
+def test_a_pass_draws_oversampled_cases_several_times_each_augmented_anew(hearts):
+    plain = load_cases(find_cases(str(hearts), "training"), 32, 4, cache_gb=1)
+    loader = make_loader(plain.oversampled(8, 3), 4, CPU, 0, False, seed=3, shuffle=True)
+    assert len(loader) == 8  # batches of 4: 8 x 3 + 8 draws
+    keys = {image.tobytes(): index for index, (image, _) in enumerate(plain)}
+    loader.batch_sampler.epoch = 1
+    drawn = [keys[image.numpy().tobytes()] for images, _ in loader for image in images]
+    assert Counter(drawn) == Counter({index: 3 if index < 8 else 1 for index in range(16)})
+    assert drawn != sorted(drawn)
+    augmented = make_loader(plain.oversampled(1, 3), 1, CPU, 0, False, seed=3, augmented=True)
+    augmented.batch_sampler.epoch = 1
+    first = [image for images, _ in augmented for image in images][:3]  # of the same case: unshuffled
+    assert len({image.numpy().tobytes() for image in first}) == 3
+    for one in (plain, plain.oversampled(16, 1)):
+        assert list(one.drawn) == list(range(16))
+
+
 def test_augmentation_depends_on_its_seed_alone_and_maps_both_alike():
     transform = training_transform()
     label = np.zeros((64, 64), np.uint8)

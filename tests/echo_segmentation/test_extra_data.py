@@ -62,6 +62,21 @@ def test_images_are_added_to_the_training_alone(train, hearts, synthetic, tiny, 
         assert {row["stem"] for row in csv.DictReader(file)} == {c.stem for c in find_cases(str(hearts), "testing")}
 
 
+def test_images_of_data_dir_can_be_drawn_more_often(train, hearts, synthetic, tiny, tmp_path, capsys):
+    command = ("--data-dir", hearts, *tiny, *SHORT, "--output-dir", tmp_path / "run")
+    assert train(*command, "--extra-data-dir", synthetic, "--oversample", 3) == 0
+    said = capsys.readouterr().out
+    assert f"training images: 16 of {hearts} (3 times each), 8 of {synthetic}; 56 in all" in said
+    state = load_file(tmp_path / "run" / "last.pth")
+    steps = next(int(v) for name, v in state["network"].items() if name.endswith("num_batches_tracked"))
+    assert steps == 7  # batches of 8
+    assert train(*command, "--extra-data-dir", synthetic) == 2
+    assert "--oversample: 3 there, 1 now" in capsys.readouterr().err
+    assert train(*command[:-1], tmp_path / "alone", "--oversample", 2) == 2
+    assert "--oversample 2: nothing to weigh against" in capsys.readouterr().err
+    assert not (tmp_path / "alone").exists()
+
+
 def test_mean_and_deviation_are_of_all_images(train, hearts, synthetic, tiny, tmp_path):
     assert train("--data-dir", hearts, *tiny, *SHORT, "--output-dir", tmp_path, "--extra-data-dir", synthetic) == 0
     training = [find_cases(str(folder), "training") for folder in (hearts, synthetic)]

@@ -196,7 +196,7 @@ def test_a_finished_run_is_only_evaluated_again(train, trained_again, hearts, ti
 
 def test_a_run_from_before_there_was_a_setting_goes_on_with_its_default(train, trained_again, hearts, tiny, capsys):
     state = load_file(trained_again / "last.pth")
-    del state["settings"]["epoch_updates"]
+    del state["settings"]["epoch_updates"], state["settings"]["oversample"]
     torch.save(state, trained_again / "last.pth")
     flags = ("--data-dir", hearts, "--output-dir", trained_again, *tiny, "--epochs", 40)
     assert train(*flags, "--epoch-updates", 2) == 2
