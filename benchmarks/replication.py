@@ -3,15 +3,20 @@
     python benchmarks/replication.py --replicate_folder FOLDER --camus RELEASE [--frames 500 2000 9000]
         [--steps 8 10 20 50 250] [--lengths 2500 5000 10000 20000] [--log FILE]
 
-FOLDER is that of pipelines/replicate.sh at cpu64 or cpu128, whose diffusion training is done.
-Each point samples frames from one checkpoint, trains one segmentation on them (the same number of updates for all, one
-seed), and judges it on the real test patients in native geometry. Run again, it goes on. Writes the log
-results/replication.txt, and replication.png beside it.
+FOLDER is that of a finished pipelines/replicate.sh at cpu64 or cpu128.
+Each point trains one segmentation with the settings of that run, and judges it on the real test patients in native
+geometry. Its frames are some of those of the run or, at other steps or lengths, drawn for the same label maps. Run
+again, it goes on. Writes the log results/replication.txt, and replication.png beside it.
 """
 
+import csv
+import json
+import shutil
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -25,7 +30,8 @@ from timing import RESULTS, ROOT, Log
 sys.path.insert(0, str(ROOT / "data_preparation"))
 from command import UserError, run_command  # noqa: E402
 
-BATCH, LOOKS = 16, 10  # as in replicate.sh
+# Settings of the run's segmentations that those of the points take over.
+TAKEN = ("img_size", "batch_size", "epochs", "epoch_updates", "loss", "lr", "min_lr", "decoder_channels", "gpu")
 COLOURS = dict(zip(STRUCTURES, ("#e69f00", "#0072b2", "#009e73"), strict=True))  # of the segmentation's figures
 AXES = {"frames": "synthetic frames", "steps": "sampling steps", "length": "training steps of the diffusion model"}
 
@@ -37,18 +43,14 @@ class BenchmarkSettings:
     camus: Path
     """The CAMUS release it was made from."""
     frames: tuple[int, ...] = (500, 2000, 9000)
-    """Numbers of synthetic frames, of training and validation together, at the usual steps from the last checkpoint."""
+    """Numbers of synthetic frames, of training and validation together, of those that the run has drawn."""
     steps: tuple[int, ...] = (8, 10, 20, 50, 250)
     """Sampling steps, for usual_frames frames from the last checkpoint."""
     lengths: tuple[int, ...] = ()
-    """Training steps of the checkpoints compared, for usual_frames frames at the usual steps. Default: the whole
+    """Training steps of the checkpoints compared, for usual_frames frames at the run's steps. Default: the whole
     training, and those nearest to its half, quarter and eighth."""
-    usual_frames: int = 2000
+    usual_frames: int = 500
     """Frames where their number is not what is compared."""
-    usual_steps: int = 10
-    """Sampling steps where they are not what is compared."""
-    updates: int = 3000
-    """Of each segmentation, of 16 images."""
     seed: int = 0
     """Of each segmentation."""
     log: Path = RESULTS / "replication.txt"
@@ -63,63 +65,117 @@ class Point:
     steps: int
     frames: int
 
-
-def checkpoints(settings: BenchmarkSettings) -> dict[int, Path]:
-    """Averaged weights by training step. Raises UserError if there are none."""
-    folder = settings.replicate_folder / "diffusion" / "all_views"
-    found = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("ema_*_*.pt")}
-    if not found:
-        raise UserError(f"{folder} has no averaged weights: let replicate.sh train first")
-    return dict(sorted(found.items()))
+    def __str__(self) -> str:
+        return f"{self.length}_{self.steps}_{self.frames}"
 
 
-def plan(settings: BenchmarkSettings) -> dict[str, list[Point]]:
-    """The points of each axis. Raises UserError for a training step that has no checkpoint."""
-    kept = checkpoints(settings)
+class Replication:
+    """What replicate.sh has left in `folder`, and the points measured on it, in `folder`/what_decides.
+
+    Raises UserError if there are no averaged weights, sampled frames or segmentations of real frames.
+    """
+
+    def __init__(self, folder: Path, camus: Path, seed: int):
+        self.folder, self.camus, self.seed, self.base = folder, camus, seed, folder / "what_decides"
+        found = (folder / "diffusion" / "all_views").glob("ema_*_*.pt")
+        self.checkpoints = dict(sorted((int(path.stem.rpartition("_")[2]), path) for path in found))
+        """Averaged weights by training step."""
+        self.real = folder / f"segmentation_real_{seed}"
+        self.manifest = folder / "results/all_views/manifest.csv"
+        for path in (self.manifest, self.real / "summary.json"):
+            if not self.checkpoints or not path.is_file():
+                raise UserError(f"{folder}: no finished run of replicate.sh at cpu64 or cpu128, with seed {seed}")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of the run's segmentations."""
+        return json.loads((self.real / "settings.json").read_text())
+
+    @cached_property
+    def steps(self) -> int:
+        """In which the run drew its frames."""
+        with open(self.manifest, newline="", encoding="utf-8") as file:
+            return int(next(csv.DictReader(file))["steps"])
+
+    @cached_property
+    def label_maps(self) -> list[Path]:
+        """<split>/<name> of those that the run sampled for, in an order drawn at random."""
+        folder = self.folder / "augmented/all_views_augmented/sector_annotations"
+        found = [path.relative_to(folder) for path in folder.glob("*/*.png")]
+        return [sorted(found)[place] for place in np.random.default_rng(0).permutation(len(found))]
+
+    def part_of(self, folder: str, frames: int) -> Path:
+        """The view folder `folder` of the run with the first `frames` label maps and their images, as links.
+
+        Its testing split is there as a whole.
+        """
+        whole, part = self.folder / folder, self.base / f"{folder.replace('/', '_')}_{frames}"
+        if part.is_dir():
+            return part
+        unfinished = part.with_name(f".{part.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        names = {*self.label_maps[:frames]}
+        for path in whole.glob("*/*/*.png"):
+            if path.parent.name == "testing" or path.relative_to(path.parents[1]) in names:
+                link = unfinished / path.relative_to(whole)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.resolve())
+        for path in (*whole.glob("*.csv"), *whole.glob("*.json")):
+            shutil.copy(path, unfinished)
+        return unfinished.rename(part)
+
+    def drawn(self, point: Point) -> Path:
+        """The view folder with the frames of `point`, and the real ones to test on."""
+        if (point.length, point.steps) == (max(self.checkpoints), self.steps):
+            return self.part_of("segmentation_data/all_views", point.frames)
+        results, data = self.base / f"results_{point}", self.base / f"data_{point}"
+        labels = self.part_of("augmented/all_views_augmented", point.frames)
+        once(
+            results.with_suffix(".done"),
+            *(ROOT / "semantic_diffusion_model/image_sample.py", "--datadir", labels, "--all", True),
+            *("--resume_checkpoint", self.checkpoints[point.length], "--num_steps", point.steps),
+            *("--results_dir", results),
+        )
+        once(
+            data.with_suffix(".done"),
+            *(ROOT / "data_preparation/prepare_inference4segmentation.py", "--sdm_results_folder", results),
+            *("--testing_data_folder", self.folder / "views", "--save_folder", data, "--overwrite", True),
+        )
+        return data / "all_views"
+
+    def judged(self, point: Point) -> Path:
+        """The evaluated segmentation of `point`; what is there is not done again."""
+        own = self.folder / f"segmentation_synthetic_{self.seed}"
+        whole = Point(max(self.checkpoints), self.steps, len(self.label_maps))
+        if point == whole and (own / "summary.json").is_file():
+            return own
+        out, flags = self.base / f"segmentation_{point}_{self.seed}", []
+        for name in TAKEN:
+            value = self.settings[name]
+            flags += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [value])]
+        once(
+            out.with_suffix(".done"),
+            *(ROOT / "echo_segmentation/runner.py", "--data-dir", self.drawn(point), "--output-dir", out, *flags),
+            *("--seed", self.seed, "--native-dir", self.camus, "--num-workers", 0, "--test-viz-num", 0),
+        )
+        return out
+
+
+def plan(settings: BenchmarkSettings, run: Replication) -> dict[str, list[Point]]:
+    """The points of each axis. Raises UserError for a training step that has no checkpoint, or too many frames."""
+    kept, frames = run.checkpoints, settings.usual_frames
     missing = [length for length in settings.lengths if length not in kept]
     if missing:
         raise UserError(f"no checkpoint after {missing[0]} steps; there are {', '.join(map(str, kept))}")
-    last, steps, frames = max(kept), settings.usual_steps, settings.usual_frames
+    if max(frames, *settings.frames) > len(run.label_maps):
+        raise UserError(f"frames {max(frames, *settings.frames)}: the run has {len(run.label_maps)} label maps")
+    last = max(kept)
     halves = {min(kept, key=lambda length: abs(length - last / parts)) for parts in (1, 2, 4, 8)}
     return {
-        "frames": [Point(last, steps, n) for n in sorted(settings.frames)],
+        "frames": [Point(last, run.steps, n) for n in sorted(settings.frames)],
         "steps": [Point(last, n, frames) for n in sorted(settings.steps)],
-        "length": [Point(n, steps, frames) for n in sorted(settings.lengths or halves)],
+        "length": [Point(n, run.steps, frames) for n in sorted(settings.lengths or halves)],
     }
-
-
-def evaluate(point: Point, settings: BenchmarkSettings) -> Path:
-    """The evaluated segmentation of one point; what is there is not done again."""
-    base, real = settings.replicate_folder / "what_decides", settings.replicate_folder
-    size, weights = image_size(settings), checkpoints(settings)[point.length]
-    results = base / f"results_{point.length}_{point.steps}_{point.frames}"
-    data, out = (results.with_name(results.name.replace("results", kind)) for kind in ("data", "segmentation"))
-    once(
-        base / f"{results.name}.done",
-        *(ROOT / "semantic_diffusion_model/image_sample.py", "--datadir", real / "augmented/all_views_augmented"),
-        *("--resume_checkpoint", weights, "--results_dir", results, "--num_samples", point.frames),
-        *("--num_steps", point.steps, "--deterministic_test", False),
-    )
-    once(
-        base / f"{data.name}.done",
-        *(ROOT / "data_preparation/prepare_inference4segmentation.py", "--testing_data_folder", real / "views"),
-        *("--sdm_results_folder", results, "--save_folder", data, "--overwrite", True),
-    )
-    once(
-        base / f"{out.name}.done",
-        *(ROOT / "echo_segmentation/runner.py", "--data-dir", data / "all_views", "--output-dir", out),
-        *("--img-size", size, "--batch-size", BATCH, "--loss", "dice_ce", "--min-lr", "1e-5", "--seed", settings.seed),
-        *("--epochs", min(LOOKS, settings.updates), "--epoch-updates", max(1, settings.updates // LOOKS)),
-        *("--native-dir", settings.camus, "--gpu", "cpu", "--num-workers", 0, "--test-viz-num", 0),
-    )
-    return out
-
-
-def image_size(settings: BenchmarkSettings) -> int:
-    """That of the extracted frames."""
-    from view_folders import read_image
-
-    return read_image(next((settings.replicate_folder / "views/all_views/images/training").glob("*.png"))).shape[0]
 
 
 def draw(found: dict[str, dict[int, dict[str, np.ndarray]]], real: dict[str, np.ndarray], path: Path) -> None:
@@ -131,8 +187,7 @@ def draw(found: dict[str, dict[int, dict[str, np.ndarray]]], real: dict[str, np.
             means = [values[structure].mean() for values in points.values()]
             errors = [error_of(values[structure]) for values in points.values()]
             panel.errorbar(list(points), means, errors, color=colour, marker="o", capsize=3, label=title)
-            if real:
-                panel.axhline(real[structure].mean(), color=colour, linestyle="--", linewidth=0.8)
+            panel.axhline(real[structure].mean(), color=colour, linestyle="--", linewidth=0.8)
             panel.axhline(PUBLISHED[structure], color=colour, linestyle=":", linewidth=0.8)
         panel.set_xscale("log")
         panel.set_xticks(list(points), list(map(str, points)))
@@ -145,15 +200,12 @@ def draw(found: dict[str, dict[int, dict[str, np.ndarray]]], real: dict[str, np.
     plt.close(figure)
 
 
-def against_most(axis: str, points: list[Point], settings: BenchmarkSettings) -> list[str]:
+def against_most(axis: str, points: list[Point], run: Replication) -> list[str]:
     """What each point of an axis lacks to its last one, paired over patients."""
     if len(points) < 2:
         return []
     *others, most = points
-    against = {
-        getattr(point, axis): dice_differences([evaluate(most, settings)], [evaluate(point, settings)])
-        for point in others
-    }
+    against = {getattr(point, axis): dice_differences([run.judged(most)], [run.judged(point)]) for point in others}
     adjust_together([difference for by_structure in against.values() for difference in by_structure.values()])
     title = f"{AXES[axis]}, against {getattr(most, axis)}"
     lines = [f"{title:52}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}"]
@@ -163,27 +215,27 @@ def against_most(axis: str, points: list[Point], settings: BenchmarkSettings) ->
 
 
 def measure(settings: BenchmarkSettings) -> None:
-    axes = plan(settings)
+    run = Replication(settings.replicate_folder, settings.camus, settings.seed)
+    axes, asked = plan(settings, run), run.settings
     log = Log(
         settings.log,
-        f"python benchmarks/replication.py --seed {settings.seed}, {settings.updates} updates of {BATCH} images each",
-        f"{image_size(settings)} x {image_size(settings)} pixels; frames of training and validation together",
+        f"python benchmarks/replication.py --seed {settings.seed}; each segmentation {asked['epochs']} epochs of "
+        f"{asked['epoch_updates']} updates of {asked['batch_size']} images",
+        f"{asked['img_size']} x {asked['img_size']} pixels; frames of training and validation together",
         "Dice on the real test patients, mean (standard error over patients), in native geometry",
     )
-    reference = settings.replicate_folder / f"segmentation_real_{settings.seed}"
-    real = patient_dice([reference]) if (reference / "metrics.csv").is_file() else {}
+    real = patient_dice([run.real])
+    log.say(f"{'real frames alone':40}{HEADING}\n{'':40}{describe(real)}\n")
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    if real:
-        log.say(f"{'real frames alone':40}{HEADING}\n{'':40}{describe(real)}\n")
     for axis, points in axes.items():
         log.say(f"{AXES[axis]:40}{HEADING}")
         found[axis] = {}
         for point in points:
-            values = patient_dice([evaluate(point, settings)])
+            values = patient_dice([run.judged(point)])
             found[axis][getattr(point, axis)] = values
-            log.say(f"{getattr(point, axis):<40}{describe(values)}   {point}")
+            log.say(f"{getattr(point, axis):<40}{describe(values)}   {point!r}")
         log.say()
-        for line in against_most(axis, points, settings):
+        for line in against_most(axis, points, run):
             log.say(line)
     log.write()
     draw(found, real, settings.log.with_suffix(".png"))

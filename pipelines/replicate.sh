@@ -64,6 +64,7 @@ whole_numbers REPLICATE_STEPS "$STEPS" REPLICATE_SAMPLING_STEPS "$SAMPLING_STEPS
 seed='(0|[1-9][0-9]{0,8})'
 [[ $SEEDS =~ ^\ *$seed(\ +$seed)*\ *$ ]] ||
     fail "REPLICATE_SEEDS: '$SEEDS' are no whole numbers with blanks between them"
+[ -z "$(printf '%s\n' $SEEDS | sort | uniq -d)" ] || fail "REPLICATE_SEEDS: '$SEEDS' has a seed twice"
 need_ranks REPLICATE_RANKS "$RANKS" "$BATCH"
 
 next() {

@@ -116,11 +116,18 @@ def study(name: str, *flags: object) -> subprocess.CompletedProcess:
 @pytest.mark.launch
 @pytest.mark.timeout(1500)
 def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, phantoms, tmp_path):
-    flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "log.txt", "--updates", 1)
-    flags += ("--frames", 8, 12, "--usual_frames", 12, "--usual_steps", 3)
+    flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "log.txt")
+    flags += ("--frames", 8, 12, "--usual_frames", 8, "--lengths", 10)  # there may be one that an interruption left
     done = study("replication.py", *flags, "--steps", 2)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("$ ") == 3 * 3  # three different points: sampled, prepared, judged
+    # 12 frames are the run itself, 8 some of its frames: judged alone. At 2 steps: sampled, prepared and judged.
+    assert done.stdout.count("$ ") == 1 + 3
+    parts = [
+        replicated[0] / "what_decides" / name for name in ("segmentation_data_all_views_8", "data_10_2_8/all_views")
+    ]
+    names = [sorted(f"{p.parent.name}/{p.name}" for p in part.glob("images/*/*.png")) for part in parts]
+    assert names[0] == names[1]  # of the same label maps, and the same real frames to test on
+    assert sum("testing" not in name for name in names[0]) == 8 < len(names[0])
     rows = re.findall(r"^(\d+) +(?:\d\.\d{4} \(.+?\) +){4}Point", (tmp_path / "log.txt").read_text(), re.M)
     assert rows == ["8", "12", "2", "10"]
     assert cv2.imread(str(tmp_path / "log.png")).std() > 10
@@ -167,6 +174,7 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     for seeds in (" ", "0 one", "0,1", "*", "007", "-1"):
         done = replicate(tmp_path, SEEDS=seeds, **folder)
         assert done.returncode == 2 and f"REPLICATE_SEEDS: '{seeds}' are no whole numbers" in done.stderr
+    assert "REPLICATE_SEEDS: '0 1  0' has a seed twice" in replicate(tmp_path, SEEDS="0 1  0", **folder).stderr
     assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
     assert not (tmp_path / "run").exists()
 

@@ -186,15 +186,27 @@ def test_a_wrong_command_of_a_plan_is_named(tmp_path, capsys):
 def test_what_decides_takes_checkpoints_on_the_way(tmp_path):
     folder = tmp_path / "diffusion" / "all_views"
     folder.mkdir(parents=True)
-    settings = replication.BenchmarkSettings(replicate_folder=tmp_path, camus=tmp_path, steps=(50, 10))
-    with pytest.raises(UserError, match="let replicate.sh train first"):
-        replication.plan(settings)
+    labels = tmp_path / "augmented/all_views_augmented/sector_annotations/training"
+    labels.mkdir(parents=True)
+    for name in range(9):
+        (labels / f"{name}.png").touch()
+    settings = replication.BenchmarkSettings(tmp_path, tmp_path, frames=(3, 9), steps=(50, 10), usual_frames=4)
+    with pytest.raises(UserError, match="no finished run of replicate.sh at cpu64 or cpu128, with seed 0"):
+        replication.Replication(tmp_path, tmp_path, 0)
+    write_run(tmp_path, "real", 0, np.full(6, 0.8))
+    write_manifest(tmp_path / "results" / "all_views")
     for step in (2500, 3331, 5000, 20000):  # the second was left by an interruption
         (folder / f"ema_0.999_{step:06d}.pt").touch()
-    axes = replication.plan(settings)
+    run = replication.Replication(tmp_path, tmp_path, 0)
+    axes = replication.plan(settings, run)
     assert [point.length for point in axes["length"]] == [2500, 5000, 20000]
     assert [point.steps for point in axes["steps"]] == [10, 50]
     assert {point.length for axis in ("frames", "steps") for point in axes[axis]} == {20000}
+    assert {point.frames for axis in ("steps", "length") for point in axes[axis]} == {4}
+    assert [point.frames for point in axes["frames"]] == [3, 9]
     settings.lengths = (3000,)
     with pytest.raises(UserError, match="no checkpoint after 3000 steps; there are 2500, 3331, 5000, 20000"):
-        replication.plan(settings)
+        replication.plan(settings, run)
+    settings.lengths, settings.frames = (), (10,)
+    with pytest.raises(UserError, match="frames 10: the run has 9 label maps"):
+        replication.plan(settings, run)

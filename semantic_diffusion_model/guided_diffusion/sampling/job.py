@@ -15,6 +15,7 @@ from dataset_description import DESCRIPTION, METADATA
 from guided_diffusion.data import pictures
 from guided_diffusion.data.arrays import load_edges, load_image, load_label
 from guided_diffusion.data.description import palette_of, with_description
+from guided_diffusion.data.loading import make_condition
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
@@ -171,23 +172,13 @@ class Job:
     def prepare(self, items: Sequence[Item]) -> tuple[np.ndarray, Condition | None]:
         """Label maps [N, H, W] uint8 of `items`, and their condition, on the host."""
         settings = self.settings
-        labels = np.stack([load_label(item.pair, settings) for item in items])
-        if not settings.class_cond:
-            return labels, None
-        edges = None
-        if not settings.no_instance:
+        labels = [load_label(item.pair, settings) for item in items]
+        edges = [None] * len(items)
+        if settings.class_cond and not settings.no_instance:
             known = zip(items, labels, strict=True)
-            edges = np.stack([load_edges(item.pair, settings, labels=label) for item, label in known])
-        condition = Condition.from_labels(
-            labels,
-            settings.num_classes,
-            edges,
-            factors=self.network.factors,
-            mode=settings.modulation,
-            training=False,
-            patch_size=settings.patch_size,
-        )
-        return labels, condition
+            edges = [torch.from_numpy(load_edges(item.pair, settings, labels=label)) for item, label in known]
+        condition = make_condition([torch.from_numpy(label) for label in labels], edges, settings, training=False)
+        return np.stack(labels), condition
 
     def sample(
         self, items: Sequence[Item], labels: np.ndarray, condition: Condition | None
