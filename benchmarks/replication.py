@@ -82,6 +82,7 @@ class Replication:
         """Averaged weights by training step."""
         self.real = folder / f"segmentation_real_{seed}"
         self.manifest = folder / "results/all_views/manifest.csv"
+        """Of the frames that the run drew."""
         for path in (self.manifest, self.real / "summary.json"):
             if not self.checkpoints or not path.is_file():
                 raise UserError(f"{folder}: no finished run of replicate.sh at cpu64 or cpu128, with seed {seed}")
@@ -92,10 +93,15 @@ class Replication:
         return json.loads((self.real / "settings.json").read_text())
 
     @cached_property
+    def drawn_by(self) -> dict[str, str]:
+        """The row of a frame that the run drew."""
+        with open(self.manifest, newline="", encoding="utf-8") as file:
+            return next(csv.DictReader(file))
+
+    @property
     def steps(self) -> int:
         """In which the run drew its frames."""
-        with open(self.manifest, newline="", encoding="utf-8") as file:
-            return int(next(csv.DictReader(file))["steps"])
+        return int(self.drawn_by["steps"])
 
     @cached_property
     def label_maps(self) -> list[Path]:
@@ -134,7 +140,7 @@ class Replication:
             results.with_suffix(".done"),
             *(ROOT / "semantic_diffusion_model/image_sample.py", "--datadir", labels, "--all", True),
             *("--resume_checkpoint", self.checkpoints[point.length], "--num_steps", point.steps),
-            *("--results_dir", results),
+            *("--sampler", self.drawn_by["sampler"], "--spacing", self.drawn_by["spacing"], "--results_dir", results),
         )
         once(
             data.with_suffix(".done"),
