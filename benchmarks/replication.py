@@ -16,20 +16,23 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from annotated_types import Interval
 from chain import HEADING, describe, error_of, once, patient_dice
 from replication_table import PUBLISHED, ROWS, STRUCTURES, adjust_together, dice_differences, difference_line
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
 from command import UserError, run_command  # noqa: E402
+from schema import check_settings  # noqa: E402
 
+Positive = Annotated[int, Interval(ge=1)]
 # Settings of the run's segmentations that those of the points take over.
 TAKEN = ("img_size", "batch_size", "epochs", "epoch_updates", "loss", "lr", "min_lr", "decoder_channels", "gpu")
 COLOURS = dict(zip(STRUCTURES, ("#e69f00", "#0072b2", "#009e73"), strict=True))  # of the segmentation's figures
@@ -42,14 +45,14 @@ class BenchmarkSettings:
     """Of pipelines/replicate.sh, for one network of all views."""
     camus: Path
     """The CAMUS release it was made from."""
-    frames: tuple[int, ...] = (500, 2000, 9000)
+    frames: tuple[Positive, ...] = (500, 2000, 9000)
     """Numbers of synthetic frames, of training and validation together, of those that the run has drawn."""
-    steps: tuple[int, ...] = (8, 10, 20, 50, 250)
+    steps: tuple[Positive, ...] = (8, 10, 20, 50, 250)
     """Sampling steps, for usual_frames frames from the last checkpoint."""
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[Positive, ...] = ()
     """Training steps of the checkpoints compared, for usual_frames frames at the run's steps. Default: the whole
     training, and those nearest to its half, quarter and eighth."""
-    usual_frames: int = 500
+    usual_frames: Positive = 500
     """Frames where their number is not what is compared."""
     seed: int = 0
     """Of each segmentation."""
@@ -76,8 +79,9 @@ class Replication:
     """
 
     def __init__(self, folder: Path, camus: Path, seed: int):
-        self.folder, self.camus, self.seed, self.base = folder, camus, seed, folder / "what_decides"
-        found = (folder / "diffusion" / "all_views").glob("ema_*_*.pt")
+        self.folder, self.camus, self.seed = folder.resolve(), camus.resolve(), seed
+        self.base = self.folder / "what_decides"
+        found = (folder / "diffusion" / "all_views").glob("ema_[0-9]*_*.pt")
         self.checkpoints = dict(sorted((int(path.stem.rpartition("_")[2]), path) for path in found))
         """Averaged weights by training step."""
         self.real = folder / f"segmentation_real_{seed}"
@@ -173,8 +177,8 @@ def plan(settings: BenchmarkSettings, run: Replication) -> dict[str, list[Point]
     missing = [length for length in settings.lengths if length not in kept]
     if missing:
         raise UserError(f"no checkpoint after {missing[0]} steps; there are {', '.join(map(str, kept))}")
-    if max(frames, *settings.frames) > len(run.label_maps):
-        raise UserError(f"frames {max(frames, *settings.frames)}: the run has {len(run.label_maps)} label maps")
+    if max((frames, *settings.frames)) > len(run.label_maps):
+        raise UserError(f"frames {max((frames, *settings.frames))}: the run has {len(run.label_maps)} label maps")
     last = max(kept)
     halves = {min(kept, key=lambda length: abs(length - last / parts)) for parts in (1, 2, 4, 8)}
     return {
@@ -221,6 +225,7 @@ def against_most(axis: str, points: list[Point], run: Replication) -> list[str]:
 
 
 def measure(settings: BenchmarkSettings) -> None:
+    check_settings(settings)
     run = Replication(settings.replicate_folder, settings.camus, settings.seed)
     axes, asked = plan(settings, run), run.settings
     log = Log(

@@ -53,7 +53,8 @@ class ExtractSettings:
     num_workers: Annotated[int, Interval(ge=0, le=1024)] = field(default_factory=default_workers)
     """Processes that work at the same time; 0 works in this one."""
     overwrite: YesNo = False
-    """Replace the view folders (as a whole) if save_folder_path has them already; otherwise they are an error."""
+    """Replace all view folders that save_folder_path has already, those of other views too: it never holds a mix of two
+    runs. Otherwise they are an error."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ import numpy as np
 from command import UserError
 
 CHANNELS = 4  # of an array that OpenCV resizes by area
+TIE_WEIGHT = 1e-3  # of the neighbours' shares: too little to overrule a pixel's own
 
 
 class SizeSettings(Protocol):
@@ -37,20 +38,30 @@ def resize_nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_image_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers."""
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers; along an axis
+    that grows, linear between these."""
+    return _by_area(image, height, width)
+
+
+def _by_area(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """OpenCV averages nothing unless both axes shrink: so those that do come first."""
+    rows, columns = pixels.shape[:2]
+    shrunk = cv2.resize(pixels, (min(width, columns), min(height, rows)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def resize_label_area(label: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 `label` [rows, columns] at height x width: the class of most of the area that a pixel covers.
 
-    So labels lie where area-averaged images do. Of equal shares, which occur at half the size, the lower class wins.
+    So labels lie where area-averaged images do. Between equal shares (frequent at half the size) the neighbours decide:
+    no class grows at another's cost.
     """
     classes = CHANNELS * math.ceil((int(label.max()) + 1) / CHANNELS)
     one_hot = np.eye(classes, dtype=np.float32)
     parts = (one_hot[:, first : first + CHANNELS][label] for first in range(0, classes, CHANNELS))
-    shares = [cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in parts]
-    return np.argmax(np.concatenate(shares, axis=2), axis=2).astype(np.uint8)
+    shares = [_by_area(part, height, width) for part in parts]
+    votes = [share + TIE_WEIGHT * cv2.blur(share, (3, 3)) for share in shares]
+    return np.argmax(np.concatenate(votes, axis=2), axis=2).astype(np.uint8)
 
 
 def resize_pair(

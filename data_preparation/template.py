@@ -98,12 +98,15 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
         rests = [match["rest"] for match in parts]
         numbers = rf"{_part(parts, 'between')}\d+{_part(parts, 'after')}"
     behind = numbers
+    while parts := _same_last_word(rests):
+        behind = "".join(_part(parts, part) for part in ("between", "word", "after")) + behind
+        rests = [match["rest"] for match in parts]
     while parts := _last_words(rests, number=False):
         words = _part(parts, "word")
         if view:
             view = words + _part(parts, "after") + before + view
         else:
-            view, behind = words, _part(parts, "after") + numbers
+            view, behind = words, _part(parts, "after") + behind
         rests, before = [match["rest"] for match in parts], _part(parts, "between")
     if not view and not numbers:
         told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
@@ -111,7 +114,7 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
         return r"(?P<patient>.+)", told + (f" (all names begin with {prefix!r})" if prefix else "")
     told = f"names.pattern: {len(set(rests))} patients (as {min(rests)!r})" + (", frames by number" if numbers else "")
     if not view:
-        return f"(?P<patient>.+?){numbers}", told
+        return f"(?P<patient>.+?){behind}", told
     view = re.sub(r"^\(\?:([\w|]+)\)$", r"\1", view)  # the group has brackets of its own
     pattern = f"(?P<patient>.+?){before}(?P<view>{view}){behind}"
     views = sorted({re.fullmatch(pattern, name)["view"] for name in names})
@@ -127,6 +130,12 @@ def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
     words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
     fits = {word.isdigit() for word in words} == {number} and (number or 2 <= len(words) <= MOST_VIEWS)
     return matches if fits and 1 < len(patients) < len(set(names)) else []
+
+
+def _same_last_word(names: Sequence[str]) -> list[re.Match]:
+    """As `_last_words`, of a word that all have alike; nothing if they have none."""
+    matches = [NAME_PARTS.fullmatch(name) for name in names]
+    return matches if all(matches) and len({match["word"] for match in matches}) == 1 else []
 
 
 def _part(matches: Sequence[re.Match], part: str) -> str:

@@ -134,7 +134,7 @@ LEGEND = (
 def refuse_other_grids(first: Path, second: Path, first_rows: Sequence[Row], second_rows: Sequence[Row]) -> None:
     """Raises UserError if units or grids differ: what is measured depends on the pixels it is measured in."""
     units = [{row["unit"] for row in rows} for rows in (first_rows, second_rows)]
-    hint = "evaluate both at one --img-size, or both with --native-dir"
+    hint = "evaluate both at one --img-size, or both with --native-dir, and with the same --spacing-mm, if any"
     if units[0] != units[1]:
         raise UserError(f"{first} is in {'/'.join(units[0])}, {second} in {'/'.join(units[1])}: {hint}")
     others = [a for a, b in zip(first_rows, second_rows, strict=True) if a["grid"] != b["grid"]]
@@ -142,6 +142,9 @@ def refuse_other_grids(first: Path, second: Path, first_rows: Sequence[Row], sec
         raise UserError(
             f"{len(others)} cases, {others[0]['stem']} for one, have other grids in {first} and {second}: {hint}"
         )
+    sizes = [[row["diagonal"] for row in rows] for rows in (first_rows, second_rows)]
+    if not np.allclose(*sizes, rtol=1e-3, equal_nan=True):
+        raise UserError(f"{first} and {second} have other sizes of a pixel, so distances would not compare: {hint}")
 
 
 def _patients(folder: Path) -> list[Row]:

@@ -29,7 +29,7 @@ class CaseSet:
     arrays: tuple[np.ndarray, np.ndarray] | None
     """Images and labels, each (cases, size, size) uint8."""
     digest: str = ""
-    """Of the names, images and labels of all cases: equal for equal data."""
+    """Of the names, images and labels of all cases, and of how often each is drawn: equal for equal data."""
     drawn: np.ndarray = field(default_factory=lambda: np.empty(0, int))
     """Of each image that a pass in training draws, the place of its case; each case once, unless given."""
 
@@ -55,7 +55,9 @@ class CaseSet:
     def oversampled(self, count: int, times: int) -> "CaseSet":
         """The same cases, of which a pass draws the first `count` so many times, and the others once."""
         places = np.arange(len(self))
-        return replace(self, drawn=np.concatenate([np.tile(places[:count], times), places[count:]]))
+        drawn = np.concatenate([np.tile(places[:count], times), places[count:]])
+        own = hashlib.sha256(self.digest.encode() + drawn.tobytes()).hexdigest()
+        return replace(self, drawn=drawn, digest=self.digest if times == 1 else own)
 
     def mean_std(self) -> tuple[float, float]:
         """Mean and standard deviation of all pixels, as grey values from 0 to 1."""
@@ -76,11 +78,10 @@ def read_annotation(path: Path) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """To (size, size): area means where it shrinks, linear where it grows."""
-    if image.shape == (size, size):
-        return image
-    shrinks = size <= min(image.shape)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """To (size, size): area means along an axis that shrinks, linear along one that grows."""
+    rows, columns = image.shape
+    shrunk = cv2.resize(image, (min(size, columns), min(size, rows)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_annotation(annotation: np.ndarray, size: int) -> np.ndarray:

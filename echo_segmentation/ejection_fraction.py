@@ -72,9 +72,12 @@ def base_of(cavity: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float])
     """Pixels (n, 2) on both sides of the edge where the ventricle ends: the longest stretch where it meets the atrium.
 
     Without an atrium, or where it meets less than MITRAL_SHARE of the opening, it is the longest stretch where the
-    cavity meets anything but myocardium: a hole in the wall, or a corner that looks through it, is shorter.
+    cavity meets anything but myocardium: a hole in the wall, or a corner that looks through it, is shorter. Of labels
+    without myocardium the atrium alone can tell it: nothing if there is none, either.
     """
     mitral = _longest_contact(cavity, largest_part(labels == ATRIUM), spacing_mm)
+    if not (labels == MYOCARDIUM).any():
+        return mitral
     opening = _longest_contact(cavity, (labels != MYOCARDIUM) & ~cavity, spacing_mm)
     enough = _extent(mitral, spacing_mm) >= MITRAL_SHARE * _extent(opening, spacing_mm)
     return mitral if mitral.size and enough else opening

@@ -11,7 +11,8 @@ from dataset import read_image
 
 FLAG = "--extra-data-dir"
 HELD_OUT = ("validation", "testing")
-NAMED_SPLIT = re.compile(rf".*_({'|'.join(SPLITS)})(_\d+)?(_r\d+)?")
+NAMED_SPLIT = re.compile(rf".*_({'|'.join(SPLITS)})(_+\d+)?(_+r\d+)?")
+NIFTI_RELEASE = "database_nifti"
 MOST_NAMED = 10
 
 
@@ -74,6 +75,10 @@ def refuse_leaks(folder: str, extra: Sequence[Case], cases: Mapping[str, Sequenc
         rest = [f"and {len(leaks) - MOST_NAMED} more"] if len(leaks) > MOST_NAMED else []
         text = f"{FLAG} {folder}: training images of {len(leaks)} patients that are kept for validation or test"
         raise UserError(f"{text}; leave these out:", problems + rest)
+    unknown = [case.stem for case in extra if not case.patient]
+    if unknown:
+        text = f"{FLAG} {folder}: it is not known which patients {len(unknown)} images show, {unknown[0]} for one"
+        print(f"warning: {text}: none of them may be kept for validation or test", file=sys.stderr)
 
 
 def split_in_name(case: Case) -> str:
@@ -83,8 +88,13 @@ def split_in_name(case: Case) -> str:
 
 def same_person(case: Case, other: Case) -> bool:
     """Whether two cases with the same name of a patient show one person. Where metadata.csv tells, by the folder in the
-    release; otherwise names of two splits are two people, for the older CAMUS release counts anew in testing.
+    release; otherwise names of two splits are two people, for the older CAMUS release counts anew in testing. Where one
+    is of the NIfTI release, whose patients have one number each, the name tells, but of testing in the older one.
     """
+    sources = [PurePosixPath(one.source).parts for one in (case, other)]
+    elsewhere = [parts for parts in sources if NIFTI_RELEASE not in parts]
+    if len(elsewhere) < 2:
+        return not any("testing" in parts for parts in elsewhere)
     if case.source and other.source:
         return PurePosixPath(case.source).parent == PurePosixPath(other.source).parent
     named = split_in_name(case), split_in_name(other)

@@ -119,7 +119,7 @@ def make_loader(
     Set `loader.batch_sampler.epoch` before each.
     """
     asked = worker_count(num_workers, case_set.arrays is not None, device)
-    batch_bytes = 2 * min(batch_size, len(case_set)) * case_set.size**2
+    batch_bytes = 2 * min(batch_size, len(case_set.drawn)) * case_set.size**2
     workers = processes_that_fit(asked, batch_bytes, free_shared_memory())
     if workers < asked:
         print(f"{workers} loader processes instead of {asked}: /dev/shm has no room for more batches")

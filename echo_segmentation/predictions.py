@@ -1,5 +1,6 @@
 """Label maps that somebody else predicted: a folder of PNG, NIfTI or MHD files, one for each case."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
         if len(files[-1]) != 1:
             what = "none" if not files[-1] else ", ".join(file.name for file in files[-1])
             problems.append(f"{' or '.join(names)} (.png, {', '.join(SUFFIXES)}): {what}")
+    uses = Counter(file for of_case in files for file in of_case)
+    problems += [f"{file.name} would be that of {uses[file]} cases" for file in uses if uses[file] > 1]
     if problems:
         raise UserError(f"--predictions {folder}: {len(problems)} cases have not one file each:", problems)
     return [file for (file,) in files]

@@ -103,7 +103,8 @@ def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
     """Draw `count` cases, and tell how near they are to real training frames, and real validation frames are."""
     cases, measure, training = search(folder, count, seed)
     draw(cases, training, folder / "nearest.png")
-    own = sum(near.source == stem.source for stem, _, _, _, near in cases)
+    searched = [(stem, near) for stem, _, _, _, near in cases if stem.split == "training"]
+    own = sum(near.source == stem.source for stem, near in searched)
     distances = np.array([distance for *_, distance, _ in cases])
     return "\n".join(
         (
@@ -111,12 +112,14 @@ def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
             f"of {len(cases)} synthetic frames: median {np.median(distances):.1f}, smallest {distances.min():.1f}",
             f"of {len(measure)} real frames of validation patients: median {np.median(measure):.1f}, "
             f"smallest {np.min(measure):.1f}",
-            f"the nearest is the frame whose label map was deformed: {own} of {len(cases)}",
+            f"the nearest is the frame whose label map was deformed: {own} of {len(searched)} (of training patients)",
         )
     )
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(print("error: name the folder of replicate.sh, or of the demo", file=sys.stderr) or 2)
     try:
         text = report(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     except UserError as error:

@@ -66,6 +66,7 @@ seed='(0|[1-9][0-9]{0,8})'
     fail "REPLICATE_SEEDS: '$SEEDS' are no whole numbers with blanks between them"
 [ -z "$(printf '%s\n' $SEEDS | sort | uniq -d)" ] || fail "REPLICATE_SEEDS: '$SEEDS' has a seed twice"
 need_ranks REPLICATE_RANKS "$RANKS" "$BATCH"
+[ "$DRY" ] || own_folder
 
 next() {
     number=$((number + 1))

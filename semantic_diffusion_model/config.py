@@ -124,7 +124,8 @@ class Settings(
                     f"the {NORM_GROUPS} groups of the normalisation do not divide"
                 )
         for factor in self.attention_factors():
-            self._check_heads(factor, multipliers, (self.num_heads, self.num_heads_upsample))
+            upsample = self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
+            self._check_heads(factor, multipliers, (self.num_heads, upsample))
         self._check_heads(2**halvings, multipliers, (self.num_heads,))  # the middle block
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout {self.dropout} must be at least 0 and below 1")
@@ -137,7 +138,7 @@ class Settings(
         per_head = self.num_head_channels
         if per_head == -1:
             for heads in counts:
-                if heads != -1 and (heads < 1 or channels % heads):
+                if heads < 1 or channels % heads:
                     raise UserError(f"num_heads {heads} does not divide the {channels} channels at factor {factor}")
         elif per_head < 1 or channels % per_head:
             raise UserError(f"num_head_channels {per_head} does not divide the {channels} channels at factor {factor}")
@@ -223,7 +224,10 @@ def attention_sizes(text: str) -> tuple[int, ...]:
     """The sizes that attention_resolutions names; none for the word none. Raises UserError."""
     if text.strip().lower() == "none":
         return ()
-    return tuple(int(size) for size in parse_numbers("attention_resolutions", text))
+    sizes = parse_numbers("attention_resolutions", text)
+    if not all(isinstance(size, int) for size in sizes):
+        raise UserError(f"attention_resolutions: {shown(text)} are sizes in pixels: whole numbers")
+    return sizes
 
 
 def derive_multipliers(img_size: int) -> tuple[float, ...]:

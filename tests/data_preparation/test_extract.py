@@ -112,6 +112,26 @@ def test_area_interpolation_averages(run, release, tmp_path):
     assert {row["image_interpolation"] for row in rows.values()} == {"area"}
 
 
+def test_no_class_grows_where_half_the_size_leaves_equal_shares():
+    """Discs between pixels in a ring in a background, at half the size: areas stay, on average over their places."""
+    rng, areas = np.random.default_rng(0), []
+    rows, columns = np.indices((128, 128))
+    for _ in range(200):
+        centre, radius = rng.uniform(50, 78, 2), rng.uniform(10, 30)
+        distance = np.hypot(rows - centre[0], columns - centre[1])
+        label = np.where(distance < radius, 1, np.where(distance < radius + 8, 2, 0)).astype(np.uint8)
+        half = resize_label_area(label, 64, 64)
+        areas.append([4 * (half == value).sum() / (label == value).sum() for value in (1, 2)])
+    assert (np.abs(np.mean(areas, axis=0) - 1) < (0.01, 0.035)).all()  # the ring has pixels that three classes share
+
+
+def test_an_axis_that_shrinks_is_averaged_though_the_other_grows():
+    stripes = np.zeros((96, 24), np.uint8)
+    stripes[::2] = 200
+    assert (resize_image_area(stripes, 48, 48) == 100).all()
+    assert (resize_image_area(stripes.T.copy(), 48, 48) == 100).all()
+
+
 @pytest.mark.parametrize(("size", "new"), [(549, 128), (778, 256), (224, 128), (224, 112), (256, 64), (96, 128)])
 def test_area_labels_lie_where_area_images_do(size, new):
     """A border at e of `size` pixels is one at e * new / size: seen in the image to 0.01, in the label to half a pixel,

@@ -137,6 +137,7 @@ def test_equal_runs_have_no_p_below_one(trained):
         ({"unit": ["mm@256"] * 3, "grid": ["256x256"] * 3}, "in mm@256: evaluate both at one --img-size"),
         ({"grid": ["128x128", "128x128", "389x549"]}, "1 cases, s002 for one, have other grids"),
         ({"stem": ["x", "y", "z"]}, "no case in common"),
+        ({"diagonal": [320.0] * 3}, "have other sizes of a pixel, so distances would not compare"),
     ],
 )
 def test_runs_that_cannot_be_compared(tmp_path, change, message):

@@ -91,6 +91,13 @@ def test_images_are_resized_by_area_and_labels_keep_their_values(hearts):
     assert (np.take_along_axis(counts, half[0][1][..., None], -1)[..., 0] == most).all()
 
 
+@pytest.mark.parametrize("shape", [(96, 24), (24, 96)])
+def test_an_axis_that_shrinks_is_averaged_though_the_other_grows(shape):
+    stripes = np.zeros(shape, np.uint8)
+    (stripes if shape[0] > shape[1] else stripes.T)[::2] = 200
+    assert (resize_image(stripes, 48) == 100).all()
+
+
 def disc(shape: tuple[int, int], centre: np.ndarray, radius: float) -> np.ndarray:
     rows, columns = np.indices(shape)
     return (np.hypot(rows - centre[0], columns - centre[1]) < radius).astype(np.uint8)
@@ -171,6 +178,8 @@ def test_a_pass_draws_oversampled_cases_several_times_each_augmented_anew(hearts
     assert len({image.numpy().tobytes() for image in first}) == 3
     for one in (plain, plain.oversampled(16, 1)):
         assert list(one.drawn) == list(range(16))
+        assert one.digest == plain.digest
+    assert len({plain.oversampled(count, 3).digest for count in (7, 8)} | {plain.digest}) == 3
 
 
 def test_augmentation_depends_on_its_seed_alone_and_maps_both_alike():

@@ -68,6 +68,18 @@ def test_without_an_atrium_the_base_is_where_the_wall_is_open():
     assert measure_long_axis(labels, (0.5, 0.5)).length == pytest.approx(length, rel=0.01)
 
 
+@pytest.mark.parametrize("mitral", [5, 12, 20])
+def test_without_a_wall_the_base_is_where_the_atrium_is_met(mitral):
+    """Half of the valve's width may be all that the two share; with neither of them nothing tells the base."""
+    labels = half_ellipse(80, 20, (0.5, 0.5))
+    length = measure_long_axis(labels, (0.5, 0.5)).length
+    columns = np.arange(labels.shape[1])
+    labels[(labels == 2) | ((labels == 3) & (abs(columns * 0.5 - 80) > mitral))] = 0
+    assert measure_long_axis(labels, (0.5, 0.5)).length == pytest.approx(length, rel=0.01)
+    labels[labels == 3] = 0
+    assert measure_long_axis(labels, (0.5, 0.5)) is None
+
+
 @pytest.mark.parametrize("spacing", [(0.5, 0.5), (0.154, 0.308), (0.8, 0.4)])
 @pytest.mark.parametrize("across", [7, 1])
 @pytest.mark.parametrize("depth", [0.3, 0.6])

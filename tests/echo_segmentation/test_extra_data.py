@@ -120,9 +120,15 @@ def test_where_sources_are_known_they_tell_who_is_who(hearts, synthetic, tmp_pat
     older = with_sources(shutil.copytree(synthetic, tmp_path / "older"), "{split}/{patient}/a.mhd")
     testing = find_cases(str(real), "testing")[0]
     assert same_person(find_cases(str(same), "training")[0], testing)
-    assert not same_person(find_cases(str(older), "training")[0], testing)
+    counted_anew = with_sources(shutil.copytree(hearts, tmp_path / "anew"), "{split}/{patient}/a.mhd")
+    assert not same_person(find_cases(str(older), "training")[0], find_cases(str(counted_anew), "testing")[0])
+    assert not same_person(find_cases(str(same), "training")[0], find_cases(str(counted_anew), "testing")[0])
+    # The NIfTI release counts its patients once: where one is of it, the number is the person.
+    elsewhere = with_sources(shutil.copytree(synthetic, tmp_path / "elsewhere"), "database_nifti/{patient}/a/b.gz")
+    for folder in (elsewhere, older, synthetic):
+        assert same_person(find_cases(str(folder), "training")[0], testing)
     # Without sources, training and testing of the older release are two people who share a number.
-    assert not same_person(find_cases(str(synthetic), "training")[0], testing)
+    assert not same_person(find_cases(str(synthetic), "training")[0], find_cases(str(hearts), "testing")[0])
 
 
 def test_a_wrong_folder_is_told_by_its_flag(train, hearts, synthetic, tiny, tmp_path, capsys):

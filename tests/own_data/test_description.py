@@ -66,7 +66,7 @@ def test_any_two_conditions_may_be_the_sector_and_all_come_back(outside, inside)
 
 def test_values_of_files_become_places_in_what_travels():
     content = STILLS | {"reported": {"lv": [255], "all": [255]}, "keep_whole": [255]}
-    volumes = {"views": ["a", "b"], "phases": ["d", "s"], "cavity": 255}
+    volumes = {"views": ["a", "b"], "phases": ["d", "s"], "cavity": 255, "wall": 255}
     found = described(content, volumes=volumes)
     assert found.values == (0, 255) and found.plain_labels("lv") == (1,) and found.kept_whole() == (1,)
     travelling = found.travelling("_")
@@ -111,6 +111,7 @@ WRONG = [
     (("volumes",), {"views": ["a"], "phases": ["d", "s"], "cavity": 1}, "volumes.views"),
     (("volumes",), {"views": ["a", "a"], "phases": ["d", "s"], "cavity": 1}, "volumes.views: both are the same"),
     (("volumes",), {"views": ["a", "b"], "phases": ["d", "s"], "cavity": 8}, "volumes.cavity: 8"),
+    (("volumes",), {"views": ["a", "b"], "phases": ["d", "s"], "cavity": 1}, "volumes: needs wall or atrium"),
     (("clases",), [], "clases []: extra"),
 ]
 

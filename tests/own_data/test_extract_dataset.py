@@ -251,6 +251,9 @@ VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
         ([f"{p}_{frame}" for p in range(1, 7) for frame in (0, 1)], 6, {None}),
         ([f"case_{p}" for p in range(9)], 9, {None}),
         ([f"case_{p}_{side}" for p in range(9) for side in ("left", "right")], 9, {"left", "right"}),
+        ([f"p{p:03d}_{view}_ED" for p in range(9) for view in ("2CH", "4CH")], 9, {"2CH", "4CH"}),
+        ([f"p{p:03d}-{view} (ED)_gt" for p in range(9) for view in ("2CH", "4CH")], 9, {"2CH", "4CH"}),
+        ([f"p{p:03d}_ED_{frame}" for p in range(9) for frame in range(3)], 9, {None}),
     ],
 )
 def test_a_guessed_pattern_does_not_split_a_person(names, patients, views):

@@ -179,6 +179,19 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("pipeline", ["replicate", "demo"])
+def test_a_folder_of_ones_own_is_not_taken(pipeline, tmp_path):
+    """Its views, sector or augmented would be replaced."""
+    mine = tmp_path / "data/views/2CH_ED/mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    words = [ROOT / "pipelines" / f"{pipeline}.sh", tmp_path]
+    settings = environment(FOLDER=str(tmp_path / "data")) | {"DEMO_FOLDER": str(tmp_path / "data")}
+    done = subprocess.run(words, env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "no folder of this pipeline" in done.stderr and done.stderr.count("\n") == 1
+    assert mine.read_text() == "mine" and len(list(tmp_path.rglob("*"))) == 4
+
+
 def test_make_takes_folder_scale_and_dry_run():
     words = ["make", "-n", "replicate", "CAMUS=/a folder", "SCALE=cpu128", "DRY=1"]
     told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -11,7 +11,7 @@ HOUSE = Path(__file__).resolve().parents[2] / "semantic_diffusion_model" / "guid
 MAY_IMPORT = {
     "runs": set(),
     "process": set(),
-    "network": {"process"},
+    "network": {"process", "runs"},
     "data": {"network", "process", "runs"},
     "sampling": {"data", "network", "process", "runs"},
     "training": {"sampling", "data", "network", "process", "runs"},

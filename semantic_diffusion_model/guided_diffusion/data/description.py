@@ -54,6 +54,6 @@ def palette_of(settings: Settings) -> Palette:
     """The colours in which the classes of datadir are shown."""
     description = read_description(settings)
     if description is None:
-        return Palette()
+        return Palette(quiet=(0,))
     own = description.condition_colours
     return Palette(np.concatenate([own, PALETTE[len(own) :]]), description.quiet_conditions)

@@ -182,6 +182,8 @@ class Examples:
                     told := other_aspect(pair, label.shape, what, beside.shape[:2], self.settings)
                 ):
                     return told
+            if self.settings.random_crop:  # which will see pixels that the whole map loses when it shrinks
+                check_classes(label, self.settings.num_classes, pair.label_path)
             image, label = resize_image(image, self.settings), resize_nearest(label, self.settings)
             check_classes(label, self.settings.num_classes, pair.label_path)
             edges = None if no_instance else load_edges(pair, self.settings, labels=label, instances=instances)

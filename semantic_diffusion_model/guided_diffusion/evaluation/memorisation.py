@@ -32,8 +32,9 @@ class Judgement:
 
     @property
     def closest_held_out(self) -> np.ndarray:
-        """Of each way, the correlation of the closest held-out frame that is no copy itself."""
-        return self.held_out[~self.held_out_copies].max(0)
+        """Of each way, the correlation of the closest held-out frame that is no copy itself; if all are, of these."""
+        own = ~self.held_out_copies
+        return self.held_out[own if own.any() else slice(None)].max(0)
 
     @property
     def closer(self) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""The U-Net and its semantic modulation. May import `process`, for building both from one set of settings.
+"""The U-Net and its semantic modulation. May import `process`, for building both from one set of settings, and `runs`.
 
     from_settings     from the settings to the network, and to the process
     unet              the network: levels of an encoder and a decoder
     blocks            what they consist of: residual blocks, attention, changes of resolution
     layers            normalisation, convolution, a last layer's start at zero
     precision         float32, bfloat16 or float16: chosen once, for training and sampling alike
-    out_of_memory     which errors of a GPU mean that its memory is full
 
 The modulation is one idea in seven modules. SPADE scales and shifts normalised features by two convolutions over the
 label map, which see nothing but the 5 x 5 labels around a pixel, and echo label maps have few such neighbourhoods. So:

@@ -11,7 +11,7 @@ import torch
 
 from command import UserError
 
-LEAST_ALPHA = 1e-9  # the linear schedule of 20 steps ends at 0; the cosine one at 5e-5
+LEAST_ALPHA = 1e-9  # of the square root of alpha_bar: the linear schedule of 20 steps ends at 0; the cosine one at 5e-5
 
 
 def x_start_of(kind: str, output: torch.Tensor, x_t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:

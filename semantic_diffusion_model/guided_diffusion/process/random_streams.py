@@ -10,6 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+# Values that are drawn by one kernel: 128 blocks of 256 threads, which even a small GPU runs at once. Of more, how many
+# it runs at once would decide which number goes where (torch, ATen/native/cuda/DistributionTemplates.h).
+PIECE = 2**15
+
 
 def seed_of(*address: int | str) -> int:
     """A seed within 0 .. 2**63 - 1 for `address`: the same in every process, on every machine.
@@ -32,7 +36,7 @@ def digest_of(words: Iterable[str]) -> str:
 def stream(device: torch.device | str, *address: int | str) -> torch.Generator:
     """A random generator on `device`, at the start of the stream of `address`.
 
-    A CPU and a GPU give different numbers for the same address; two GPUs give the same.
+    A CPU and a GPU give different numbers for the same address; GPUs of one model give the same.
     """
     generator = torch.Generator(device)
     generator.manual_seed(seed_of(*address))
@@ -40,11 +44,15 @@ def stream(device: torch.device | str, *address: int | str) -> torch.Generator:
 
 
 def normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> torch.Tensor:
-    """Standard normal noise [N, *shape] float32, row i from generators[i], on their device."""
+    """Standard normal noise [N, *shape] float32, row i from generators[i], on their device.
+
+    It is drawn in pieces so small that the numbers do not depend on how many blocks of threads a GPU runs at once.
+    """
     device = generators[0].device
     noise = torch.empty(len(generators), *shape, device=device)
     for row, generator in zip(noise, generators, strict=True):
-        row.normal_(generator=generator)
+        for piece in row.view(-1).split(PIECE):
+            piece.normal_(generator=generator)
     return noise
 
 

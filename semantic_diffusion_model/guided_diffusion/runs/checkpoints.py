@@ -147,7 +147,7 @@ def read_checkpoint(path: str) -> Checkpoint:
         state_dict=checked_weights(content, path),
         settings={name: value for name, value in found.items() if name in MODEL_SETTINGS},
         sha256=storage.sha256_of(path),
-        kind="ema" if name.startswith("ema") else "model",
+        kind="ema" if name.startswith("ema") else "model" if name.startswith("model") else "",
         step=int(match["step"]) if match else None,
         source=source,
         note=note,

@@ -25,8 +25,8 @@ class View:
 
 
 def look(use_gpus: bool) -> View:
-    """What this rank sees."""
-    gpus = range(torch.cuda.device_count() if use_gpus else 0)
+    """What this rank sees. A GPU that CUDA cannot start, for an old driver say, is none; torch then says why."""
+    gpus = range(torch.cuda.device_count() if use_gpus and torch.cuda.is_available() else 0)
     uuids = tuple(str(torch.cuda.get_device_properties(index).uuid) for index in gpus)
     return View(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), uuids)
 

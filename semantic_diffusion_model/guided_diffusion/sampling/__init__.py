@@ -6,6 +6,7 @@
     denoiser      network, process, condition and guidance as one function from (x_t, t) to x_0
     samplers      DDPM, DDIM and the few-step solvers: functions of a denoiser and a list of timesteps
     results       the folder: pictures, manifest.csv, what of an earlier run may stay
+    carried       what travels with the images from datadir: metadata.csv, dataset.json
     reporting     what the job tells, its progress, and the contact sheet
     ahead         the next batch is prepared while this one is sampled
     batch_size    how many images at once

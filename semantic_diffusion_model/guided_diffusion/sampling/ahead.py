@@ -36,8 +36,12 @@ class Ahead(Generic[Result]):
         self._thread.shutdown(cancel_futures=True)
 
 
-def with_next(pieces: Iterable[Piece], nothing: Piece) -> Iterator[tuple[Piece, Piece]]:
-    """Each piece with the one after it; `nothing` after the last."""
+def with_next(pieces: Iterable[Piece], nothing: Piece, ahead: bool = True) -> Iterator[tuple[Piece, Piece]]:
+    """Each piece with the one after it; `nothing` after the last. Without `ahead` a piece is taken when it is needed,
+    and `nothing` stands after each."""
+    if not ahead:
+        yield from ((piece, nothing) for piece in pieces)
+        return
     pieces = iter(pieces)
     present = next(pieces, nothing)
     while present:

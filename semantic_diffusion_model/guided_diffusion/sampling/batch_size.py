@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from command import UserError
-from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
+from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
 
 Result = TypeVar("Result")
 

@@ -11,7 +11,6 @@ import torch
 
 from command import UserError
 from config import Settings
-from dataset_description import DESCRIPTION, METADATA
 from guided_diffusion.data import pictures
 from guided_diffusion.data.arrays import load_edges, load_image, load_label
 from guided_diffusion.data.description import palette_of, with_description
@@ -26,6 +25,7 @@ from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.ahead import Ahead, with_next
 from guided_diffusion.sampling.batch_size import BatchSize, piece_size
+from guided_diffusion.sampling.carried import carry_along
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.inputs import check_inputs
 from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items, row_of
@@ -35,7 +35,6 @@ from guided_diffusion.sampling.results import (
     WITHOUT_LABELS,
     Results,
     Row,
-    carry_metadata,
     refuse_sources,
     settle,
 )
@@ -93,12 +92,13 @@ def _fill(
 
     job = Job(settings, schedule, precision, checkpoint, world, results)
     with progress(results, len(items), len(items) - len(to_make), world):
-        job.make(world.hand_out(to_make, piece_size(len(to_make), world.size, job.batch_size.most)))
+        size = piece_size(len(to_make), world.size, job.batch_size.most)
+        # A rank that takes its next piece early would leave none for another where there are no more than ranks.
+        job.make(world.hand_out(to_make, size), ahead=len(to_make) > size * world.size)
         world.wait_for_all()
     world.fail_together(_refuse_lacking, results, rows, world)
     if world.is_main:
-        described = [DESCRIPTION] if settings.dataset_mode == "camus" else []
-        carry_metadata(settings.datadir, settings.results_dir, [METADATA, *described])
+        carry_along(settings.datadir, settings.results_dir, described=settings.dataset_mode == "camus")
         results.merge(results.made().values())  # last of what others read: from here on the job counts as finished
         write_preview(
             results, job.palette, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES]
@@ -135,11 +135,12 @@ class Job:
         self.null_condition = functools.cache(partial(null_condition, self.network))
         self.ahead = Ahead(self.prepare)
 
-    def make(self, pieces: Iterable[Sequence[tuple[Item, Row]]]) -> None:
-        """Sample `pieces` batch by batch: meanwhile the batch before is written, and the next one prepared."""
+    def make(self, pieces: Iterable[Sequence[tuple[Item, Row]]], ahead: bool = True) -> None:
+        """Sample `pieces` batch by batch: meanwhile the batch before is written, and the next one prepared; the first
+        of another piece only if it may be taken `ahead`."""
         writing: list[Future] = []
         with self.ahead, ThreadPoolExecutor(max_workers=1) as writer:
-            for piece, following in with_next(pieces, ()):
+            for piece, following in with_next(pieces, (), ahead):
                 for batch, drawn in self._batches(piece, following):
                     writing.append(writer.submit(self.write, batch, *drawn))
                     while len(writing) > BATCHES_BEING_WRITTEN:

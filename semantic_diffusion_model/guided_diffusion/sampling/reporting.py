@@ -33,9 +33,7 @@ def announce(
     print(f"sampling {to_make} images for {source}, into {settings.results_dir}", flush=True)
     if checkpoint.note:
         print(checkpoint.note)
-    weights = (
-        "averaged weights" if checkpoint.kind == "ema" else "plain weights (the averaged ones usually draw better)"
-    )
+    weights = _KINDS[checkpoint.kind]
     origin = _SOURCES[checkpoint.source]
     if checkpoint.source == "shapes":
         told = {name: getattr(settings, name) for name in _NOT_IN_SHAPES}
@@ -54,6 +52,11 @@ def announce(
     print(f"{total} images, {there} of them there already; {steps}, {ranks}")
 
 
+_KINDS = {
+    "ema": "averaged weights",
+    "model": "plain weights (the averaged ones usually draw better)",
+    "": "weights",
+}
 _SOURCES = {
     "file": "the file itself",
     "json": "train_test_config.json beside it, checked against the tensors",

@@ -11,8 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import cv2
@@ -241,19 +239,6 @@ def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tupl
         if name not in free and row.get(name) != str(value):
             return name, row.get(name, "unknown"), str(value)
     return None
-
-
-def carry_metadata(datadir: str, results_dir: str, names: Sequence[str] = ("metadata.csv",)) -> None:
-    """Copy metadata.csv, or the files of these `names`, where they are: what later commands go by."""
-    for name in names:
-        source = storage.join(datadir, name)
-        if storage.exists(source):
-            with storage.open_for_reading(source) as file:
-                data = file.read()
-            target = storage.join(results_dir, name)
-            storage.write_whole(target, partial(Path.write_bytes, data=data))
-        elif name == DESCRIPTION:  # of results that were replaced
-            storage.remove(storage.join(results_dir, name))
 
 
 def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:

@@ -11,8 +11,8 @@ from command import UserError
 from config import Settings
 from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.data.loading import Microbatch
-from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs import checkpoints, distributed, storage
+from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
 from guided_diffusion.training import startup

@@ -11,9 +11,9 @@ from torch import nn
 
 from guided_diffusion.data.loading import Examples, Microbatch
 from guided_diffusion.data.shared_memory import free_shared_memory
-from guided_diffusion.network.out_of_memory import is_out_of_memory
 from guided_diffusion.network.precision import autocast
 from guided_diffusion.network.unet import UNetModel
+from guided_diffusion.runs.out_of_memory import is_out_of_memory
 from guided_diffusion.runs.world import World
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together

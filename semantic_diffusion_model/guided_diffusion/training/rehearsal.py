@@ -2,7 +2,7 @@
 
 import torch
 
-from guided_diffusion.network.out_of_memory import is_out_of_memory
+from guided_diffusion.runs.out_of_memory import is_out_of_memory
 from guided_diffusion.runs.world import AgreedError
 from guided_diffusion.training.run import TrainingRun
 from guided_diffusion.training.update import weighted_losses

@@ -81,6 +81,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settin
             )
     if today["dropout"] and before["ranks"] != now["ranks"]:
         warnings.append(f"dropout on {now['ranks']} ranks is drawn otherwise than on {before['ranks']}")
+    if today["dropout"] and then["microbatch"] != today["microbatch"]:
+        warnings.append(f"dropout in parts of {today['microbatch']} is drawn otherwise than in {then['microbatch']}")
     if differences:
         raise UserError(
             f"{where} is a run with other settings: take those, or another savedir (a copy of the weights file alone, "

@@ -33,6 +33,9 @@ def check_and_read(
         keep_freed_memory()
     settings, given = with_description(settings, given)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
+    if settings.timestep_respacing:
+        told = f"warning: with --timestep_respacing {settings.timestep_respacing} only these timesteps are learned"
+        warn(f"{told}: sample with the same flag, which no checkpoint carries")
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
         settings = (
@@ -81,7 +84,7 @@ def what_was_found(start: tuple[str, int] | None, examples: Examples, validation
 def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:
     """Raise UserError for a process whose last timestep holds nothing of the image, and whose noise is predicted: the
     image cannot be told from it."""
-    if diffusion.prediction_type == "epsilon" and diffusion.alphas_cumprod[-1] < LEAST_ALPHA:
+    if diffusion.prediction_type == "epsilon" and diffusion.alphas_cumprod[-1] < LEAST_ALPHA**2:
         raise UserError(
             f"diffusion_steps {diffusion.full_num_timesteps}: this schedule ends in pure noise, from which a network "
             "that predicts the noise learns nothing: take more steps, or --prediction_type v_prediction"

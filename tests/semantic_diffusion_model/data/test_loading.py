@@ -1,6 +1,7 @@
 """Which sample is when and what is done to it: by address, whatever the ranks, workers and memory."""
 
 from collections import Counter
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
@@ -130,6 +131,19 @@ def test_wrong_class_values_and_broken_files_are_all_found_before_training(tmp_p
         assert "2 of 3" in str(caught.value)
         assert "b.png has the value 7; classes are 0 to 4" in str(caught.value)
         assert "c.png cannot be read" in str(caught.value)
+
+
+def test_a_wrong_value_that_the_whole_map_loses_and_a_crop_would_find_is_found_before(tmp_path, tiny):
+    label = np.zeros((64, 64), np.uint8)
+    label[0, 0] = 200
+    for folder, picture in (("images", np.zeros_like(label)), ("labels", label)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "a.png")
+    for crop in (False, True):
+        settings = tiny(datadir=str(tmp_path), dataset_mode="folder", random_crop=crop)
+        examples = Examples(find_pairs(settings, ["training"]), settings)
+        with pytest.raises(UserError, match="a.png has the value 200") if crop else nullcontext():
+            examples.check()
 
 
 def test_worker_processes_give_the_same_data_as_none(tiny, monkeypatch):

@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from config import Settings
 from guided_diffusion.data import pictures
+from guided_diffusion.data.description import palette_of
 
 # Colours as people without red, green or blue cones see them (Viénot 1999; the third from Brettel 1997, one plane),
 # on linear RGB.
@@ -59,6 +61,9 @@ def test_overlay_and_outlines_mark_chambers_and_leave_the_rest():
     edge = inside.copy()
     edge[3:6, 3:6] = False
     assert (lines[edge] == pictures.PALETTE[1]).all() and (lines[3:6, 3:6] == 100).all()
+    # Of other data sets class 2 is a structure like any other, not what lies around the heart.
+    over = pictures.overlay(grey, labels, palette_of(Settings(dataset_mode="folder")))
+    assert (over[labels == 2] != 100).any() and (over[labels == 0] == 100).all()
 
 
 def test_a_panel_that_is_absent_is_black():

@@ -104,6 +104,13 @@ def test_a_few_copies_among_held_out_frames_do_not_hide_others():
     assert found.closest_held_out.max() < 0.9
 
 
+def test_held_out_frames_that_are_all_copies_are_told_as_such():
+    """Of a validation folder that was copied from training."""
+    found = judge(np.full((5, 2), 0.5), np.ones((40, 2)))
+    assert found.held_out_copies.all()
+    assert (found.closest_held_out == 1).all() and not found.closer.any()
+
+
 def test_false_alarms_in_sets_of_unseen_patients_are_as_rare_as_promised():
     generator = np.random.default_rng(0)
     alarms = 0

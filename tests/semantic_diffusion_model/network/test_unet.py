@@ -248,6 +248,8 @@ def test_an_unconditional_network_takes_no_label():
         ({"channel_mult": "1,zwei"}, "not a comma list"),
         ({"num_head_channels": 48}, "num_head_channels 48 does not divide"),
         ({"num_head_channels": -1, "num_heads": 5}, "num_heads 5 does not divide"),
+        ({"num_head_channels": -1, "num_heads": -1}, "num_heads -1 does not divide"),
+        ({"attention_resolutions": "16,8.5"}, "attention_resolutions: 16,8.5 are sizes in pixels: whole numbers"),
     ],
 )
 def test_settings_without_a_network_are_refused(changes, words):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from guided_diffusion.process.random_streams import normal, seed_of, stream, uniform
+from guided_diffusion.process.random_streams import PIECE, normal, seed_of, stream, uniform
 
 
 def test_seeds_are_the_same_everywhere():
@@ -46,6 +46,13 @@ def test_a_row_does_not_depend_on_its_batch():
     alone = normal([stream("cpu", 0, 3)], (3, 8, 8))
     assert torch.equal(together[3], alone[0])
     assert not torch.equal(together[2], together[3])
+
+
+def test_long_rows_are_the_numbers_of_their_stream_in_order():
+    """Drawn in pieces, for GPUs; on a CPU pieces make no difference."""
+    row = normal([stream("cpu", 0, 3)], (3, 160, 160))[0]
+    assert row.numel() > 2 * PIECE
+    assert torch.equal(row, torch.empty(3, 160, 160).normal_(generator=stream("cpu", 0, 3)))
 
 
 def test_distributions():

@@ -33,6 +33,26 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
         distributed.start("cuda")
 
 
+def test_a_gpu_that_cuda_cannot_start_is_none(monkeypatch):
+    """As with a driver that is too old: it is counted without CUDA, and asking it for its name would raise."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.start("auto").device.type == "cpu"
+    with pytest.raises(distributed.UserError, match="no GPU"):
+        distributed.start("cuda")
+
+
+def test_full_memory_is_one_line_wherever_it_is_met(capsys):
+    def main(settings, given):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice.")
+
+    assert distributed.run_on_all_ranks(main, None, set()) == 2
+    said = (
+        "error: the memory is full (CUDA out of memory. Tried to allocate 2.00 GiB.): is other work on this device?\n"
+    )
+    assert capsys.readouterr().err == said
+
+
 # --- Processes --------------------------------------------------------------------------------------------------------
 
 SCRIPT = """

@@ -30,4 +30,8 @@ def test_a_mistake_found_ahead_is_told_when_it_is_asked_for():
 
 def test_pieces_with_their_next():
     assert list(with_next(iter(["ab", "c", "d"]), "")) == [("ab", "c"), ("c", "d"), ("d", "")]
+    taken = []
+    pieces = with_next((taken.append(piece) or piece for piece in "ab"), "", ahead=False)
+    assert next(pieces) == ("a", "") and taken == ["a"]  # "b" is left for others
+    assert list(pieces) == [("b", "")]
     assert list(with_next([""], "")) == [] and list(with_next([], "")) == []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 
 import pytest
@@ -72,12 +73,25 @@ def test_label_maps_alone_another_size_and_metadata(command, tmp_path, pictures)
     assert (results / "metadata.csv").read_text() == "stem,spacing\nx1,0.3\n"
 
 
+def test_metadata_of_label_maps_from_several_folders_is_kept(command, tmp_path, pictures):
+    tables = {"one": "stem,spacing\nx1,0.3\nx2,0.4\n", "two": "stem,patient\nx2,7\nx3,8\n"}
+    for name, table in tables.items():
+        folder = tmp_path / name / "labels"
+        folder.mkdir(parents=True)
+        for stem in {"one": ("x1", "x2"), "two": ("x3",)}[name]:
+            shutil.copy(pictures / "sector_annotations/training/p1.png", folder / f"{stem}.png")
+        (tmp_path / name / "metadata.csv").write_text(table)
+        assert command(datadir=tmp_path / name, dataset_mode="folder")[0] == 0
+    assert names(tmp_path / "results") == {"x1", "x2", "x3"}
+    assert (tmp_path / "results/metadata.csv").read_text() == "stem,patient,spacing\nx1,,0.3\nx2,7,\nx3,8,\n"
+
+
 def test_a_job_killed_at_its_end_counts_as_unfinished_until_all_is_there(command, tmp_path, monkeypatch):
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "carry_metadata", killed)
+        patch.setattr(sampling, "carry_along", killed)
         assert command(num_samples=2)[0] == 130
     results = Results(str(tmp_path / "results"), 0)
     assert results.is_unfinished() and len(results.made()) == 2
@@ -88,7 +102,7 @@ def test_a_job_whose_images_are_not_all_there_is_unfinished(command, tmp_path, m
     """As where a rank writes into a folder of its own, that the node of rank 0 does not see."""
     make = sampling.Job.make
     with monkeypatch.context() as patch:
-        patch.setattr(sampling.Job, "make", lambda job, pieces: make(job, [piece[1:] for piece in pieces]))
+        patch.setattr(sampling.Job, "make", lambda job, pieces, **_: make(job, [piece[1:] for piece in pieces]))
         code, _, err = command(num_samples=5)
     results = Results(str(tmp_path / "results"), 0)
     assert code == 2 and "error: 1 of 5 images are missing from results_dir" in err and "run the same command" in err

@@ -131,6 +131,15 @@ def test_a_schedule_that_ends_in_noise_is_not_trained_to_predict_it(tmp_path, ti
     train(tiny(**common, prediction_type="v_prediction"), set())
 
 
+def test_many_steps_of_the_cosine_schedule_leave_enough_of_the_image(tmp_path, tiny, capsys):
+    """alpha_bar ends at 1e-10 after 4000 (Nichol & Dhariwal 2021), so alpha at 1e-5: x_0 can be told."""
+    common = {"noise_schedule": "cosine", "diffusion_steps": 4000, "lr_anneal_steps": 1}
+    train(tiny(savedir=str(tmp_path / "all"), **common), set())
+    assert "only these timesteps" not in capsys.readouterr().err
+    train(tiny(savedir=str(tmp_path / "few"), timestep_respacing="50", **common), set())
+    assert "with --timestep_respacing 50 only these timesteps are learned" in capsys.readouterr().err
+
+
 def test_weights_that_would_not_be_read_are_refused(tmp_path, tiny, random_weights):
     """Of another file than the run in savedir began from, and of an earlier step than it has reached."""
     other = tmp_path / "other" / "weights.pt"

@@ -152,12 +152,14 @@ def test_the_same_command_goes_on_where_the_network_came_from_a_checkpoint(unint
         train(tiny(**common, lr_anneal_steps=3), given | {"num_res_blocks"})
 
 
-def test_settings_that_do_not_change_results_may_change(uninterrupted, tmp_path, tiny):
+def test_settings_that_do_not_change_results_may_change(uninterrupted, tmp_path, tiny, capsys):
     copy_checkpoint(uninterrupted, tmp_path, 4)
     free = {"use_checkpoint": False, "modulation": "dense", "log_interval": 1, "save_interval": 3, "microbatch": -1}
     train(tiny(**{"savedir": str(tmp_path)} | RICH | free | {"lr_anneal_steps": 5, "dropout": 0.1}), set())
     assert [row["step"] for row in rows_of(tmp_path)] == ["3", "4", "5"]
     assert newest_complete(str(tmp_path), pytest.fail) == 5
+    said = "".join(capsys.readouterr())
+    assert "dropout in parts of -1 is drawn otherwise than in" in said
 
 
 def test_the_state_beside_a_given_checkpoint_is_used_in_another_savedir(uninterrupted, tmp_path, tiny):

@@ -2,7 +2,7 @@
 
 import torch
 
-from guided_diffusion.network.out_of_memory import is_out_of_memory, memory_of
+from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
 
 
 def test_full_memory_is_recognised_however_it_is_said():

@@ -1,0 +1,56 @@
+"""What travels with the images from datadir, for later commands: dataset.json, and metadata.csv, a row per frame."""
+
+import csv
+import io
+from functools import partial
+from pathlib import Path
+
+from command import UserError
+from dataset_description import DESCRIPTION, METADATA
+from guided_diffusion.runs import storage
+from schema import parse_csv
+
+
+def carry_along(datadir: str, results_dir: str, described: bool) -> None:
+    """Bring metadata.csv of datadir into results_dir and, if it is `described`, its dataset.json, where they are.
+
+    Rows of other frames in results_dir, whose label maps lay elsewhere, stay.
+    """
+    if (ours := _read(storage.join(datadir, METADATA))) is not None:
+        target = storage.join(results_dir, METADATA)
+        _write(target, _joined(ours, _read(target)))
+    if described:
+        target = storage.join(results_dir, DESCRIPTION)
+        if (ours := _read(storage.join(datadir, DESCRIPTION))) is not None:
+            _write(target, ours)
+        else:
+            storage.remove(target)  # of results that were replaced
+
+
+def _joined(ours: bytes, former: bytes | None) -> bytes:
+    """The table `ours`, with those rows of the `former` one whose stems it does not have."""
+    try:
+        tables = [parse_csv(data, METADATA, columns=("stem",)) for data in (ours, former or b"")]
+    except UserError:  # one of them is not ours to read: as it is, or replaced
+        return ours
+    stems = {row["stem"] for row in tables[0]}
+    kept = [row for row in tables[1] if row["stem"] not in stems]
+    if not kept:
+        return ours
+    text = io.StringIO(newline="")
+    columns = dict.fromkeys(name for rows in tables for row in rows[:1] for name in row)
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, *tables[0]])
+    return text.getvalue().encode()
+
+
+def _read(path: str) -> bytes | None:
+    if not storage.exists(path):
+        return None
+    with storage.open_for_reading(path) as file:
+        return file.read()
+
+
+def _write(path: str, data: bytes) -> None:
+    storage.write_whole(path, partial(Path.write_bytes, data=data))
