@@ -65,4 +65,9 @@ def evaluation(folder: str) -> str:
 
 if __name__ == "__main__":
     commands = {"epochs": epochs, "table": table, "evaluation": evaluation, "page": page}
-    print(commands[sys.argv[1]](*sys.argv[2:]))
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+        sys.exit(print(f"error: one of {', '.join(commands)}, and what it is about", file=sys.stderr) or 2)
+    try:
+        print(commands[sys.argv[1]](*sys.argv[2:]))
+    except FileNotFoundError as error:
+        sys.exit(print(f"error: {error.strerror}: {error.filename}", file=sys.stderr) or 2)

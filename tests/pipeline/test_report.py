@@ -138,3 +138,19 @@ def test_a_browser_shows_the_page(finished):
     # The picture, 600 pixels wide in one grey, arrives at its own size, and both Dice figures beside one another.
     assert (np.all(page == 120, axis=2).sum(axis=1) == 600).sum() == 90
     assert (np.all(page == 200, axis=2).sum(axis=1) > 600).sum() > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report.py"], "one of epochs, table, evaluation, page"),
+        (["report.py", "pages", "demo"], "one of epochs, table, evaluation, page"),
+        (["report.py", "table", "no", "none"], "No such file or directory: no/summary.json"),
+        (["nearest_frames.py"], "name the folder of replicate.sh, or of the demo"),
+        (["replication_table.py", "no", "cpu64"], "needed are the same for all"),
+    ],
+)
+def test_a_slip_in_a_command_is_one_line(words, message, tmp_path):
+    command = [sys.executable, ROOT / "pipelines" / words[0], *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
