@@ -129,10 +129,14 @@ def wrong_values(
 
 
 def read_given(path: Path) -> Description:
-    """The description in the file `path`. Raises UserError."""
+    """The description in the file `path`. Raises UserError, also where it asks for volumes that nothing could tell."""
     if not path.is_file():
         raise UserError(f"--dataset {path}: no such file; --write_template True proposes one")
-    return parse_description(path.read_bytes(), str(path))
+    description = parse_description(path.read_bytes(), str(path))
+    volumes = description.volumes
+    if volumes is not None and volumes.wall is None and volumes.atrium is None:
+        raise UserError(f"{path}: volumes: needs wall or atrium, which tell where the cavity ends at its base")
+    return description
 
 
 def extract_dataset(settings: OwnSettings) -> None:

@@ -38,8 +38,7 @@ def resize_nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_image_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers; along an axis
-    that grows, linear between these."""
+    """uint8 `image` [rows, columns] at height x width: the mean over the area that each new pixel covers."""
     return _by_area(image, height, width)
 
 

@@ -94,13 +94,12 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
     Where it is not clear, too much goes to one patient: a person in two splits would spoil the test.
     """
     rests, numbers, before, view = list(names), "", "", ""
+    rests, tail = _without_same_words(rests)
     if parts := _last_words(rests, number=True):
         rests = [match["rest"] for match in parts]
         numbers = rf"{_part(parts, 'between')}\d+{_part(parts, 'after')}"
-    behind = numbers
-    while parts := _same_last_word(rests):
-        behind = "".join(_part(parts, part) for part in ("between", "word", "after")) + behind
-        rests = [match["rest"] for match in parts]
+    rests, same = _without_same_words(rests)
+    behind = same + numbers + tail
     while parts := _last_words(rests, number=False):
         words = _part(parts, "word")
         if view:
@@ -132,10 +131,15 @@ def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
     return matches if fits and 1 < len(patients) < len(set(names)) else []
 
 
-def _same_last_word(names: Sequence[str]) -> list[re.Match]:
-    """As `_last_words`, of a word that all have alike; nothing if they have none."""
-    matches = [NAME_PARTS.fullmatch(name) for name in names]
-    return matches if all(matches) and len({match["word"] for match in matches}) == 1 else []
+def _without_same_words(names: Sequence[str]) -> tuple[list[str], str]:
+    """`names` without the last words that all of them have alike, and a regular expression of these."""
+    rests, tail = list(names), ""
+    while all(matches := [NAME_PARTS.fullmatch(name) for name in rests]):
+        if len({match["word"] for match in matches}) > 1:
+            break
+        tail = "".join(_part(matches, part) for part in ("between", "word", "after")) + tail
+        rests = [match["rest"] for match in matches]
+    return rests, tail
 
 
 def _part(matches: Sequence[re.Match], part: str) -> str:

@@ -91,10 +91,9 @@ def same_person(case: Case, other: Case) -> bool:
     release; otherwise names of two splits are two people, for the older CAMUS release counts anew in testing. Where one
     is of the NIfTI release, whose patients have one number each, the name tells, but of testing in the older one.
     """
-    sources = [PurePosixPath(one.source).parts for one in (case, other)]
-    elsewhere = [parts for parts in sources if NIFTI_RELEASE not in parts]
+    elsewhere = [one for one in (case, other) if NIFTI_RELEASE not in PurePosixPath(one.source).parts]
     if len(elsewhere) < 2:
-        return not any("testing" in parts for parts in elsewhere)
+        return not any("testing" in (*PurePosixPath(one.source).parts, split_in_name(one)) for one in elsewhere)
     if case.source and other.source:
         return PurePosixPath(case.source).parent == PurePosixPath(other.source).parent
     named = split_in_name(case), split_in_name(other)

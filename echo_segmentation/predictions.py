@@ -38,7 +38,7 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
     uses = Counter(file for of_case in files for file in of_case)
     problems += [f"{file.name} would be that of {uses[file]} cases" for file in uses if uses[file] > 1]
     if problems:
-        raise UserError(f"--predictions {folder}: {len(problems)} cases have not one file each:", problems)
+        raise UserError(f"--predictions {folder}: {len(problems)} problems, where each case has one file:", problems)
     return [file for (file,) in files]
 
 

@@ -9,7 +9,7 @@
 #   fail TEXT                          a mistake of the user: one line, exit code 2
 #   whole_numbers NAME VALUE ...       ends so unless each value is a whole number from 1 up
 #   need_ranks NAME RANKS BATCH        ends so unless RANKS divides BATCH and there is mpiexec
-#   own_folder                         ends so if $OUT holds something that no pipeline has made: its folders are replaced
+#   own_folder                         ends so if $OUT holds folders that a pipeline would replace, and is not of one
 #   standing_in HERE GIVEN DEFAULT     the folder GIVEN by a user who stands in HERE; DEFAULT if none is
 #
 # $OUT/.done/NUMBER holds the words of a step that ran to its end, $OUT/.done/times a line of seconds, number and title
@@ -30,8 +30,11 @@ whole_numbers() {
 }
 
 own_folder() {
-    [ -e "$OUT/.done" ] || [ -z "$(ls -A "$OUT" 2>/dev/null)" ] ||
-        fail "$OUT/ is there, and no folder of this pipeline: give another $ANOTHER"
+    local name
+    [ -e "$OUT/.done" ] && return
+    for name in camus views sector augmented diffusion results segmentation_data evaluation; do
+        [ ! -e "$OUT/$name" ] || fail "$OUT/ holds $name, and is no folder of this pipeline: give another $ANOTHER"
+    done
 }
 
 # The pipelines go to the project's folder first. A path that is right there too is left as it is: it is shorter.

@@ -132,8 +132,6 @@ def contradictions(found: Form) -> Iterator[tuple[str, str]]:
         for key in ("views", "phases"):
             if len(set(getattr(found.volumes, key))) < 2:
                 yield f"volumes.{key}", "both are the same"
-        if found.volumes.wall is None and found.volumes.atrium is None:
-            yield "volumes", "needs wall or atrium, which tell where the cavity ends at its base"
     if found.sector:
         yield from _of_the_sector(found.sector, len(found.classes) + 1)
     yield from _of_names(found.names)

@@ -123,6 +123,7 @@ def test_where_sources_are_known_they_tell_who_is_who(hearts, synthetic, tmp_pat
     counted_anew = with_sources(shutil.copytree(hearts, tmp_path / "anew"), "{split}/{patient}/a.mhd")
     assert not same_person(find_cases(str(older), "training")[0], find_cases(str(counted_anew), "testing")[0])
     assert not same_person(find_cases(str(same), "training")[0], find_cases(str(counted_anew), "testing")[0])
+    assert not same_person(find_cases(str(same), "training")[0], find_cases(str(hearts), "testing")[0])
     # The NIfTI release counts its patients once: where one is of it, the number is the person.
     elsewhere = with_sources(shutil.copytree(synthetic, tmp_path / "elsewhere"), "database_nifti/{patient}/a/b.gz")
     for folder in (elsewhere, older, synthetic):

@@ -217,7 +217,7 @@ def test_predictions_that_cannot_be_evaluated_are_all_named(judge, release, tmp_
     folder.mkdir()
     flags = ("--data-dir", release / "area", "--predictions", folder, "--output-dir", tmp_path / "o")
     assert judge(*flags) == 2
-    assert "8 cases have not one file each" in capsys.readouterr().err
+    assert "8 problems, where each case has one file" in capsys.readouterr().err
     for path in (release / "area" / "annotations" / "testing").iterdir():
         shutil.copy(path, folder)
     names = sorted(file.name for file in folder.iterdir())

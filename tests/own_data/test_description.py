@@ -111,7 +111,6 @@ WRONG = [
     (("volumes",), {"views": ["a"], "phases": ["d", "s"], "cavity": 1}, "volumes.views"),
     (("volumes",), {"views": ["a", "a"], "phases": ["d", "s"], "cavity": 1}, "volumes.views: both are the same"),
     (("volumes",), {"views": ["a", "b"], "phases": ["d", "s"], "cavity": 8}, "volumes.cavity: 8"),
-    (("volumes",), {"views": ["a", "b"], "phases": ["d", "s"], "cavity": 1}, "volumes: needs wall or atrium"),
     (("clases",), [], "clases []: extra"),
 ]
 

@@ -239,6 +239,12 @@ def test_a_template_says_what_it_guessed_and_can_be_used(run, heads, tmp_path):
     assert nowhere.code == 2 and "none is not a folder" in nowhere.err
 
 
+def test_volumes_that_nothing_could_tell_are_refused(extract_heads, describe, tmp_path):
+    volumes = {"views": ["left", "right"], "phases": ["d", "s"], "cavity": 1}
+    describe(lambda content: content.update(volumes=volumes))
+    refused(extract_heads, tmp_path, "dataset.json: volumes: needs wall or atrium")
+
+
 VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
 
 
@@ -254,6 +260,9 @@ VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
         ([f"p{p:03d}_{view}_ED" for p in range(9) for view in ("2CH", "4CH")], 9, {"2CH", "4CH"}),
         ([f"p{p:03d}-{view} (ED)_gt" for p in range(9) for view in ("2CH", "4CH")], 9, {"2CH", "4CH"}),
         ([f"p{p:03d}_ED_{frame}" for p in range(9) for frame in range(3)], 9, {None}),
+        ([f"p{p:03d}_{frame}_img" for p in range(9) for frame in range(3)], 9, {None}),
+        ([f"p{p:03d}_2CH_{frame}_img" for p in range(9) for frame in range(3)], 9, {None}),
+        ([f"case_{p:03d}_0000" for p in range(9)], 9, {None}),
     ],
 )
 def test_a_guessed_pattern_does_not_split_a_person(names, patients, views):

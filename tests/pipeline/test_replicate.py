@@ -188,7 +188,11 @@ def test_a_folder_of_ones_own_is_not_taken(pipeline, tmp_path):
     words = [ROOT / "pipelines" / f"{pipeline}.sh", tmp_path]
     settings = environment(FOLDER=str(tmp_path / "data")) | {"DEMO_FOLDER": str(tmp_path / "data")}
     done = subprocess.run(words, env=settings, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "no folder of this pipeline" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and "holds views, and is no folder of this pipeline" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
     assert mine.read_text() == "mine" and len(list(tmp_path.rglob("*"))) == 4
 
 

@@ -98,8 +98,10 @@ def _fill(
         world.wait_for_all()
     world.fail_together(_refuse_lacking, results, rows, world)
     if world.is_main:
-        carry_along(settings.datadir, settings.results_dir, described=settings.dataset_mode == "camus")
-        results.merge(results.made().values())  # last of what others read: from here on the job counts as finished
+        made = results.made().values()
+        label_maps = [row["label_map"] for row in made]
+        carry_along(settings.datadir, settings.results_dir, label_maps, described=settings.dataset_mode == "camus")
+        results.merge(made)  # last of what others read: from here on the job counts as finished
         write_preview(
             results, job.palette, [row.stem for row in rows[:: max(1, len(rows) // PREVIEW_IMAGES)]][:PREVIEW_IMAGES]
         )

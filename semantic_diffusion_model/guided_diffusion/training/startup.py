@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from command import UserError
@@ -51,7 +52,8 @@ def check_and_read(
     examples = Examples(pairs, settings)
     validation = None
     if has_split(settings, "validation"):
-        validation = Examples(find_pairs(settings, ["validation"], warn=warn), settings)
+        whole = replace(settings, random_crop=False)  # which is how they are validated on
+        validation = Examples(find_pairs(settings, ["validation"], warn=warn), whole)
         validation.check()
     workers = worker_count(settings, world)
     if not settings.random_crop and fits_in_memory(examples, world, workers):

@@ -84,6 +84,9 @@ def test_metadata_of_label_maps_from_several_folders_is_kept(command, tmp_path, 
         assert command(datadir=tmp_path / name, dataset_mode="folder")[0] == 0
     assert names(tmp_path / "results") == {"x1", "x2", "x3"}
     assert (tmp_path / "results/metadata.csv").read_text() == "stem,patient,spacing\nx1,,0.3\nx2,7,\nx3,8,\n"
+    command(datadir=tmp_path / "two", dataset_mode="folder", overwrite=True)
+    assert names(tmp_path / "results") == {"x3"}, "images of other label maps are deleted then"
+    assert (tmp_path / "results/metadata.csv").read_text() == tables["two"]
 
 
 def test_a_job_killed_at_its_end_counts_as_unfinished_until_all_is_there(command, tmp_path, monkeypatch):
