@@ -34,9 +34,6 @@ def check_and_read(
         keep_freed_memory()
     settings, given = with_description(settings, given)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
-    if settings.timestep_respacing:
-        told = f"warning: with --timestep_respacing {settings.timestep_respacing} only these timesteps are learned"
-        warn(f"{told}: sample with the same flag, which no checkpoint carries")
     start = resuming.find_starting_point(settings, warn)
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
         settings = (
@@ -44,6 +41,9 @@ def check_and_read(
         )
     settings = settle_prediction(settings, given)
     refuse_unlearnable(build_diffusion(settings))  # what else is wrong with the process is told here
+    if settings.timestep_respacing:
+        told = f"warning: with --timestep_respacing {settings.timestep_respacing} only these timesteps are learned"
+        warn(f"{told}: sample with the same flag, which no checkpoint carries")
     settings.check_network()
     if start is None:
         settings.check_attention()
