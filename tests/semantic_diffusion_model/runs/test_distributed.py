@@ -96,7 +96,6 @@ import signal, time
 from guided_diffusion.training.preemption import StopRequest
 from guided_diffusion.runs.world import World
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
 with StopRequest(World(), grace=1.0):
     print("ready", flush=True)
     time.sleep(60)
