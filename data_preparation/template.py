@@ -22,6 +22,7 @@ from view_folders import warn
 LOOKED_AT = 40  # images, for a sector
 MOST_VIEWS = 8
 NAME_PARTS = re.compile(r"(?P<rest>.+?)(?P<between>[\s_\-.(\[]+)(?P<word>[A-Za-z0-9]+)(?P<after>[)\]]?)")
+FIRST_PARTS = re.compile(r"(?P<word>[A-Za-z0-9]+)(?P<after>[\s_\-.]+)(?P<rest>.+)")
 
 
 def write_template(images: Path, labels: Path, path: Path) -> None:
@@ -89,7 +90,7 @@ def guess_ending(images: Path, labels: Path) -> str:
 
 def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
     """A regular expression for the names, and what to tell of it: of each of several patients, frames by number, or by
-    the few words that end them, which are the view; else every image is a patient's own.
+    the few words that end or begin them, which are the view; else every image is a patient's own.
 
     Where it is not clear, too much goes to one patient: a person in two splits would spoil the test.
     """
@@ -107,17 +108,19 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
         else:
             view, behind = words, _part(parts, "after") + behind
         rests, before = [match["rest"] for match in parts], _part(parts, "between")
-    if not view and not numbers:
+    first, rests = _first_words(rests)
+    if not (first or view or numbers):
         told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
         prefix = os.path.commonprefix(list(names))
         return r"(?P<patient>.+)", told + (f" (all names begin with {prefix!r})" if prefix else "")
+    last = "phase" if first else "view"
+    ending = f"{before}(?P<{last}>{_without_brackets(view)})" if view else ""
+    pattern = f"{first}(?P<patient>.+?){ending}{behind}"
     told = f"names.pattern: {len(set(rests))} patients (as {min(rests)!r})" + (", frames by number" if numbers else "")
-    if not view:
-        return f"(?P<patient>.+?){behind}", told
-    view = re.sub(r"^\(\?:([\w|]+)\)$", r"\1", view)  # the group has brackets of its own
-    pattern = f"(?P<patient>.+?){before}(?P<view>{view}){behind}"
-    views = sorted({re.fullmatch(pattern, name)["view"] for name in names})
-    return pattern, f"{told}, in the views {', '.join(views)}"
+    for group, kind in (("view", "in the views"), ("phase", "the phases")):
+        if f"<{group}>" in pattern:
+            told += f", {kind} {', '.join(sorted({re.fullmatch(pattern, name)[group] for name in names}))}"
+    return pattern, told
 
 
 def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
@@ -129,6 +132,22 @@ def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
     words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
     fits = {word.isdigit() for word in words} == {number} and (number or 2 <= len(words) <= MOST_VIEWS)
     return matches if fits and 1 < len(patients) < len(set(names)) else []
+
+
+def _first_words(names: Sequence[str]) -> tuple[str, list[str]]:
+    """The view that `names` begin with, as a regular expression with what stands before it, and the rest of them."""
+    before, rests = "", list(names)
+    while all(matches := [FIRST_PARTS.fullmatch(name) for name in rests]):
+        words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
+        rests = [match["rest"] for match in matches]
+        after = _part(matches, "after")
+        if len(words) > 1:
+            telling = len(words) <= MOST_VIEWS and not any(word.isdigit() for word in words)
+            if not telling or not 1 < len(patients) < len(set(names)):
+                break
+            return f"{before}(?P<view>{_without_brackets(_literally(words))}){after}", rests
+        before += _literally(words) + after
+    return "", list(names)
 
 
 def _without_same_words(names: Sequence[str]) -> tuple[list[str], str]:
@@ -151,6 +170,11 @@ def _literally(texts: set[str]) -> str:
     """A regular expression of these texts, with blanks that can be read."""
     words = "|".join(re.escape(text).replace("\\ ", " ") for text in sorted(texts))
     return words if len(texts) == 1 else f"(?:{words})"
+
+
+def _without_brackets(expression: str) -> str:
+    """Of a choice of words that stands in a group of its own."""
+    return re.sub(r"^\(\?:([\w|]+)\)$", r"\1", expression)
 
 
 def guess_sector(images: Sequence[Path]) -> tuple[dict[str, int] | None, str]:

@@ -263,6 +263,13 @@ VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
         ([f"p{p:03d}_{frame}_img" for p in range(9) for frame in range(3)], 9, {None}),
         ([f"p{p:03d}_2CH_{frame}_img" for p in range(9) for frame in range(3)], 9, {None}),
         ([f"case_{p:03d}_0000" for p in range(9)], 9, {None}),
+        ([f"{view}_patient{p:03d}" for p in range(9) for view in ("A2C", "A4C")], 9, {"A2C", "A4C"}),
+        ([f"A4C-p{p}.{frame}" for p in range(9) for frame in range(3)], 9, {None}),
+        (
+            [f"us_{view}_p{p}_{frame}" for p in range(9) for view in ("A2C", "A4C") for frame in (1, 2)],
+            9,
+            {"A2C", "A4C"},
+        ),
     ],
 )
 def test_a_guessed_pattern_does_not_split_a_person(names, patients, views):
@@ -271,6 +278,14 @@ def test_a_guessed_pattern_does_not_split_a_person(names, patients, views):
     assert len({one["patient"] for one in found}) == patients, told
     assert {one.get("view") for one in found} == views
     assert all(view in told for view in views if view)
+
+
+def test_a_view_before_the_patient_and_a_phase_behind_are_both_found():
+    names = [f"{view}_patient{p:03d}_{phase}" for p in range(9) for view in ("A2C", "A4C") for phase in ("ED", "ES")]
+    pattern, told = guess_pattern(names)
+    found = [re.fullmatch(pattern, name).groupdict() for name in names]
+    assert {one["patient"] for one in found} == {f"patient{p:03d}" for p in range(9)}, told
+    assert {(one["view"], one["phase"]) for one in found} == {(v, p) for v in ("A2C", "A4C") for p in ("ED", "ES")}
 
 
 def test_a_template_of_stills_finds_sector_ending_and_values(run, stills, tmp_path):
