@@ -4,8 +4,9 @@
 
 For each number, as many of the training patients are drawn at random (the smaller sets lie within the larger ones), a
 fifth of them for validation, and pipelines/replicate.sh runs on a release of these and the test patients alone: the
-diffusion model, the deformed label maps and the choice of the best epoch see nobody else. Compared are the segmentation
-trained on the real frames, and on these and the synthetic ones. Run again, it goes on. NIfTI releases only.
+diffusion model, the deformed label maps and the choice of the best epoch see nobody else. Compared are segmentations of
+the real frames alone with those of both together, and of real frames after synthetic ones with those after real ones.
+Run again, it goes on. NIfTI releases only.
 """
 
 import os
@@ -20,7 +21,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from chain import HEADING, describe, error_of, patient_dice, run
-from replication_table import KINDS, ROWS, STRUCTURES, adjust_together, dice_differences, difference_line, runs_of
+from replication_table import (
+    DIFFERENCE_HEADING,
+    KINDS,
+    LEGEND,
+    MORE_KINDS,
+    ROWS,
+    STRUCTURES,
+    adjust_together,
+    dice_differences,
+    difference_line,
+    runs_of,
+)
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
@@ -30,7 +42,9 @@ from names import SPLITS  # noqa: E402
 
 VALIDATION_SHARE = 0.2
 FRAMES_PER_PATIENT = 4
-COLOURS = dict(zip(KINDS, ("#0072b2", "#e69f00", "#009e73"), strict=True))
+PAIRS = (("real", "both"), ("real_again", "then_real"))
+SHOWN = (*KINDS, "real_again", "then_real")
+COLOURS = dict(zip(SHOWN, ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#cc79a7"), strict=True))
 
 
 @dataclass
@@ -105,22 +119,23 @@ def replicate(settings: BenchmarkSettings, count: int) -> dict[str, list[Path]]:
         REPLICATE_REPEAT=str(repeat),
         REPLICATE_UPDATES=str(settings.updates),
         REPLICATE_SEEDS=" ".join(map(str, settings.seeds)),
+        REPLICATE_KINDS="then_real real_again",
     )
     return runs_of(folder)
 
 
 def draw(found: dict[int, dict[str, dict[str, np.ndarray]]], path: Path) -> None:
     """A panel for each structure: Dice against the number of patients, a line for what was trained on."""
-    figure, panels = plt.subplots(1, len(STRUCTURES), figsize=(4.2 * len(STRUCTURES), 3.8))
+    figure, panels = plt.subplots(1, len(STRUCTURES), figsize=(4.2 * len(STRUCTURES), 3.8), sharey=True)
     for panel, (structure, title) in zip(panels, STRUCTURES.items(), strict=True):
-        for kind in KINDS:
+        for kind in SHOWN:
             values = [by_kind[kind][structure] for by_kind in found.values()]
             means, errors = [v.mean() for v in values], [error_of(v) for v in values]
             panel.errorbar(list(found), means, errors, color=COLOURS[kind], marker="o", capsize=3, label=kind)
         panel.set(title=title, xscale="log", xlabel="labelled patients")
         panel.set_xticks(list(found), list(map(str, found)))
         panel.minorticks_off()
-    panels[0].set_ylabel("Dice on real test patients")
+    panels[0].set_ylabel("Dice on real test patients (bars: standard error over patients)")
     panels[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
@@ -130,23 +145,32 @@ def draw(found: dict[int, dict[str, dict[str, np.ndarray]]], path: Path) -> None
 def measure(settings: BenchmarkSettings) -> None:
     log = Log(
         settings.log,
-        f"python benchmarks/few_patients.py --patients {' '.join(map(str, settings.patients))}",
+        f"python benchmarks/few_patients.py --camus CAMUS --work FOLDER "
+        f"--patients {' '.join(map(str, settings.patients))} --synthetic {settings.synthetic} --steps {settings.steps} "
+        f"--updates {settings.updates} --seeds {' '.join(map(str, settings.seeds))} --draw_seed {settings.draw_seed}",
         f"64 x 64 pixels, diffusion {settings.steps} steps, about {settings.synthetic} synthetic frames, "
         f"{settings.updates} updates of each segmentation; seeds {settings.seeds}, of the draw {settings.draw_seed}",
         "Dice on the real test patients, mean (standard error over patients), in native geometry",
     )
     runs = {count: replicate(settings, count) for count in sorted(settings.patients)}
-    found = {count: {kind: patient_dice(of_kind[kind]) for kind in KINDS} for count, of_kind in runs.items()}
-    differences = {count: dice_differences(of_kind["real"], of_kind["both"]) for count, of_kind in runs.items()}
+    found = {count: {kind: patient_dice(of_kind[kind]) for kind in SHOWN} for count, of_kind in runs.items()}
+    differences = {
+        (count, first, second): dice_differences(of_kind[first], of_kind[second])
+        for count, of_kind in runs.items()
+        for first, second in PAIRS
+    }
     adjust_together([one for by_structure in differences.values() for one in by_structure.values()])
     for count, by_kind in found.items():
         log.say(f"{f'{count} patients, trained on':40}{HEADING}")
         for kind, values in by_kind.items():
             log.say(f"{kind:40}{describe(values)}")
-        log.say(f"{'':38}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}")
-        for structure, difference in differences[count].items():
-            log.say(difference_line(f"both - real, {ROWS[structure]}", difference))
+        log.say(f"{'':38}{DIFFERENCE_HEADING}")
+        for first, second in PAIRS:
+            for structure, difference in differences[count, first, second].items():
+                log.say(difference_line(f"{second} - {first}, {ROWS[structure]}", difference))
         log.say()
+    for line in (*LEGEND, *(f"{kind}: {MORE_KINDS[kind]}" for kind in SHOWN if kind in MORE_KINDS)):
+        log.say(line)
     log.write()
     draw(found, settings.log.with_suffix(".png"))
 

@@ -48,7 +48,7 @@ def run(*words: object) -> None:
 def evaluated(settings: BenchmarkSettings, kind: str, seed: int) -> Path:
     """metrics.csv of a network that learned from labels of `kind`, on real validation frames."""
     demo = settings.demo_folder
-    data, out = demo / f"segmentation_data_{kind}", demo / f"labels_{kind}_{seed}"
+    data, out = demo / f"segmentation_data_{kind}", demo / f"labels_{kind}_{seed}_{settings.epochs}"
     if not data.exists():
         run(
             *(ROOT / "data_preparation/prepare_inference4segmentation.py", "--testing_data_folder", demo / "views"),

@@ -93,8 +93,9 @@ def told(name: str) -> str:
 
 def train(name: str, settings: BenchmarkSettings) -> Path:
     """The averaged weights of the variant `name`, trained as far as it is not."""
-    folder, (changes, times) = settings.savedir / name, VARIANTS[name]
+    changes, times = VARIANTS[name]
     steps = round(settings.lr_anneal_steps * times)
+    folder = settings.savedir / f"{name}_{steps}"  # its own: a training that has ended would go on from there
     flags = COMMON | changes | {"lr_anneal_steps": steps, "datadir": settings.datadir, "savedir": folder}
     command = [sys.executable, str(ROOT / "semantic_diffusion_model" / "image_train.py"), *spelled(flags)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -133,7 +134,8 @@ def measure(settings: BenchmarkSettings) -> None:
         raise UserError(f"only: there is no {unknown[0]}; the variants are {', '.join(VARIANTS)}")
     log = Log(
         settings.log,
-        f"python benchmarks/prediction_types.py --lr_anneal_steps {settings.lr_anneal_steps}",
+        f"python benchmarks/prediction_types.py --datadir SECTOR_FRAMES --savedir FOLDER --only {','.join(names)} "
+        f"--lr_anneal_steps {settings.lr_anneal_steps}",
         f"{torch.get_num_threads()} threads of torch",
         " ".join(spelled(COMMON)),
     )

@@ -52,21 +52,22 @@ def extract(camus: Path, work: Path) -> Path:
 
 def train(data: Path, work: Path, seed: int, epochs: int) -> Path:
     """A run's folder; run.txt in it says which code made it, and in how many seconds."""
-    folder = work / "runs" / f"seed{seed}"
+    folder = work / "runs" / f"seed{seed}_{epochs}"
     if not (folder / "run.txt").exists():
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
         flags = ("--data-dir", data, "--output-dir", folder, "--gpu", "cpu", "--num-workers", 0)
         seconds = run("echo_segmentation/runner.py", *flags, *TRAINING, "--epochs", epochs, "--seed", seed)
-        (folder / "run.txt").write_text(f"commit {head.stdout.strip() or 'unknown'}, {seconds:.0f} s\n")
+        (folder / "run.txt").write_text(
+            f"commit {head.stdout.strip() or 'unknown'}, {seconds:.0f} s since its last start\n"
+        )
     return folder
 
 
-def evaluate(data: Path, camus: Path, work: Path, seed: int, options: str, split: str) -> Path:
-    """The folder of one evaluation in native geometry."""
-    folder = work / "evaluated" / f"seed{seed}_{options}_{split}"
+def evaluate(data: Path, camus: Path, work: Path, trained: Path, options: str, split: str) -> Path:
+    """The folder of one evaluation in native geometry, of what `train` returned."""
+    folder = work / "evaluated" / f"{trained.name}_{options}_{split}"
     if not (folder / "summary.json").exists():
-        model = work / "runs" / f"seed{seed}" / "model.pth"
-        run("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", model, "--output-dir", folder,
+        run("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", folder,
             "--native-dir", camus, "--split", split, "--gpu", "cpu", "--num-workers", 0, "--batch-size", 8,
             *OPTIONS[options])  # fmt: skip
     return folder
@@ -150,8 +151,8 @@ def main() -> None:
         "    labels that predictions are compared with: those of the release, on its own pixel grid, distances in mm"
     )
     log.say(f"training: runner.py {' '.join(TRAINING)} --epochs {options.epochs} --gpu cpu --num-workers 0 --seed N")
-    for seed in options.seeds:
-        folder = train(data, options.work, seed, options.epochs)
+    trained = {seed: train(data, options.work, seed, options.epochs) for seed in options.seeds}
+    for seed, folder in trained.items():
         log.say(f"    seed {seed}: {(folder / 'run.txt').read_text().strip()}")
     log.say("evaluation: test_model.py --native-dir RELEASE --split SPLIT and the options named; per seed, mean and")
     log.say(
@@ -159,7 +160,9 @@ def main() -> None:
     )
     log.say()
     evaluated = {
-        (name, split): {seed: evaluate(data, options.camus, options.work, seed, name, split) for seed in options.seeds}
+        (name, split): {
+            seed: evaluate(data, options.camus, options.work, run, name, split) for seed, run in trained.items()
+        }
         for split in SPLITS
         for name in OPTIONS
     }

@@ -54,14 +54,14 @@ MADE=$(weights_of "$OUT/diffusion" "$STEPS") \
     mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
     --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --batch_size_train $((BATCH / RANKS)) \
     --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0 \
-    --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1
+    --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --device cpu
 step 5 "Deform the label maps, to sample from" \
     python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
     --n_repeat $REPEAT --overwrite True
 step 6 "Sample a synthetic frame for each of them" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_sample.py --datadir "$OUT/augmented/all_views_augmented" \
     --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 10 \
-    --deterministic_test False
+    --deterministic_test False --device cpu
 step 7 "Prepare them for the segmentation" \
     python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
     --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True

@@ -161,5 +161,6 @@ def word(value: Any) -> str:
 
 def commands(folder: Path) -> list[str]:
     """The commands that made all this, as steps.sh noted them, in their order."""
-    notes = [path for path in folder.glob(".done/*") if path.name.isdigit()]
-    return [path.read_text(encoding="utf-8") for path in sorted(notes, key=lambda path: int(path.name))]
+    notes = [path for path in folder.glob(".done/*") if path.name != "times" and not path.suffix]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(notes, key=lambda path: path.stat().st_mtime_ns)]
+    return [text.partition("\n")[0] for text in texts]

@@ -11,7 +11,8 @@
 # Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
 # start clean. Settings (environment), each with the scale's own default: REPLICATE_FOLDER, REPLICATE_STEPS (of the
 # diffusion training), REPLICATE_SAMPLING_STEPS, REPLICATE_REPEAT (synthetic frames per frame), REPLICATE_UPDATES (of
-# each segmentation; above ten, the multiple of ten below), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS.
+# each segmentation; above ten, the multiple of ten below), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS, REPLICATE_KINDS (of
+# segmentations, beside real, synthetic and both: then_real, real_again, oversampled; none by default).
 set -euo pipefail
 LAST='?' ANOTHER=REPLICATE_FOLDER
 source "$(dirname "$0")/steps.sh"
@@ -32,7 +33,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another p
 
 # The scales. *_COST are thousandths of a second on the machine of the benchmarks (two cores), a guess where none was
 # measured: what is told of the time left follows the pace that is found.
-VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) EVALUATION=()
+VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) PREDICT_GPU=(--gpu cpu) DEVICE=(--device cpu) EVALUATION=()
 SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
     --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --lr 1e-3 --max_grad_norm 1 --ema_rate 0.999
     --save_interval 2500 --log_interval 50 --num_workers 0)
@@ -45,7 +46,7 @@ case $SCALE in
         NETWORK=(--num_channels 64 --channel_mult 0.5,1,1,2 "${SMALL[@]}") ;;
     gpu256)
         SIZE=256 STEPS=50000 BATCH=96 RANKS=8 UPDATES=20000 STEP_COST=600 FRAME_COST=50 UPDATE_COST=100
-        VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=()
+        VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=() PREDICT_GPU=() DEVICE=()
         NETWORK=(--is_train True --save_interval 5000 --random_flip True --deterministic_train False
             --keep_checkpoints 2) ;; # of 10 GB each
 esac
@@ -54,6 +55,7 @@ SAMPLING_STEPS=${REPLICATE_SAMPLING_STEPS:-10}
 REPEAT=${REPLICATE_REPEAT:-5}
 UPDATES=${REPLICATE_UPDATES:-$UPDATES}
 SEEDS=${REPLICATE_SEEDS:-0 1 2}
+MORE=${REPLICATE_KINDS:-}
 RANKS=${REPLICATE_RANKS:-$RANKS}
 FRAMES=$(cat "$CAMUS"/database_split/subgroup_{training,validation}.txt 2>/dev/null | wc -w || true)
 FRAMES=$((FRAMES ? 4 * FRAMES : 1800)) # of the release, if it lists them
@@ -65,60 +67,89 @@ seed='(0|[1-9][0-9]{0,8})'
 [[ $SEEDS =~ ^\ *$seed(\ +$seed)*\ *$ ]] ||
     fail "REPLICATE_SEEDS: '$SEEDS' are no whole numbers with blanks between them"
 [ -z "$(printf '%s\n' $SEEDS | sort | uniq -d)" ] || fail "REPLICATE_SEEDS: '$SEEDS' has a seed twice"
+[[ $MORE =~ ^\ *((then_real|real_again|oversampled)(\ +|$))*$ ]] ||
+    fail "REPLICATE_KINDS: '$MORE' are not some of then_real, real_again, oversampled with blanks between them"
 need_ranks REPLICATE_RANKS "$RANKS" "$BATCH"
 [ "$DRY" ] || own_folder
 
-next() {
+next() { # NAME TITLE COMMAND...
     number=$((number + 1))
-    step "$number" "$@"
+    NAME=$1 step "$number" "${@:2}"
 }
 
-segmentation() { # KIND SEED DATA [EXTRA_DATA]
-    local extra=() count=$((UPDATES < LOOKS ? UPDATES : LOOKS))
-    [ $# = 3 ] || extra=(--extra-data-dir "$4")
-    COST=$((UPDATES * UPDATE_COST / 1000 + 60)) next "Train the segmentation on $1 frames (seed $2), and test it on real ones" \
-        python echo_segmentation/runner.py --data-dir "$3" "${extra[@]}" --output-dir "$OUT/segmentation_$1_$2" \
+segmentation() { # KIND SEED DATA [FLAG...]
+    local count=$((UPDATES < LOOKS ? UPDATES : LOOKS)) frames="$1 frames"
+    case $1 in
+        oversampled) frames="both, real frames five times as often" ;;
+        then_real) frames="real frames, after synthetic ones" ;;
+        real_again) frames="real frames once more" ;;
+    esac
+    [[ " real synthetic both $MORE " = *" $1 "* ]] || return 0
+    COST=$((UPDATES * UPDATE_COST / 1000 + 60)) \
+        next "segmentation_$1_$2" "Train the segmentation on $frames (seed $2), and test it on real ones" \
+        python echo_segmentation/runner.py --data-dir "$3" "${@:4}" --output-dir "$OUT/segmentation_$1_$2" \
         --img-size "$SIZE" --batch-size "$SEGMENTATION_BATCH" --epochs "$count" --epoch-updates $((UPDATES / count)) \
         --loss dice_ce --min-lr 1e-5 --seed "$2" --native-dir "$CAMUS" "${GPU[@]}"
 }
 
+# Whether frames show their labels: what a network of real frames sees in them, and in real ones that it never saw.
+predict() { # VIEW SEED WHAT INPUT
+    local out="$OUT/predicted/$1_$3"
+    # An interrupted one is done again, into an empty folder.
+    [ "$MODE" = plan ] || [ -e "$OUT/.done/predict_$1_$3" ] || rm -rf "$out"
+    COST=120 next "predict_$1_$3" "Segment $3 frames of $1 by the network of real ones" \
+        python echo_segmentation/predict.py --model-path "$OUT/segmentation_real_$2/model.pth" --input "$4" \
+        --output-dir "$out" "${PREDICT_GPU[@]}"
+}
+
 chain() {
     number=0
-    COST=15 next "Extract the frames" \
+    local seed view first all="$OUT/segmentation_data/all_views"
+    first=$(printf '%s\n' $SEEDS | sort -n | head -n 1)
+    COST=15 next extract "Extract the frames" \
         python data_preparation/extract_camus_data.py --camus_data_folder "$CAMUS" --save_folder_path "$OUT/views" \
         --save_img_size "$SIZE" --image_interpolation $RESIZE --skip_incomplete True --overwrite True
-    COST=5 next "Make sector labels, to train the diffusion model with" \
+    COST=5 next sector "Make sector labels, to train the diffusion model with" \
         python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/sector" \
         --add_augmentation False --overwrite True
-    COST=15 next "Deform the label maps, to sample from" \
+    COST=15 next deform "Deform the label maps, to sample from" \
         python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
         --n_repeat "$REPEAT" --overwrite True
     for view in "${VIEWS[@]}"; do
         MADE=$(weights_of "$OUT/diffusion/$view" "$STEPS") COST=$((STEPS * STEP_COST / 1000)) \
-            next "Train the semantic diffusion model of $view" \
+            next "diffusion_$view" "Train the semantic diffusion model of $view" \
             mpiexec -np "$RANKS" python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/${view}_sector" \
             --savedir "$OUT/diffusion/$view" --img_size "$SIZE" --batch_size_train $((BATCH / RANKS)) \
-            --lr_anneal_steps "$STEPS" "${NETWORK[@]}"
+            --lr_anneal_steps "$STEPS" "${NETWORK[@]}" "${DEVICE[@]}"
     done
     for view in "${VIEWS[@]}"; do
         COST=$((REPEAT * FRAMES / ${#VIEWS[@]} * SAMPLING_STEPS / 10 * FRAME_COST / 1000)) \
-            next "Sample a synthetic frame for each deformed label map of $view" \
+            next "sample_$view" "Sample a synthetic frame for each deformed label map of $view" \
             mpiexec -np "$RANKS" python semantic_diffusion_model/image_sample.py --num_steps "$SAMPLING_STEPS" --all True \
             --datadir "$OUT/augmented/${view}_augmented" --resume_checkpoint "$OUT/diffusion/$view" \
-            --results_dir "$OUT/results/$view"
+            --results_dir "$OUT/results/$view" "${DEVICE[@]}"
     done
-    COST=20 next "Prepare them for the segmentation" \
+    COST=20 next prepare "Prepare them for the segmentation" \
         python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
         --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
-    for view in "${VIEWS[@]}"; do
-        COST=300 next "Compare the synthetic frames of $view with the real ones" \
-            python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/${view}_sector" \
-            --synthetic_dir "$OUT/results/$view" --output_dir "$OUT/evaluation/$view" --overwrite True "${EVALUATION[@]}"
-    done
-    for seed in $SEEDS; do # last: more of them can be asked for later
+    for seed in $SEEDS; do
         segmentation real "$seed" "$OUT/views/all_views"
-        segmentation synthetic "$seed" "$OUT/segmentation_data/all_views"
-        segmentation both "$seed" "$OUT/views/all_views" "$OUT/segmentation_data/all_views"
+        segmentation synthetic "$seed" "$all"
+        segmentation both "$seed" "$OUT/views/all_views" --extra-data-dir "$all"
+        segmentation oversampled "$seed" "$OUT/views/all_views" --extra-data-dir "$all" --oversample 5
+        segmentation then_real "$seed" "$OUT/views/all_views" --lr 3e-4 \
+            --model-path "$OUT/segmentation_synthetic_$seed/model.pth"
+        segmentation real_again "$seed" "$OUT/views/all_views" --lr 3e-4 \
+            --model-path "$OUT/segmentation_real_$seed/model.pth"
+    done
+    for view in "${VIEWS[@]}"; do
+        predict "$view" "$first" synthetic "$OUT/results/$view/samples"
+        predict "$view" "$first" real "$OUT/views/$view/images/testing"
+        COST=300 next "evaluation_$view" "Compare the synthetic frames of $view with the real ones, and with their labels" \
+            python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/${view}_sector" \
+            --synthetic_dir "$OUT/results/$view" --output_dir "$OUT/evaluation/$view" --overwrite True \
+            --predictions "$OUT/predicted/${view}_synthetic" --real_predictions "$OUT/predicted/${view}_real" \
+            "${EVALUATION[@]}"
     done
 }
 
@@ -138,7 +169,8 @@ if [ "$DRY" ]; then
     # The same chain, once more and in fact, as small as it can be.
     SIZE=32 STEPS=1 BATCH=1 RANKS=1 UPDATES=1 REPEAT=1 SEEDS=0 SAMPLING_STEPS=2 expected_left=0
     EVALUATION=(--bootstrap 100 --ssim_pairs 20)
-    GPU=(--gpu cpu --num-workers 0 --decoder-channels 16 8 8 --test-viz-num 0)
+    GPU=(--gpu cpu --num-workers 0 --decoder-channels 16 8 8 --test-viz-num 0) DEVICE=(--device cpu)
+    PREDICT_GPU=(--gpu cpu)
     NETWORK+=(--num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --attention_resolutions 16
         --num_head_channels 32 --preview_steps 0 --num_workers 0)
     if [ ! -e "$CAMUS" ]; then

@@ -1,4 +1,4 @@
-"""The table that `replicate.sh` ends with: real, synthetic, both, and what was published.
+"""The table that `replicate.sh` ends with: real, synthetic, both, what else was tried, and what was published.
 
 python pipelines/replication_table.py FOLDER SCALE
 """
@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,16 @@ from report import STRUCTURES, training_frames  # noqa: E402
 from timing import processor  # noqa: E402
 
 from command import UserError  # noqa: E402
-from comparison import Difference, holm, paired_differences, paired_p_value  # noqa: E402
-from rows import Row, read_rows  # noqa: E402
+from comparison import CONFIDENCE, RESAMPLINGS, Difference, holm, paired_differences, paired_p_value  # noqa: E402
+from rows import read_rows  # noqa: E402
 
 KINDS = ("real", "synthetic", "both")
+# What REPLICATE_KINDS may add.
+MORE_KINDS = {
+    "oversampled": "both, real frames five times in each pass",
+    "then_real": "real frames, from the network of synthetic ones on: twice the updates in all",
+    "real_again": "real frames, from the network of real ones on: what then_real is to be held against",
+}
 MEAN = "mean"
 ROWS = STRUCTURES | {MEAN: "mean of the three"}
 # Stojanovski et al. 2023: trained on synthetic frames alone, tested on the 50 real test patients.
@@ -30,35 +37,80 @@ PUBLISHED = {"lv_endo": 0.886, "lv_epi": 0.919, "la": 0.852}
 PUBLISHED[MEAN] = sum(PUBLISHED.values()) / 3
 
 
+DIFFERENCE_HEADING = f"{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}"
+LEGEND = (
+    "interval: patients resampled, and the seeds of each side; p: Wilcoxon's signed-rank test of patients (their means",
+    "over seeds, as if exact), adjusted after Holm over all lines; there is none where a side has one seed",
+)
+
+
+@dataclass
+class SeededDifference(Difference):
+    """Of several trainings on each side; `first` and `second` are means over them."""
+
+    by_seed: tuple[np.ndarray, np.ndarray] = ()
+    """(seeds, patients) of each side."""
+
+    def interval(self) -> tuple[float, float]:
+        """95 % percentile interval of the mean difference, of patients resampled, and of seeds on each side."""
+        rng, count = np.random.default_rng(0), self.first.size
+        if count < 2:
+            return float("nan"), float("nan")
+        patients = rng.integers(count, size=(RESAMPLINGS, 1, count))
+        means = []
+        for side in self.by_seed:
+            seeds = rng.integers(len(side), size=(RESAMPLINGS, len(side), 1))
+            means.append(side[seeds, patients].mean((1, 2)))
+        tail = (1 - CONFIDENCE) / 2
+        return tuple(np.quantile(means[1] - means[0], (tail, 1 - tail)).tolist())
+
+
 def runs_of(folder: Path) -> dict[str, list[Path]]:
-    """The evaluated runs of each kind, by seed. Raises UserError unless all kinds have the same seeds."""
-    found = {kind: sorted(p.parent for p in folder.glob(f"segmentation_{kind}_*/summary.json")) for kind in KINDS}
+    """The evaluated runs of each kind, by seed; those of MORE_KINDS if they have the same seeds.
+
+    Raises UserError unless all of KINDS have.
+    """
+    found = {
+        kind: sorted(path.parent for path in folder.glob(f"segmentation_{kind}_[0-9]*/summary.json"))
+        for kind in (*KINDS, *MORE_KINDS)
+    }
     seeds = {kind: [path.name.rpartition("_")[2] for path in runs] for kind, runs in found.items()}
     if not seeds["real"] or any(seeds[kind] != seeds["real"] for kind in KINDS):
-        raise UserError(f"{folder}: seeds of the trainings that were evaluated: {seeds}; needed are the same for all")
-    return found
+        told = {kind: seeds[kind] for kind in KINDS}
+        raise UserError(f"{folder}: seeds of the trainings that were evaluated: {told}; needed are the same for all")
+    return {kind: runs for kind, runs in found.items() if seeds[kind] == seeds["real"]}
 
 
-def stacked(runs: Sequence[Path]) -> list[Row]:
-    """The rows of all runs, seed after seed, each in order of its stems."""
-    return [row for run in runs for row in sorted(read_rows(run / "metrics.csv"), key=lambda row: row["stem"])]
+def patient_dice_of(run: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The stems of a run's frames, and by structure the Dice of each patient, mean over frames, (patients,).
 
-
-def dice_differences(first: Sequence[Path], second: Sequence[Path]) -> dict[str, Difference]:
-    """By structure and of their mean, `second` against `first`: of each patient the mean over frames and seeds, paired
-    over patients. Their adjusted p-values hold only after `adjust_together`.
-
-    Raises UserError for other frames, or structures that some patient has not at all: they would have no mean.
+    Raises UserError for a structure that some patient has not at all: its mean would be of other patients.
     """
-    rows = [stacked(runs) for runs in (first, second)]
-    if [row["stem"] for row in rows[0]] != [row["stem"] for row in rows[1]]:
+    rows = sorted(read_rows(run / "metrics.csv"), key=lambda row: row["stem"])
+    found = {difference.title: difference.first for difference in paired_differences(rows, rows)}
+    values = {structure: found[f"{structure} dice"] for structure in STRUCTURES}
+    if len({len(one) for one in values.values()}) > 1:
+        raise UserError(f"{run}: a structure is in neither label map of any frame of some patient")
+    return [row["stem"] for row in rows], values | {MEAN: np.mean(list(values.values()), axis=0)}
+
+
+def dice_differences(first: Sequence[Path], second: Sequence[Path]) -> dict[str, SeededDifference]:
+    """By structure and of their mean, `second` against `first`: of each patient the mean over frames and seeds, paired
+    over patients. Their adjusted p-values hold only after `adjust_together`; there is no p where a side has one seed,
+    which would take another draw of its frames and its start for an effect.
+
+    Raises UserError for other frames, or structures that some patient has not at all.
+    """
+    sides = [[patient_dice_of(run) for run in runs] for runs in (first, second)]
+    if any(stems != sides[0][0][0] for side in sides for stems, _ in side):
         raise UserError(f"{first[0].parent}: the runs were evaluated on different frames")
-    found = {difference.title: difference for difference in paired_differences(*rows)}
-    differences = {structure: found[f"{structure} dice"] for structure in STRUCTURES}
-    if len({len(one.first) for one in differences.values()}) > 1:
-        raise UserError(f"{first[0].parent}: a structure is in neither label map of any frame of some patient")
-    means = [np.mean([getattr(one, side) for one in differences.values()], axis=0) for side in ("first", "second")]
-    return differences | {MEAN: Difference(MEAN, *means, len(rows[0]), paired_p_value(*means))}
+    frames, found = len(sides[0][0][0]), {}
+    for structure in ROWS:
+        by_seed = tuple(np.stack([values[structure] for _, values in side]) for side in sides)
+        means = [side.mean(0) for side in by_seed]
+        p = paired_p_value(*means) if min(map(len, by_seed)) > 1 else float("nan")
+        found[structure] = SeededDifference(structure, *means, frames, p, by_seed=by_seed)
+    return found
 
 
 def adjust_together(differences: Sequence[Difference]) -> None:
@@ -75,29 +127,46 @@ def with_error(values: np.ndarray) -> str:
 
 def table(folder: str, scale: str) -> str:
     runs = runs_of(Path(folder))
-    against = {kind: dice_differences(runs["real"], runs[kind]) for kind in KINDS}
+    against = {kind: dice_differences(runs["real"], of_kind) for kind, of_kind in runs.items()}
     settings = json.loads((runs["real"][0] / "settings.json").read_text())
     size, patients = settings["img_size"], len(against["real"]["lv_endo"].first)
     lines = [
         f"Dice on the real test frames of {patients} patients, in native geometry; networks of {size} x {size} pixels,",
         f"mean over {len(runs['real'])} seed{'s' if len(runs['real']) > 1 else ''} (standard error over patients)",
-        f"{'trained on':18}" + "".join(f"{kind:>16}" for kind in KINDS) + f"{'published*':>13}",
+        f"{'trained on':18}" + "".join(f"{kind:>16}" for kind in runs) + f"{'published*':>13}",
     ]
     for structure, title in ROWS.items():
-        cells = "".join(f"{with_error(against[kind][structure].second):>16}" for kind in KINDS)
+        cells = "".join(f"{with_error(against[kind][structure].second):>16}" for kind in runs)
         lines.append(f"{title:18}{cells}{PUBLISHED[structure]:13.3f}")
-    lines += ["* synthetic frames alone, 256 x 256 pixels (Stojanovski et al. 2023)", ""]
-    lines += [f"{'against real, paired over patients':38}{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}"]
-    adjust_together([difference for kind in KINDS[1:] for difference in against[kind].values()])
-    for kind in KINDS[1:]:
-        lines += [difference_line(f"{kind}, {ROWS[s]}", difference) for s, difference in against[kind].items()]
+    lines += ["* synthetic frames alone, 256 x 256 pixels (Stojanovski et al. 2023)"]
+    lines += [f"{kind}: {MORE_KINDS[kind]}" for kind in runs if kind in MORE_KINDS]
+    pairs = [("real", kind) for kind in runs if kind != "real"]
+    if {"then_real", "real_again"} <= runs.keys():
+        pairs.append(("real_again", "then_real"))
+    shown = {pair: dice_differences(*(runs[kind] for kind in pair)) for pair in pairs}
+    adjust_together([difference for by_structure in shown.values() for difference in by_structure.values()])
+    lines += ["", f"{'paired over patients':38}{DIFFERENCE_HEADING}"]
+    for (first, second), by_structure in shown.items():
+        lines += [difference_line(f"{second} - {first}, {ROWS[s]}", one) for s, one in by_structure.items()]
+    lines += [*LEGEND, "", *seed_spread(runs)]
     return "\n".join([*lines, "", *circumstances(Path(folder), scale, runs)])
+
+
+def seed_spread(runs: dict[str, list[Path]]) -> list[str]:
+    """Dice of each seed, mean over patients: how far trainings lie apart that differ in nothing else."""
+    lines = [f"{'Dice by seed':38}" + "".join(f"{title:>20}" for title in ROWS.values())]
+    for of_kind in runs.values():
+        for run in of_kind:
+            cells = "".join(f"{one.mean():20.4f}" for one in patient_dice_of(run)[1].values())
+            lines.append(f"{run.name.removeprefix('segmentation_'):38}{cells}")
+    return lines
 
 
 def difference_line(title: str, difference: Difference) -> str:
     low, high = difference.interval()
     mean = (difference.second - difference.first).mean()
-    return f"{title:38}{mean:+11.4f}{f'{low:+.4f} .. {high:+.4f}':>22}{difference.p:9.2g}{difference.adjusted_p:9.2g}"
+    p = "".join(f"{'-' if np.isnan(one) else f'{one:.2g}':>9}" for one in (difference.p, difference.adjusted_p))
+    return f"{title:38}{mean:+11.4f}{f'{low:+.4f} .. {high:+.4f}':>22}{p}"
 
 
 def circumstances(folder: Path, scale: str, runs: dict[str, list[Path]]) -> list[str]:

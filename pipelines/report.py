@@ -3,7 +3,7 @@
 python pipelines/report.py epochs DATA OTHER_DATA EPOCHS   epochs on OTHER_DATA with as many updates as EPOCHS on DATA
 python pipelines/report.py table RUN OTHER_RUN             Dice per structure of two evaluated segmentation runs
 python pipelines/report.py page FOLDER                     FOLDER/report.html, of what a finished demo left in FOLDER
-python pipelines/report.py evaluation FOLDER               one line of what image_evaluate.py wrote there
+python pipelines/report.py evaluation FOLDER               in short what image_evaluate.py wrote there
 """
 
 import json
@@ -60,7 +60,32 @@ def evaluation(folder: str) -> str:
         for name, one in (("gCNR", contrast), ("Nakagami m of the wall", speckle))
     ]
     copies = f"{entry['memorisation']['copies']} of {entry['images']['synthetic']} are copies of training frames"
-    return f"Synthetic frames: {', '.join(told)}; {copies}"
+    return "\n".join([f"Synthetic frames: {', '.join(told)}; {copies}", apart(entry), *agreement(entry)])
+
+
+def apart(entry: dict[str, Any]) -> str:
+    """How many of the differences are outside the yardstick (docs/evaluation.md), and the largest by it."""
+    sections = ("grey_levels", "contrast", "speckle", "autocorrelation", "power_spectrum")
+    differences = {
+        f"{key} ({row})".replace("_", " "): one
+        for section in sections
+        for row, keys in entry[section].items()
+        for key, one in keys.items()
+    }
+    outside = {name: abs(one["difference"]) / one["yardstick"] if one["yardstick"] else 0
+               for name, one in differences.items() if one["outside"]}  # fmt: skip
+    largest = sorted(outside, key=outside.get, reverse=True)[:3]
+    told = f"{len(outside)} of {len(differences)} differences are larger than between halves of the real patients"
+    return told + (f", above all {', '.join(largest)}" if largest else "")
+
+
+def agreement(entry: dict[str, Any]) -> list[str]:
+    """Whether frames show their labels, where that was asked."""
+    sides = entry["label_agreement"] or {}
+    means = {side: [one["dice"] for one in found.values() if isinstance(one, dict)]
+             for side, found in sides.items() if found}  # fmt: skip
+    told = [f"{' / '.join(f'{value:.3f}' for value in dice)} in {side} frames" for side, dice in means.items()]
+    return [f"Dice of what a network of real frames sees, by structure: {', '.join(told)}"] if told else []
 
 
 if __name__ == "__main__":

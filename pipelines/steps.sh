@@ -2,6 +2,7 @@
 # (the folder), LAST (the number of steps) and ANOTHER (the setting that names another folder) in place.
 #
 #   step NUMBER TITLE COMMAND...       print and run a command, unless it ran to its end before with the same words
+#   NAME=WORD step NUMBER ...          what it is known by, if not its number: then others may come before it later
 #   COST=SECONDS step NUMBER ...       the seconds it is expected to take: then the time left is told
 #   MADE=FILE step NUMBER ...          what it has made at its end: a training that is asked to stop ends well, too early;
 #                                      once begun, it goes on with the same words alone
@@ -12,13 +13,15 @@
 #   own_folder                         ends so if $OUT holds folders that a pipeline would replace, and is not of one
 #   standing_in HERE GIVEN DEFAULT     the folder GIVEN by a user who stands in HERE; DEFAULT if none is
 #
-# $OUT/.done/NUMBER holds the words of a step that ran to its end, $OUT/.done/times a line of seconds, number and title
-# for each time that a step ran, to its end or not. $OUT/.done/NUMBER.begun holds the words of a training meanwhile.
+# $OUT/.done/NAME holds the words of a step that ran to its end, and in a second line those of them that count: the result
+# is the same whatever shares the work, and wherever $OUT lies. NAME.begun is of a training meanwhile.
+# $OUT/.done/times has a line of seconds, name and title for each time that a step ran, to its end or not.
 MODE=run
 expected_left=0 # seconds of the steps to be done, at the pace that COST assumes
 expected_done=0 # of those that are done,
 spent=0         # and what these took in fact
 running=
+SHARING='np|batch_size_train|num[_-]workers|device|gpu' # flags that say who does the work
 
 fail() { echo "error: $*" >&2 && exit 2; }
 
@@ -50,7 +53,11 @@ need_ranks() {
     command -v mpiexec >/dev/null || fail "no mpiexec: 'make setup' installs it into .venv; put .venv/bin on the path"
 }
 
-seconds_of() { awk -F '\t' -v number="$1" '$2 == number { sum += $1 } END { print sum + 0 }' "$OUT/.done/times" 2>/dev/null || echo 0; }
+seconds_of() { # TITLE
+    local times="$OUT/.done/times"
+    [ -e "$times" ] || times=/dev/null
+    awk -F '\t' -v title="$1" '$3 == title { sum += $1 } END { print sum + 0 }' "$times"
+}
 
 note_time() {
     [ -z "$running" ] || printf '%s\t%s\n' $((SECONDS - began)) "$running" >>"$OUT/.done/times"
@@ -58,26 +65,43 @@ note_time() {
 }
 trap note_time EXIT
 
+# The name of a step, or the number that it had in a folder made before it had a name.
+mark_of() { # NUMBER TITLE
+    local number
+    if [ "${NAME:-}" ] && [ ! -e "$OUT/.done/$NAME" ] && [ -e "$OUT/.done/times" ]; then
+        number=$(awk -F '\t' -v title="$2" '$3 == title && $2 ~ /^[0-9]+$/ { print $2; exit }' "$OUT/.done/times")
+    fi
+    printf '%s' "${number:-${NAME:-$1}}"
+}
+
+# What of COST is left of a step that may have been begun: they go on where they were.
+remaining() { # TITLE
+    local gone cost=${COST:-0}
+    gone=$(seconds_of "$1")
+    printf '%s' $((gone < cost * 19 / 20 ? cost - gone : cost / 20))
+}
+
 # At the pace of the steps done so far, which ten minutes as expected are added to: short steps tell little.
 time_left() {
     local left=$((expected_left * (spent + 600) / (expected_done + 600)))
     [ "$left" -le 0 ] || printf 'about %d h %02d min left\n' $((left / 3600)) $((left % 3600 / 60))
 }
 
-done_with() {
+done_with() { # TITLE
     expected_done=$((expected_done + ${COST:-0}))
     [ "${COST:-0}" = 0 ] || spent=$((spent + $(seconds_of "$1")))
 }
 
-plan() {
+plan() { # MARK TITLE COMMAND...
+    [ -e "$OUT/.done/$1" ] || expected_left=$((expected_left + $(remaining "$2")))
+    shift 2
     printf '%s\n' "${*@Q}" >>"$OUT/commands.txt"
-    [ -e "$OUT/.done/$number" ] || expected_left=$((expected_left + ${COST:-0}))
 }
 
 weights_of() { printf '%s/model%06d.pt' "$1" "$2"; } # SAVEDIR STEP
 
-note() { # NAME WORDS
-    printf '%s' "$2" >"$OUT/.done/$1.tmp"
+note() { # NAME COMMAND...
+    printf '%s\n%s' "$(quoted "${@:2}")" "$(essence "${@:2}")" >"$OUT/.done/$1.tmp"
     mv "$OUT/.done/$1.tmp" "$OUT/.done/$1"
 }
 
@@ -93,46 +117,87 @@ quoted() {
     printf '%s' "$text"
 }
 
-noted() { # NAME COMMAND...: whether the note is of this command; the first ones were not quoted
-    local name=$1 said
+# The words that count: $OUT may lie elsewhere later.
+essence() { # COMMAND...
+    local word kept=()
+    while [ $# -gt 0 ]; do
+        word=$1
+        shift
+        if [[ $word =~ ^--?($SHARING)$ ]]; then
+            [ $# = 0 ] || shift
+            continue
+        fi
+        [[ $word/ != "$OUT"/* ]] || word=OUT${word#"$OUT"}
+        kept+=("$word")
+    done
+    quoted "${kept[@]}"
+}
+
+noted() { # NAME COMMAND...: whether the note is of this command; earlier ones are one line, the first ones unquoted
+    local said all
+    [ -e "$OUT/.done/$1" ] || return
+    said=$(cat "$OUT/.done/$1")
     shift
-    said=$(cat "$OUT/.done/$name" 2>/dev/null) && { [ "$said" = "$(quoted "$@")" ] || [ "$said" = "$*" ]; }
+    all=$(quoted "$@")
+    case $said in
+        *$'\n'*) [ "${said#*$'\n'}" = "$(essence "$@")" ] ;;
+        *) [ "$said" = "$*" ] || [ "$(without_sharing "$said")" = "$(without_sharing "$all")" ] ;;
+    esac
+}
+
+without_sharing() { sed -E "s/ --?($SHARING) [^ ]+//g" <<<"$1"; } # of words in one line
+
+# What was another word then: "then 6000, now 20000".
+other_words() { # NAME COMMAND...
+    local then now
+    then=$(cat "$OUT/.done/$1")
+    case $then in
+        *$'\n'*) now=$(essence "${@:2}") then=${then#*$'\n'} ;;
+        *) now=$(quoted "${@:2}") ;;
+    esac
+    then=$(tr ' ' '\n' <<<"$then" | sort)
+    now=$(tr ' ' '\n' <<<"$now" | sort)
+    printf 'then %s, now %s' "$(comm -23 <(echo "$then") <(echo "$now") | paste -sd ' ')" \
+        "$(comm -13 <(echo "$then") <(echo "$now") | paste -sd ' ')"
 }
 
 # Whether a training has begun with other words than these: it would go on from there, to another end or to none.
-begun_otherwise() { # NUMBER COMMAND...
+begun_otherwise() { # MARK COMMAND...
     local begun=$1.begun
     shift
     [ "${MADE:-}" ] && [ -e "$(dirname "$MADE")" ] && [ -e "$OUT/.done/$begun" ] && ! noted "$begun" "$@"
 }
 
-step() {
-    local number=$1 title=$2
+step() { # NUMBER TITLE COMMAND...
+    local number=$1 title=$2 mark left
+    mark=$(mark_of "$@")
     shift 2
     if [ "$MODE" = plan ]; then
-        plan "$@"
+        plan "$mark" "$title" "$@"
         return
     fi
     printf '\n[%s/%s] %s\n$ %s\n' "$number" "$LAST" "$title" "$(quoted "$@")"
-    if noted "$number" "$@"; then
+    if noted "$mark" "$@"; then
         echo "done before"
-        done_with "$number"
+        done_with "$title"
         return
     fi
-    if [ -e "$OUT/.done/$number" ] || begun_otherwise "$number" "$@"; then
-        fail "$OUT/ was made with other settings: delete it, or give another $ANOTHER"
+    [ -e "$OUT/.done/$mark" ] || ! begun_otherwise "$mark" "$@" || mark=$mark.begun
+    if [ -e "$OUT/.done/$mark" ]; then
+        fail "$OUT/ was made with other settings ($(other_words "$mark" "$@")): delete it, or give another $ANOTHER"
     fi
     time_left
-    [ -z "${MADE:-}" ] || note "$number.begun" "$(quoted "$@")"
-    began=$SECONDS running=$number$'\t'$title
+    left=$(remaining "$title")
+    [ -z "${MADE:-}" ] || note "$mark.begun" "$@"
+    began=$SECONDS running=$mark$'\t'$title
     "$@"
     note_time
     if [ ! -e "${MADE:-$OUT}" ]; then
         echo "stopped before its end: run the same command again to go on" >&2
         exit 1
     fi
-    note "$number" "$(quoted "$@")"
-    rm -f "$OUT/.done/$number.begun"
-    expected_left=$((expected_left - ${COST:-0}))
-    done_with "$number"
+    note "$mark" "$@"
+    rm -f "$OUT/.done/$mark.begun"
+    expected_left=$((expected_left - left))
+    done_with "$title"
 }

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import runner
 import test_model
 from command import run_command
 from settings import TestSettings, TrainSettings
+
+sys.path.append(str(Path(__file__).parent))  # for drawn_release
+from drawn_release import make_release  # noqa: E402
 
 FRAMES = [(view, phase) for view in ("2CH", "4CH") for phase in ("ED", "ES")]
 SPLITS = {"training": 4, "validation": 1, "testing": 2}  # patients
@@ -72,6 +76,12 @@ def make_folder() -> Callable:
 def hearts(make_folder, tmp_path_factory) -> Path:
     """A folder of drawn hearts that no test changes."""
     return make_folder(tmp_path_factory.mktemp("hearts"))
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory) -> Path:
+    """A release with its view folders `area` and `nearest`, that no test changes."""
+    return make_release(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture(scope="session")

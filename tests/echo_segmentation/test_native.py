@@ -9,81 +9,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from drawn_release import NATIVE, SPACING
 from PIL import Image
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
 import inference
-from cases import Case, find_cases
+from cases import Case
 from checkpoint import load_weights, read_checkpoint
 from command import UserError
-from frames import NativeFrames, with_spacing
 from geometry import nearest_indices, one_hot, to_native
 from model import build_network
 from predictions import find_predictions
-
-NATIVE, SPACING = (200, 150), (0.6, 0.7)  # rows, columns; mm in depth and laterally: the frame of the drawn hearts
-COLUMNS = ("source", "native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm", "image_interpolation")
-
-
-def write(path, pixels):
-    image = sitk.GetImageFromArray(pixels)
-    image.SetSpacing(SPACING[::-1])
-    image.SetOrigin((5.0, -2.0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path))
-
-
-def draw(patient: int, view: str, phase: str) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label of a heart at native size: as in conftest.py, in native pixels."""
-    rng = np.random.default_rng([patient, view == "4CH", phase == "ES"])
-    rows, columns = np.mgrid[: NATIVE[0], : NATIVE[1]]
-    rows, columns = rows / NATIVE[0], columns / NATIVE[1]
-    centre, radius = 0.5 + rng.uniform(-0.05, 0.05), (0.8 if phase == "ES" else 1.0) * rng.uniform(0.13, 0.17)
-    distance = np.hypot((rows - 0.45) / 2, columns - centre)
-    label = np.zeros(NATIVE, np.uint8)
-    label[distance < radius + 0.08], label[distance < radius] = 2, 1
-    label[rows > 0.65] = 0
-    label[(rows > 0.65) & (np.hypot(rows - 0.75, columns - centre) < 0.14)] = 3
-    image = np.array([90, 20, 160, 240])[label] + rng.normal(0, 8, NATIVE)
-    return image.clip(1, 255).astype(np.uint8), label
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """A NIfTI release of two patients, and the view folders extracted from it, by area and by the published rule."""
-    root = tmp_path_factory.mktemp("release")
-    rows = {"area": [], "nearest": []}
-    for number in (1, 2):
-        patient = f"patient{number:04d}"
-        for view, phase in (("2CH", "ED"), ("2CH", "ES"), ("4CH", "ED"), ("4CH", "ES")):
-            image, label = draw(number, view, phase)
-            source = f"database_nifti/{patient}/{patient}_{view}_{phase}.nii.gz"
-            write(root / "camus" / source, image)
-            write(root / "camus" / source.replace(".nii", "_gt.nii"), label)
-            stem = f"{patient}_{view}_{phase}_testing"
-            for rule in rows:
-                copied = np.ix_(*(nearest_indices(n, 64) for n in NATIVE))
-                small = {"annotations": label[copied], "images": image[copied]}
-                if rule == "area":
-                    shares = [cv2.resize((label == c).astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
-                              for c in range(4)]  # fmt: skip
-                    small = {"annotations": np.argmax(shares, axis=0).astype(np.uint8)}
-                    small["images"] = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
-                for kind, pixels in small.items():
-                    folder = root / rule / kind / "testing"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(folder / f"{stem}.png")
-                known = {"stem": stem, "patient": patient, "view": view, "phase": phase, "split": "testing"}
-                values = (source, *NATIVE, *SPACING, rule if rule == "area" else "")
-                known["image_quality"] = "Good" if number == 1 else "Poor"
-                rows[rule].append(known | dict(zip(COLUMNS, values, strict=True)))
-    for rule, table in rows.items():
-        with open(root / rule / "metadata.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
-    return root
 
 
 def read_metrics(folder):
@@ -312,53 +249,3 @@ def test_only_frames_of_a_quality(judge, trained, release, tmp_path, capsys):
     assert {row["patient"] for row in read_metrics(tmp_path / "o").values()} == {"patient0001"}
     assert judge(*flags, "--image-quality", "Medium") == 2
     assert "image qualities there: Good, Poor" in capsys.readouterr().err
-
-
-def test_frames_of_unknown_pixel_size_are_compared_in_pixels_until_it_is_given(release, tmp_path, capsys):
-    """Nothing is measured in mm that nobody measured: 1 x 1 mm is what is written where the size was not known."""
-    shutil.copytree(release / "camus", tmp_path / "camus")
-    shutil.copytree(release / "area", tmp_path / "area")
-    table, size = tmp_path / "area" / "metadata.csv", ",".join(map(str, SPACING))
-    text = table.read_text()
-    table.write_text(text.replace(size, ","))
-    cases = find_cases(str(tmp_path / "area"), "testing")
-    known = NativeFrames(cases, tmp_path / "camus", 4)
-    assert known.in_mm and known.unit == "mm" and known.spacing_mm(0) == pytest.approx(SPACING)
-    path = tmp_path / "camus" / cases[0].source
-    image = sitk.ReadImage(str(path))
-    image.SetSpacing((1.0, 1.0))
-    sitk.WriteImage(image, str(path))
-    unknown, given = (NativeFrames(cases, tmp_path / "camus", 4, spacing) for spacing in ((), (0.5,)))
-    assert not unknown.in_mm and unknown.unit == "px" and unknown.spacing_mm(0) is None
-    assert f"{path}: pixels of 1 x 1 mm" in capsys.readouterr().err
-    assert given.in_mm and given.spacing_mm(0) == (0.5, 0.5)
-
-    table.write_text(text.replace(size, "1.0,1.0", 1).replace(size, "0.01,0.01", 1))
-    cases = find_cases(str(tmp_path / "area"), "testing")
-    assert [case.extent_mm is None for case in cases] == [True, True, *[False] * 6]
-    assert "the size of the pixels of 2 frames is not believed" in capsys.readouterr().err
-    assert with_spacing(cases[0], (0.5, 0.4)).extent_mm == (NATIVE[0] * 0.5, NATIVE[1] * 0.4)
-
-
-def test_a_pixel_size_given_at_the_extraction_holds(release, tmp_path, capsys):
-    """extract_camus_data.py --spacing_mm writes it into metadata.csv; the files go on to say another."""
-    shutil.copytree(release / "area", tmp_path / "area")
-    table = tmp_path / "area" / "metadata.csv"
-    table.write_text(table.read_text().replace(",".join(map(str, SPACING)), "0.5,0.4"))
-    cases = find_cases(str(tmp_path / "area"), "testing")
-    assert NativeFrames(cases, release / "camus", 4).spacing_mm(7) == pytest.approx((0.5, 0.4))
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "of metadata.csv is taken for 8 frames whose files say another" in said
-    assert "0.5 x 0.4 mm, not 0.6 x 0.7 mm" in said
-    assert NativeFrames(cases, release / "camus", 4, (0.3,)).spacing_mm(7) == (0.3, 0.3)
-    assert not capsys.readouterr().err
-
-
-def test_a_pixel_size_of_frames_of_unknown_size_is_refused(judge, release, tmp_path, capsys):
-    shutil.copytree(release / "area", tmp_path / "area")
-    (tmp_path / "area" / "metadata.csv").unlink()
-    maps = tmp_path / "area" / "annotations" / "testing"
-    flags = ("--data-dir", tmp_path / "area", "--predictions", maps, "--output-dir", tmp_path / "o")
-    assert judge(*flags, "--spacing-mm", 0.3) == 2
-    said = capsys.readouterr().err
-    assert "--spacing-mm is of a pixel of the frames as recorded" in said and "of 8 cases, patient0001_2CH_ED" in said

@@ -57,7 +57,7 @@ def test_the_table_means_over_seeds_and_frames_and_pairs_over_patients(tmp_path)
         error = values.std(ddof=1) / np.sqrt(3)
         assert f"{values.mean():.3f} ({error:.3f})" in text, kind
     for kind in ("synthetic", "both"):
-        line = next(line for line in text.splitlines() if line.startswith(f"{kind}, left atrium"))
+        line = next(line for line in text.splitlines() if line.startswith(f"{kind} - real, left atrium"))
         assert f"{(patients[kind] - patients['real']).mean():+.4f}" in line
     assert "2.0 hours" in text and "5400 s  Train" in text
     assert "both: 9 epochs of 7 updates, batches of 16, the best by its own validation split: 3, 4" in text
@@ -101,16 +101,47 @@ def test_p_values_are_adjusted_over_all_lines_that_are_shown(tmp_path):
     patients = 30
     base = rng.uniform(0.7, 0.8, (patients, 2))
     for kind, gain in (("real", 0), ("synthetic", -0.004), ("both", 0.003)):
-        values = base + gain + rng.normal(0, 0.004, base.shape)
-        write_run(tmp_path, kind, 0, values.ravel())
-    against = [replication_table.dice_differences(*([tmp_path / f"segmentation_{k}_0"] for k in ("real", kind)))
-               for kind in ("synthetic", "both")]  # fmt: skip
+        for seed in (0, 1):
+            write_run(tmp_path, kind, seed, (base + gain + rng.normal(0, 0.004, base.shape)).ravel())
+    runs = {
+        kind: [tmp_path / f"segmentation_{kind}_{seed}" for seed in (0, 1)] for kind in ("real", "synthetic", "both")
+    }
+    against = [replication_table.dice_differences(runs["real"], runs[kind]) for kind in ("synthetic", "both")]
     shown = [one for by_structure in against for one in by_structure.values()]
     assert len(shown) == 8 and len({one.p for one in shown}) == 2  # all structures have the same Dice here
     replication_table.adjust_together(shown)
     small, large = sorted({one.p for one in shown})
     assert {one.adjusted_p for one in shown if one.p == small} == {min(1, 8 * small)}
     assert {one.adjusted_p for one in shown if one.p == large} == {min(1, max(4 * large, 8 * small))}
+
+
+def test_another_seed_is_no_effect(tmp_path):
+    """Every patient gains alike from the better seed of one side: patients alone would call that certain."""
+    base = np.random.default_rng(0).uniform(0.7, 0.8, 60)
+    for kind, gains in (("real", (0, 0)), ("synthetic", (0.01, -0.002))):
+        for seed, gain in enumerate(gains):
+            write_run(tmp_path, kind, seed, base + gain)
+    runs = {kind: [tmp_path / f"segmentation_{kind}_{seed}" for seed in (0, 1)] for kind in ("real", "synthetic")}
+    found = replication_table.dice_differences(runs["real"], runs["synthetic"])["la"]
+    assert found.second.mean() - found.first.mean() == pytest.approx(0.004)
+    assert super(type(found), found).interval() == pytest.approx((0.004, 0.004))
+    assert found.interval() == pytest.approx(
+        (-0.002, 0.01)
+    )  # a quarter of the resamplings has the one seed, or the other
+    alone = replication_table.dice_differences(runs["real"][:1], runs["synthetic"][:1])["la"]
+    assert np.isnan(alone.p) and replication_table.difference_line("x", alone).split()[-2:] == ["-", "-"]
+
+
+def test_kinds_that_were_asked_for_stand_in_the_table_with_their_control(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind in (*replication_table.KINDS, "then_real", "real_again"):
+        for seed in (0, 1):
+            write_run(tmp_path, kind, seed, rng.uniform(0.7, 0.9, 6))
+    write_run(tmp_path, "oversampled", 1, rng.uniform(0.7, 0.9, 6))  # of other seeds: not to be compared
+    text = replication_table.table(str(tmp_path), "cpu64")
+    assert "then_real - real_again, left atrium" in text and "then_real - real, left atrium" in text
+    assert "real_again: real frames, from the network of real ones on" in text and "oversampled" not in text
+    assert text.count("- real_again") == 4 and re.search(r"^then_real_1 ( +0\.\d{4}){4}$", text, re.M)
 
 
 def test_the_nearest_frame_is_of_the_same_view_and_measured_inside_the_cone():

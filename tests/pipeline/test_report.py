@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -51,8 +52,12 @@ def finished(tmp_path) -> Path:
         }
         (run / "summary.json").write_text(json.dumps({"overall": means}))
     (demo / ".done").mkdir()
-    for number in (10, 9, 2):
-        (demo / ".done" / str(number)).write_text(f"python step{number}.py --flag '<b>&'")
+    for moment, number in enumerate((2, 9, 10)):
+        note = demo / ".done" / str(number)
+        note.write_text(f"python step{number}.py --flag '<b>&'" + "\nthe words that count" * (number > 2))
+        os.utime(note, (moment, moment))
+    (demo / ".done" / "11.begun").write_text("python never.py")
+    (demo / ".done" / "times").write_text("7\t2\tA title\n")
     return demo
 
 

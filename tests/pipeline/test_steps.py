@@ -31,10 +31,36 @@ def test_commands_can_be_pasted_and_notes_made_before_hold(tmp_path):
     again = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True).stdout
     assert first.endswith(again) and again == "my folder/a,plain/b,c=1,,$HOME,"
     note = tmp_path / ".done" / "1"
-    assert note.read_text() == shown and "done before" in pipeline(tmp_path, command).stdout
+    assert note.read_text() == f"{shown}\n{shown}" and "done before" in pipeline(tmp_path, command).stdout
+    note.write_text(shown)
+    assert "done before" in pipeline(tmp_path, command).stdout
     note.write_text("printf %s, my folder/a plain/b,c=1  $HOME")
     assert "done before" in pipeline(tmp_path, command).stdout
     assert pipeline(tmp_path, command.replace("plain", "other")).returncode == 2
+
+
+def test_what_shares_the_work_and_where_the_folder_lies_change_nothing(tmp_path):
+    def train(folder: Path, ranks: int, batch: int, *more: str) -> subprocess.CompletedProcess:
+        shared = f"-np {ranks} a.py --batch_size_train {8 // ranks} --num_workers {ranks}"
+        flags = f"--data '{folder}/x y' --steps {batch} {' '.join(more)}"
+        return pipeline(folder, f"NAME=training step 1 Train echo {shared} {flags}")
+
+    folder, moved = tmp_path / "a b", tmp_path / "elsewhere"
+    folder.mkdir()
+    assert train(folder, 2, 100).returncode == 0
+    folder.rename(moved)
+    assert "done before" in train(moved, 4, 100, "--device cpu").stdout
+    other = train(moved, 2, 200)
+    assert other.returncode == 2 and "made with other settings (then 100, now 200)" in other.stderr
+    assert other.stderr.count("\n") == 1
+
+
+def test_a_step_that_got_a_name_is_found_by_its_title(tmp_path):
+    assert pipeline(tmp_path, "step 7 'A title' echo a --np 2").returncode == 0
+    assert "[9/2] A title" in (again := pipeline(tmp_path, "NAME=named step 9 'A title' echo a --np 3").stdout)
+    assert "done before" in again
+    assert pipeline(tmp_path, "NAME=named step 9 'A title' echo b").returncode == 2
+    assert pipeline(tmp_path, "NAME=named step 7 'Another title' echo b").returncode == 0  # of no such number
 
 
 def test_a_folder_is_where_the_user_stands(tmp_path):
@@ -86,6 +112,10 @@ def test_the_time_left_follows_the_pace(tmp_path):
     # The first step took no second instead of two hours: so the second will not take its hour either.
     assert "[1/2] Long one\n$ true\nabout 3 h 00 min left" in told
     assert "about 0 h 04 min left\nit is a" in told
+    # What an interrupted step has done is not to be done again.
+    (tmp_path / ".done" / "2").unlink()
+    (tmp_path / ".done" / "times").write_text("7200\t1\tLong one\n2700\t2\tThe other\n")
+    assert "about 0 h 15 min left" in pipeline(tmp_path, f"{chain}MODE=plan chain a; chain a").stdout
     # Half of what was expected, with what was spent before it was interrupted.
     (tmp_path / ".done" / "2").unlink()
     (tmp_path / ".done" / "times").write_text("1800\t1\tLong one\n1800\t1\tLong one\n")

@@ -4,6 +4,7 @@ The encoder sees the noisy image alone; the middle and the decoder are modulated
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,85 @@ from guided_diffusion.network.blocks import (
 )
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.layers import Conv2d, Float32Conv2d, GroupNorm32, zero_parameters
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """What the blocks of one network have in common; they differ in their channels."""
+
+    emb_channels: int
+    dropout: float
+    scale_shift: bool
+    label_channels: int | None
+    """Of the condition at its finest; None: nothing is modulated."""
+    head_channels: int
+    new_attention_order: bool
+    residual_resampling: bool
+    conv_resample: bool
+
+    def residual(self, channels: int, out: int, resample: str | None = None) -> ResBlock:
+        return ResBlock(channels, self.emb_channels, self.dropout, out, resample, self.scale_shift)
+
+    def modulated(self, channels: int, out: int, resample: str | None = None) -> ResBlock | SDMResBlock:
+        if self.label_channels is None:
+            return self.residual(channels, out, resample)
+        return SDMResBlock(
+            channels, self.emb_channels, self.dropout, out, self.label_channels, resample, self.scale_shift
+        )
+
+    def attention(self, channels: int, heads: int) -> AttentionBlock:
+        return AttentionBlock(channels, heads, self.head_channels, self.new_attention_order)
+
+    def down(self, channels: int) -> nn.Module:
+        return (
+            self.residual(channels, channels, "down")
+            if self.residual_resampling
+            else Downsample(channels, self.conv_resample)
+        )
+
+    def up(self, channels: int) -> nn.Module:
+        return (
+            self.modulated(channels, channels, "up")
+            if self.residual_resampling
+            else Upsample(channels, self.conv_resample)
+        )
+
+
+def _encoder(
+    first: nn.Module, blocks: _Blocks, widths: Sequence[int], attended: Sequence[bool], num_res_blocks: int, heads: int
+) -> tuple[nn.ModuleList, list[int]]:
+    """The encoder, a level for each of `widths`, and the channels that each of its blocks hands to the decoder."""
+    encoder, channels = nn.ModuleList([TimestepEmbedSequential(first)]), widths[0]
+    skips = [channels]
+    for level, width in enumerate(widths):
+        for _ in range(num_res_blocks):
+            layers = [blocks.residual(channels, width)]
+            if attended[level]:
+                layers.append(blocks.attention(width, heads))
+            encoder.append(TimestepEmbedSequential(*layers))
+            channels = width
+            skips.append(channels)
+        if level < len(widths) - 1:
+            encoder.append(TimestepEmbedSequential(blocks.down(channels)))
+            skips.append(channels)
+    return encoder, skips
+
+
+def _decoder(
+    skips: list[int], blocks: _Blocks, widths: Sequence[int], attended: Sequence[bool], num_res_blocks: int, heads: int
+) -> nn.ModuleList:
+    """The decoder, from the deepest level up, for features of the encoder with the channels `skips`."""
+    decoder, channels, skips = nn.ModuleList(), widths[-1], list(skips)
+    for level, width in reversed(list(enumerate(widths))):
+        for block in range(num_res_blocks + 1):
+            layers = [blocks.modulated(channels + skips.pop(), width)]
+            if attended[level]:
+                layers.append(blocks.attention(width, heads))
+            if level and block == num_res_blocks:
+                layers.append(blocks.up(width))
+            decoder.append(TimestepEmbedSequential(*layers))
+            channels = width
+    return decoder
 
 
 class UNetModel(nn.Module):
@@ -67,59 +147,26 @@ class UNetModel(nn.Module):
         self.factors = tuple(2**level for level in range(len(channel_mult)))  # of the grid of patches
         self.modulation = "auto"
         emb_channels, per_patch = 4 * model_channels, patch_size**2
-        scale_shift = use_scale_shift_norm
+        blocks = _Blocks(
+            emb_channels, dropout, use_scale_shift_norm, num_classes and num_classes * per_patch, num_head_channels,
+            use_new_attention_order, resblock_updown, conv_resample,
+        )  # fmt: skip
+        widths = [int(mult * model_channels) for mult in channel_mult]
+        attended = [factor in attention_resolutions for factor in self.factors]
         decoder_heads = num_heads if num_heads_upsample == -1 else num_heads_upsample
-
-        def residual(channels, out, resample=None):
-            return ResBlock(channels, emb_channels, dropout, out, resample, scale_shift)
-
-        def modulated(channels, out, resample=None):
-            if num_classes is None:
-                return residual(channels, out, resample)
-            return SDMResBlock(channels, emb_channels, dropout, out, num_classes * per_patch, resample, scale_shift)
-
-        def attention(channels, heads):
-            return AttentionBlock(channels, heads, num_head_channels, use_new_attention_order)
 
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
         )
-
-        channels = int(channel_mult[0] * model_channels)
-        first = Conv2d(in_channels * per_patch, channels, 3, padding=1)
-        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(first)])
-        skips = [channels]
-        for level, mult in enumerate(channel_mult):
-            for _ in range(num_res_blocks):
-                layers = [residual(channels, int(mult * model_channels))]
-                channels = int(mult * model_channels)
-                if 2**level in attention_resolutions:
-                    layers.append(attention(channels, num_heads))
-                self.input_blocks.append(TimestepEmbedSequential(*layers))
-                skips.append(channels)
-            if level < len(channel_mult) - 1:
-                down = residual(channels, channels, "down") if resblock_updown else Downsample(channels, conv_resample)
-                self.input_blocks.append(TimestepEmbedSequential(down))
-                skips.append(channels)
-
+        first = Conv2d(in_channels * per_patch, widths[0], 3, padding=1)
+        self.input_blocks, skips = _encoder(first, blocks, widths, attended, num_res_blocks, num_heads)
+        deepest = widths[-1]
         self.middle_block = TimestepEmbedSequential(
-            modulated(channels, channels), attention(channels, num_heads), modulated(channels, channels)
+            blocks.modulated(deepest, deepest), blocks.attention(deepest, num_heads), blocks.modulated(deepest, deepest)
         )
-
-        self.output_blocks = nn.ModuleList()
-        for level, mult in reversed(list(enumerate(channel_mult))):
-            for block in range(num_res_blocks + 1):
-                layers = [modulated(channels + skips.pop(), int(mult * model_channels))]
-                channels = int(mult * model_channels)
-                if 2**level in attention_resolutions:
-                    layers.append(attention(channels, decoder_heads))
-                if level and block == num_res_blocks:
-                    up = modulated(channels, channels, "up") if resblock_updown else Upsample(channels, conv_resample)
-                    layers.append(up)
-                self.output_blocks.append(TimestepEmbedSequential(*layers))
-
-        last = zero_parameters(Float32Conv2d(channels, out_channels * per_patch, 3, padding=1))
-        self.out = nn.Sequential(GroupNorm32(channels), nn.SiLU(), last)
+        self.output_blocks = _decoder(skips, blocks, widths, attended, num_res_blocks, decoder_heads)
+        last = zero_parameters(Float32Conv2d(widths[0], out_channels * per_patch, 3, padding=1))
+        self.out = nn.Sequential(GroupNorm32(widths[0]), nn.SiLU(), last)
         self.recompute(use_checkpoint)
 
     def recompute(self, yes: bool) -> None:
