@@ -254,7 +254,7 @@ def measure(settings: BenchmarkSettings) -> None:
         settings.log,
         f"python benchmarks/replication.py --replicate_folder FOLDER --camus CAMUS --frames {listed(settings.frames)} "
         f"--steps {listed(settings.steps)} --usual_frames {settings.usual_frames} --seed {settings.seed}",
-        f"each segmentation {asked['epochs']} epochs of {asked['epoch_updates']} updates of {asked['batch_size']} images",
+        f"each segmentation: {asked['epochs']} epochs of {asked['epoch_updates']} updates of {asked['batch_size']}",
         f"{asked['img_size']} x {asked['img_size']} pixels; frames of training and validation together",
         "Dice on the real test patients, mean (standard error over patients), in native geometry",
     )
@@ -271,10 +271,8 @@ def measure(settings: BenchmarkSettings) -> None:
         log.say()
         for line in against_most(axis, points, run):
             log.say(line)
-    log.say(
-        "one seed of each segmentation: no p-values; intervals are of resampled patients alone. How far seeds of the"
-    )
-    log.say("run itself lie apart:")
+    log.say("one seed of each segmentation: no p-values, and intervals are of resampled patients alone")
+    log.say("how far seeds of the run itself lie apart:")
     for line in seed_spread(runs_by_kind(run.folder)):
         log.say(line)
     log.write()

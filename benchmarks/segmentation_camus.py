@@ -67,9 +67,9 @@ def evaluate(data: Path, camus: Path, work: Path, trained: Path, options: str, s
     """The folder of one evaluation in native geometry, of what `train` returned."""
     folder = work / "evaluated" / f"{trained.name}_{options}_{split}"
     if not (folder / "summary.json").exists():
-        run("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", folder,
-            "--native-dir", camus, "--split", split, "--gpu", "cpu", "--num-workers", 0, "--batch-size", 8,
-            *OPTIONS[options])  # fmt: skip
+        run("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", trained / "model.pth",
+            "--output-dir", folder, "--native-dir", camus, "--split", split, "--gpu", "cpu", "--num-workers", 0,
+            "--batch-size", 8, *OPTIONS[options])  # fmt: skip
     return folder
 
 
