@@ -10,9 +10,11 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +23,7 @@ from command import UserError
 LOCK = ".lock"
 BEAT_SECONDS = 30.0
 SILENT_SECONDS = 300.0  # after which a holder on another host is taken for dead
+LOOKING_SECONDS = 1.0  # between two looks at its lock
 WRITING_SECONDS = 5.0  # after which a lock that is empty still has been left so by a kill: its text follows at once
 TEMPORARY = re.compile(r"\.[a-z0-9_]{8}\.tmp(\.\w+)*")  # as `whole_file`, and tempfile with this suffix, name them
 
@@ -30,7 +33,8 @@ class FolderLock:
 
     A holder on this machine is dead when its process is: a killed run keeps nobody out. One on another host is taken
     for dead when the file, which a holder touches every BEAT_SECONDS, is older than SILENT_SECONDS by the clock of the
-    file system.
+    file system; until it is, or is touched, a run that wants the folder waits: a job that a cluster starts again on
+    another node finds the lock of the node that failed.
     """
 
     def __init__(self, folder: str | os.PathLike, name: str = LOCK):
@@ -40,7 +44,7 @@ class FolderLock:
         self._released = threading.Event()
 
     def take(self) -> "FolderLock":
-        """Raises UserError if another run holds the folder."""
+        """Raises UserError if another run holds the folder, for one on another host after it has given a sign."""
         while True:
             try:
                 handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -99,11 +103,15 @@ class FolderLock:
                 # the file system has no such locks, they would have to do so within microseconds of one another.
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX)
-                if not self._is_dead(file):
-                    file.seek(0)
-                    raise UserError(in_use(str(self.folder), _parse(file.read()), str(self.path)))
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
-                    os.unlink(self.path)
+                if self._is_dead(file):
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                        os.unlink(self.path)
+                    return
+                file.seek(0)
+                holder = _parse(file.read())
+            text = in_use(str(self.folder), holder, str(self.path))
+            if is_here(holder) or gives_a_sign(text, lambda: os.stat(self.path).st_mtime, self.is_left_by_the_dead):
+                raise UserError(text)
         except FileNotFoundError:
             pass
 
@@ -116,7 +124,7 @@ class FolderLock:
             return True
         holder = _parse(file.read())
         # Only of one elsewhere is the clock asked: it takes a temporary, which a kill at that moment would leave.
-        return is_dead(holder, 0.0 if holder.get("machine") == machine() else self._silence())
+        return is_dead(holder, 0.0 if is_here(holder) else self._silence())
 
     def _silence(self) -> float:
         """Seconds since the lock was touched."""
@@ -162,9 +170,25 @@ def start_of(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])  # fields 3 and 22 of proc(5)
 
 
+def is_here(holder: dict[str, Any]) -> bool:
+    """Whether the process that `holder` describes counts on this machine."""
+    return holder.get("machine") == machine()
+
+
+def gives_a_sign(text: str, touched: Callable[[], float], is_left: Callable[[], bool]) -> bool:
+    """Wait for a holder elsewhere: whether its lock is touched before it counts for nothing. `text` tells of it."""
+    before = touched()
+    print(f"{text}; waiting for a sign of it", file=sys.stderr, flush=True)
+    while not is_left():
+        if touched() != before:
+            return True
+        time.sleep(LOOKING_SECONDS)
+    return False
+
+
 def is_dead(holder: dict[str, Any], silence: float) -> bool:
     """Whether the process that `holder` describes is dead; `silence`: seconds since it last gave a sign of life."""
-    if holder.get("machine") == machine():
+    if is_here(holder):
         pid = holder.get("pid")
         return not isinstance(pid, int) or start_of(pid) != holder.get("started")
     return silence > SILENT_SECONDS
@@ -174,7 +198,7 @@ def in_use(folder: str, holder: dict[str, Any], lock: str) -> str:
     """One line on the run that holds `folder`."""
     who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
     text = f"{folder} is in use by another run ({who}): wait for its end, or choose another folder"
-    if holder.get("machine") != machine():
+    if not is_here(holder):
         text += f"; if it is gone, {lock} counts for nothing {SILENT_SECONDS / 60:g} minutes after its last sign"
     return text
 

@@ -35,15 +35,14 @@ SMALLER = {
     "README.md": PUBLISHED
     | {
         "--n_patients 40": "--n_patients 10 --size 64 --num_workers 0",
-        "--save_folder_path ./data/views": "--save_folder_path ./data/views --save_img_size 32 --num_workers 0",
+        "--save_img_size 64 --image_interpolation area": "--save_img_size 32 --num_workers 0",
         "--save_folder ./data/sector": "--save_folder ./data/sector --num_workers 0",
         "--save_folder ./data/augmented": "--save_folder ./data/augmented --n_repeat 1 --num_workers 0",
-        "--savedir ../output/diffusion": "--savedir ../output/published",
         f"--img_size 64 {NARROW}": TINY,
         "--lr_anneal_steps 900": TRAINING,
         "--num_samples 480": "--num_samples 16 --device cpu",
         "--output_dir ./evaluation": f"--output_dir ./evaluation {EVALUATION}",
-        "--output-dir ./output/segmentation": f"--output-dir ./output/segmentation {SEGMENTATION}",
+        "--img-size 64 --batch-size 16 --epochs 15 --loss dice_ce": SEGMENTATION,
         "--output-dir ./output/test": f"--output-dir ./output/test {JUDGING}",
     },
     "docs/chain.md": PUBLISHED

@@ -75,7 +75,13 @@ def replicated(phantoms, tmp_path_factory) -> tuple[Path, str, subprocess.Comple
     # The training alone is asked to stop, which it does with exit code 0: it is not done for all that.
     code, before = interrupt_at("activations are kept", phantoms, "cpu64", only="image_train.py", FOLDER=str(folder))
     assert code == 1 and "run the same command again to go on" in before
-    assert sorted(path.name for path in (folder / ".done").iterdir()) == ["1", "2", "3", "4.begun", "times"]
+    assert sorted(path.name for path in (folder / ".done").iterdir()) == [
+        "deform",
+        "diffusion_all_views.begun",
+        "extract",
+        "sector",
+        "times",
+    ]
     assert not (folder / "diffusion/all_views/model000010.pt").exists()
     other = replicate(phantoms, "cpu64", FOLDER=str(folder), STEPS="5")
     assert other.returncode == 2 and "made with other settings" in other.stderr
@@ -86,7 +92,7 @@ def replicated(phantoms, tmp_path_factory) -> tuple[Path, str, subprocess.Comple
 @pytest.mark.timeout(1500)
 def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     folder, before, done = replicated
-    assert "min left" in before and "[5/10]" not in before
+    assert "min left" in before and "[5/12]" not in before
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done before") == 3 and "continuing it" in done.stdout
     table = (folder / "table.txt").read_text()
@@ -98,6 +104,13 @@ def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     assert sheet.shape[1] == 8 * 1.6 * 150 and sheet.std() > 10
     assert "of 8 synthetic frames: median" in (folder / "nearest.txt").read_text()
     assert re.search(r"^all_views: Synthetic frames: gCNR .* of 12 are copies", table, re.M)
+    assert re.search(
+        r"^\d+ of 41 differences are larger than between halves of the real patients, above all \w", table, re.M
+    )
+    seen = re.search(
+        r"^Dice of what a network of real frames sees, by structure: (.*) in synthetic .* in real", table, re.M
+    )
+    assert seen and len(re.findall(r"\d\.\d{3}", seen[0])) >= 6
     report = (folder / "report.html").read_text()
     assert "phantoms, simulated" in report  # though the release was given by its path
     assert "Beside the nearest patients" in report and "drew 12 ultrasound frames" in report
@@ -175,6 +188,8 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
         done = replicate(tmp_path, SEEDS=seeds, **folder)
         assert done.returncode == 2 and f"REPLICATE_SEEDS: '{seeds}' are no whole numbers" in done.stderr
     assert "REPLICATE_SEEDS: '0 1  0' has a seed twice" in replicate(tmp_path, SEEDS="0 1  0", **folder).stderr
+    wrong_kind = replicate(tmp_path, KINDS="then_real best", **folder)
+    assert wrong_kind.returncode == 2 and "REPLICATE_KINDS: 'then_real best' are not some of" in wrong_kind.stderr
     assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
     assert not (tmp_path / "run").exists()
 
@@ -196,6 +211,16 @@ def test_a_folder_of_ones_own_is_not_taken(pipeline, tmp_path):
     assert mine.read_text() == "mine" and len(list(tmp_path.rglob("*"))) == 4
 
 
+@pytest.mark.parametrize("pipeline", ["demo.sh", "replicate.sh"])
+def test_what_is_meant_for_a_cpu_stays_there(pipeline):
+    """Two ranks would share the one GPU of a workstation, which is refused."""
+    text = (ROOT / "pipelines" / pipeline).read_text().replace("\\\n", " ")
+    commands = re.findall(r"image_(?:train|sample)\.py .*", text)
+    assert len(commands) == 2
+    assert all("--device cpu" in command or '"${DEVICE[@]}"' in command for command in commands)
+    assert pipeline == "demo.sh" or "DEVICE=(--device cpu) EVALUATION" in text
+
+
 def test_make_takes_folder_scale_and_dry_run():
     words = ["make", "-n", "replicate", "CAMUS=/a folder", "SCALE=cpu128", "DRY=1"]
     told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -210,6 +235,6 @@ def test_a_dry_run_goes_to_the_end_and_leaves_nothing(scale, tmp_path):
     before = set(ROOT.iterdir())
     done = replicate("--dry-run", scale, RANKS="8" if scale == "gpu256" else "2", SEEDS="0 1 2")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{4 + 3 * (4 if scale == 'gpu256' else 1) + 9} commands read and checked" in done.stdout
+    assert f"{4 + 5 * (4 if scale == 'gpu256' else 1) + 9} commands read and checked" in done.stdout
     assert f"dry run of {scale}: all is well" in done.stdout
     assert set(ROOT.iterdir()) == before

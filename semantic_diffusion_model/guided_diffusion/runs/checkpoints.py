@@ -43,6 +43,7 @@ from state_dicts import checked_weights, refuse_flipped_bits
 from unwrapping import unwrapped
 
 SETTINGS_FILE = "train_test_config.json"
+OF_THE_TRAINING = ("drop_rate", "timestep_respacing")  # what sampling has to know beside MODEL_SETTINGS
 WEIGHTS_NAME = re.compile(r"(?:model|ema_(?P<rate>w?[0-9.]+)_)(?P<step>\d{6,})\.pt")
 
 
@@ -53,7 +54,8 @@ class Checkpoint:
     `kind` is "ema" or "model"; `step` the number of updates by the file's name, or None; `settings` those of
     MODEL_SETTINGS that are known, and `source` where from: "file" (ours), "json" (train_test_config.json beside it) or
     "shapes" (nothing but the tensors); `note` says which file was chosen if `path` was a folder; `drop_rate` is the
-    share of samples that were trained without label, None where nothing says so.
+    share of samples that were trained without label, None where nothing says so; `timestep_respacing` is that of the
+    training, which learned no other timesteps.
     """
 
     path: str
@@ -65,6 +67,7 @@ class Checkpoint:
     source: str
     note: str = ""
     drop_rate: float | None = None
+    timestep_respacing: str = ""
 
 
 class About(Record):
@@ -72,6 +75,7 @@ class About(Record):
 
     settings: dict[str, Any]
     drop_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
+    timestep_respacing: str = ""
 
 
 def model_name(step: int) -> str:
@@ -90,6 +94,8 @@ def plain_state_dict(state_dict: Mapping[str, torch.Tensor], settings: Settings)
     """`state_dict` as contiguous float32 tensors on the CPU, with the settings of the network in its metadata."""
     plain = OrderedDict((name, value.detach().float().cpu().contiguous()) for name, value in state_dict.items())
     about = {"version": 1, "settings": model_settings(settings), "drop_rate": settings.drop_rate}
+    if settings.timestep_respacing:
+        about["timestep_respacing"] = settings.timestep_respacing
     plain._metadata = OrderedDict({"": about})
     return plain
 
@@ -152,6 +158,7 @@ def read_checkpoint(path: str) -> Checkpoint:
         source=source,
         note=note,
         drop_rate=found.get("drop_rate"),
+        timestep_respacing=found.get("timestep_respacing") or "",
     )
 
 
@@ -222,7 +229,8 @@ def _find_settings(path: str, content: Mapping[str, Any]) -> tuple[dict[str, Any
     about = metadata.get("") if isinstance(metadata, dict) else None
     if isinstance(about, dict) and "settings" in about:
         about = checked(About, about, f"{path}, what it says of itself")
-        return {"drop_rate": about.drop_rate, **_of_the_network(about.settings, path)}, "file"
+        beside = {"drop_rate": about.drop_rate, "timestep_respacing": about.timestep_respacing}
+        return beside | _of_the_network(about.settings, path), "file"
     beside = storage.join(os.path.dirname(path) or ".", SETTINGS_FILE)
     if not storage.exists(beside):
         return {}, "shapes"
@@ -240,7 +248,7 @@ def read_settings_tree(path: str) -> dict[str, Any]:
 
 def _of_the_network(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Those of the settings `found` that are of use here, in their types. Raises UserError for a value of no sense."""
-    wanted = {name: found[name] for name in (*MODEL_SETTINGS, "drop_rate") if found.get(name) is not None}
+    wanted = {name: found[name] for name in (*MODEL_SETTINGS, *OF_THE_TRAINING) if found.get(name) is not None}
     return known_settings(Settings, wanted, where)
 
 

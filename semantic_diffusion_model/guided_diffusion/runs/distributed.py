@@ -22,7 +22,7 @@ import torch.distributed as dist
 from command import USER_ERROR_EXIT_CODE, UserError, one_line
 from guided_diffusion.runs.environment import environment_rank, place
 from guided_diffusion.runs.node import index_of_gpu, look, share_of_cores, views_of_node
-from guided_diffusion.runs.out_of_memory import is_out_of_memory
+from guided_diffusion.runs.out_of_memory import full_memory, is_out_of_memory
 from guided_diffusion.runs.world import PATIENCE, AgreedError, World
 
 # On a private mistake (one rank's disk, say) the other ranks hold back, so that one rank's text is printed, not N.
@@ -201,7 +201,7 @@ def _leave(code: int, size: int) -> int:
 
 
 def _fail(error: Exception, rank: int, size: int, launcher: str) -> int:
-    text = _full_memory(error) if is_out_of_memory(error) else one_line(error)
+    text = full_memory(error) if is_out_of_memory(error) else one_line(error)
     if size > 1:
         # A launcher that ends this rank because another failed must not set off our saving on SIGTERM.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -217,12 +217,6 @@ def _fail(error: Exception, rank: int, size: int, launcher: str) -> int:
     code = 1 if text is None else USER_ERROR_EXIT_CODE
     _end_all(code, size, launcher)
     return code
-
-
-def _full_memory(error: BaseException) -> str:
-    """What to tell of memory that was full where nothing smaller could be tried."""
-    said = str(error).strip().splitlines()
-    return f"the memory is full ({said[0] if said else type(error).__name__}): is other work on this device?"
 
 
 def _is_lost_peer(error: Exception) -> bool:

@@ -21,6 +21,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_BY_LIBRARIES)
 
 
+def full_memory(error: BaseException) -> str:
+    """What to tell of memory that was full where nothing smaller could be tried."""
+    said = str(error).strip().splitlines()
+    return f"the memory is full ({said[0] if said else type(error).__name__}): is other work on this device?"
+
+
 def memory_of(device: torch.device) -> str:
     """The memory that a computation on `device` fills, in words."""
     return "the GPU's memory" if device.type == "cuda" else "the memory"

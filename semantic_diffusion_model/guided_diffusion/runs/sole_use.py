@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from command import UserError
-from folder_lock import BEAT_SECONDS, LOCK, FolderLock, in_use, is_dead, this_process
+from folder_lock import BEAT_SECONDS, LOCK, FolderLock, gives_a_sign, in_use, is_dead, is_here, this_process
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.world import World
 
@@ -43,15 +44,23 @@ class ObjectLock:
             storage.remove(self.path)
 
     def _refuse_the_living(self) -> None:
-        text = self._read()
-        if text is None:
+        holder = self._holder()
+        if self._is_left_by_the_dead():
             return
+        text = in_use(self.folder, holder, self.path)
+        if is_here(holder) or gives_a_sign(text, lambda: storage.modified(self.path), self._is_left_by_the_dead):
+            raise UserError(text)
+
+    def _holder(self) -> dict[str, Any]:
+        """The holder of a lock; nothing of none, or one that is damaged."""
         try:
-            holder = dict(json.loads(text))
+            return dict(json.loads(self._read() or "{}"))
         except (ValueError, TypeError):
-            holder = {}
-        if not is_dead(holder, time.time() - storage.modified(self.path)):
-            raise UserError(in_use(self.folder, holder, self.path))
+            return {}
+
+    def _is_left_by_the_dead(self) -> bool:
+        """Whether nobody alive has a lock here."""
+        return not storage.exists(self.path) or is_dead(self._holder(), time.time() - storage.modified(self.path))
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_SECONDS):

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from command import UserError, one_line
+from guided_diffusion.runs.out_of_memory import full_memory, is_out_of_memory
 
 # Ranks wait this long for one another. A rank that dies ends the others at once; this is for one that is only slow.
 PATIENCE = timedelta(hours=2)
@@ -117,7 +118,7 @@ class World:
         try:
             value = check(*args, **kwargs)
         except Exception as error:
-            text = one_line(error)
+            text = full_memory(error) if is_out_of_memory(error) else one_line(error)
             if text is None:
                 raise
         texts = self.gather_objects(text)

@@ -28,7 +28,7 @@ from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.carried import carry_along
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.inputs import check_inputs
-from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items, row_of
+from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items, refuse_unlearned, row_of
 from guided_diffusion.sampling.reporting import announce, progress, tell_end, write_preview
 from guided_diffusion.sampling.results import (
     FOLDERS,
@@ -53,6 +53,7 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     settings, given = world.fail_together(with_description, settings, given)
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
+    world.fail_together(refuse_unlearned, schedule, settings, checkpoint)
     precision = world.fail_together(choose_precision, settings, world.device)
     warn = print if world.is_main else (lambda _: None)
     items = world.fail_together(plan_items, settings, warn)

@@ -111,6 +111,16 @@ def choose_schedule(settings: Settings) -> Schedule:
     return Schedule(sampler, tuple(timesteps), spacing)
 
 
+def refuse_unlearned(schedule: Schedule, settings: Settings, checkpoint: Checkpoint) -> None:
+    """Raise UserError for timesteps that the network was not trained at, with a respacing."""
+    respacing = checkpoint.timestep_respacing
+    if respacing and not set(schedule.timesteps) <= {*space_timesteps(settings.diffusion_steps, respacing)}:
+        raise UserError(
+            f"{checkpoint.path} was trained with --timestep_respacing {respacing} and knows these timesteps alone: "
+            "sample with the same flag, without --num_steps"
+        )
+
+
 def row_of(
     settings: Settings,
     schedule: Schedule,

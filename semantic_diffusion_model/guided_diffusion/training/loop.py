@@ -5,6 +5,7 @@ To go on after an interruption, run the same command again.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from command import UserError
@@ -86,13 +87,16 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
         run.writer.check()
         stopping = stop.agreed()
         saving = run.step % settings.save_interval == 0 or run.step == last
+        row = None
         if saving or run.step % settings.log_interval == 0:
             row = progress_row(run) | clock.read(run.samples, source, run.world)
             refuse_to_go_astray(run)
-            log.row(row | (validate_averages(run, stop) if saving else {}))
         if saving or stopping:
             refuse_lost_weights(run)
-            run.save()
+            run.save()  # first: what follows may fail, or be given no time
+        if row:
+            log.row(row | (validate_averages(run, log, stop) if saving else {}))
+        if saving or stopping:
             if saving and settings.preview_steps:
                 preview_averages(run, log, stop)
             log.publish()
@@ -169,28 +173,28 @@ def last_good(run: TrainingRun) -> str:
     return f"the last good checkpoint is {storage.join(run.settings.savedir, name)}"
 
 
-def validate_averages(run: TrainingRun, stop: StopRequest) -> dict[str, float]:
-    """The validation loss of the averaged weights, by column name; nothing without validation images."""
+def validate_averages(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> dict[str, float]:
+    """The validation loss of the averaged weights, by column name; nothing without validation images, or, with a
+    warning, where it fails: the checkpoint is good all the same."""
     if run.validation is None:
         return {}
-    with run.averages.applied():
-        return validate(
-            run.network,
-            run.diffusion,
-            run.validation,
-            run.settings,
-            run.world,
-            run.precision,
-            run.microbatch_size,
-            stop.alive,
-        )
+    try:
+        return validate(run, run.validation, stop.alive)
+    except AgreedError as error:
+        log.say(f"warning: step {run.step} is not validated: {error}")
+        return {}
 
 
 def preview_averages(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
-    """Draw some images with the averaged weights, and write them beside the checkpoint."""
-    examples = run.validation or run.examples
-    with run.averages.applied():
-        grid = draw_preview(run.network, run.diffusion, examples, run.settings, run.world, run.precision, stop.alive)
+    """Draw some images with the averaged weights, and write them beside the checkpoint; a warning where that fails."""
+    try:
+        grid = draw_preview(run, run.validation or run.examples, stop.alive)
+        run.world.fail_together(_write_preview, run, log, grid)
+    except AgreedError as error:
+        log.say(f"warning: step {run.step} has no preview: {error}")
+
+
+def _write_preview(run: TrainingRun, log: RunLog | SilentLog, grid: np.ndarray) -> None:
     if run.world.is_main:
         write_preview(storage.join(run.settings.savedir, f"preview_{run.step:06d}.png"), grid)
         log.image("preview", grid, run.step)

@@ -63,7 +63,9 @@ def ending(settings: Settings, world: World, step: int | None, averages: str) ->
     maps = ["--datadir", maps_to_sample_for(settings)]
     if settings.dataset_mode != "camus":
         maps += ["--dataset_mode", settings.dataset_mode]
-    how = "--resume_checkpoint", best, "--results_dir", "./results", "--num_steps", 10, "--all", True
+    few = "--num_steps", min(10, settings.diffusion_steps)
+    steps = ("--timestep_respacing", settings.timestep_respacing) if settings.timestep_respacing else few
+    how = "--resume_checkpoint", best, "--results_dir", "./results", *steps, "--all", True
     launcher = f"mpiexec -np {world.size} python" if world.launcher == "mpi" else "python"
     return (
         f"step {step}: weights, log and previews are in {settings.savedir}\n"

@@ -43,7 +43,7 @@ def check_and_read(
     refuse_unlearnable(build_diffusion(settings))  # what else is wrong with the process is told here
     if settings.timestep_respacing:
         told = f"warning: with --timestep_respacing {settings.timestep_respacing} only these timesteps are learned"
-        warn(f"{told}: sample with the same flag, which no checkpoint carries")
+        warn(f"{told}: sample with the same flag")
     settings.check_network()
     if start is None:
         settings.check_attention()

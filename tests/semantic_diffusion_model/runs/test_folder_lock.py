@@ -65,21 +65,54 @@ def test_a_process_that_nobody_has_collected_is_dead():
     process.wait()
 
 
-@pytest.mark.parametrize(("age", "free"), [(0, False), (SILENT_SECONDS - 30, False), (SILENT_SECONDS + 30, True)])
-def test_a_holder_elsewhere_counts_for_as_long_as_it_gives_signs_of_life(tmp_path, ended, age, free):
+@pytest.fixture
+def soon(monkeypatch):
+    """Looks at a lock that follow one another closely."""
+    monkeypatch.setattr(folder_lock, "LOOKING_SECONDS", 0.02)
+
+
+@pytest.fixture
+def touched(tmp_path):
+    """The lock gives a sign of life after half a second."""
+    timer = threading.Timer(0.5, lambda: os.utime(tmp_path / LOCK))
+    timer.start()
+    yield
+    timer.join()
+
+
+@pytest.mark.parametrize("age", [1, SILENT_SECONDS - 30])
+def test_a_holder_elsewhere_that_gives_a_sign_of_life_keeps_the_folder(tmp_path, ended, age, soon, touched):
     left_by(tmp_path, machine="another", host="node7", pid=ended)
     os.utime(tmp_path / LOCK, (time.time() - age,) * 2)
-    if free:
-        FolderLock(tmp_path).take().release()
-    else:
-        with pytest.raises(UserError, match="on node7, .* counts for nothing 5 minutes after its last sign"):
-            FolderLock(tmp_path).take()
-        assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK]
+    with pytest.raises(UserError, match="on node7, .* counts for nothing 5 minutes after its last sign"):
+        FolderLock(tmp_path).take()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK]
+
+
+def test_a_holder_elsewhere_that_gives_none_is_waited_for_and_given_up(tmp_path, ended, soon, capsys):
+    """As after a node has failed, and the job was started again on another."""
+    left_by(tmp_path, machine="another", host="node7", pid=ended)
+    os.utime(tmp_path / LOCK, (time.time() - SILENT_SECONDS + 1,) * 2)
+    FolderLock(tmp_path).take().release()
+    assert capsys.readouterr().err.count("waiting for a sign of it") == 1
+    left_by(tmp_path, machine="another", host="node7", pid=ended)
+    os.utime(tmp_path / LOCK, (time.time() - SILENT_SECONDS - 30,) * 2)
+    FolderLock(tmp_path).take().release()
+    assert not capsys.readouterr().err
+
+
+def test_a_holder_elsewhere_that_ends_meanwhile_leaves_the_folder(tmp_path, soon):
+    left_by(tmp_path, machine="another", host="node7")
+    ends = threading.Timer(0.3, (tmp_path / LOCK).unlink)
+    ends.start()
+    FolderLock(tmp_path).take().release()
+    ends.join()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7", '{"pid": "x"}', "[" * 100_000])
-def test_a_damaged_lock_counts_by_its_age_alone(tmp_path, text):
+def test_a_damaged_lock_counts_by_its_age_alone(tmp_path, text, soon, touched):
     (tmp_path / LOCK).write_text(text)
+    os.utime(tmp_path / LOCK, (time.time() - 5,) * 2)
     with pytest.raises(UserError, match="in use"):
         FolderLock(tmp_path).take()
     os.utime(tmp_path / LOCK, (time.time() - SILENT_SECONDS - 30,) * 2)
@@ -96,7 +129,7 @@ def test_a_run_that_was_killed_before_its_lock_had_a_text_holds_nothing(tmp_path
 
 def test_a_lock_that_is_just_being_written_is_waited_for(tmp_path):
     (tmp_path / LOCK).touch()
-    writer = threading.Timer(0.5, left_by, [tmp_path], {"machine": "another"})
+    writer = threading.Timer(0.5, left_by, [tmp_path])
     writer.start()
     with pytest.raises(UserError, match="in use"):
         FolderLock(tmp_path).take()
@@ -110,7 +143,7 @@ def test_a_run_that_was_too_slow_to_write_its_lock_gives_way(tmp_path, monkeypat
         handle = opened(path, *flags)
         monkeypatch.setattr(os, "open", opened)
         os.unlink(path)  # another run found it empty for long, and has the folder now
-        left_by(tmp_path, machine="another")
+        left_by(tmp_path)
         return handle
 
     monkeypatch.setattr(os, "open", slowly)

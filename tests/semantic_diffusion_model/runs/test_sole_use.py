@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -27,19 +28,23 @@ def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(tmp_path):
     assert not (folder / LOCK).exists()
 
 
-@pytest.mark.parametrize(("age", "free"), [(0, False), (SILENT_SECONDS + 30, True)])
-def test_a_holder_elsewhere_counts_for_as_long_as_it_gives_signs_of_life(tmp_path, age, free):
+@pytest.mark.parametrize(("age", "free"), [(1, False), (SILENT_SECONDS - 1, True), (SILENT_SECONDS + 30, True)])
+def test_a_holder_elsewhere_counts_for_as_long_as_it_gives_signs_of_life(tmp_path, monkeypatch, age, free):
+    monkeypatch.setattr("folder_lock.LOOKING_SECONDS", 0.02)
     (tmp_path / LOCK).write_text(json.dumps(this_process() | {"machine": "another", "host": "node7"}))
     os.utime(tmp_path / LOCK, (time.time() - age,) * 2)
     if free:
         sole_use.ObjectLock(str(tmp_path)).take().release()
     else:
+        sign = threading.Timer(0.3, lambda: os.utime(tmp_path / LOCK))
+        sign.start()
         with pytest.raises(UserError, match="on node7"):
             sole_use.ObjectLock(str(tmp_path)).take()
+        sign.join()
 
 
 def test_of_two_that_wrote_at_once_the_last_holds_it(tmp_path, monkeypatch):
-    first, other = sole_use.ObjectLock(str(tmp_path)), this_process() | {"host": "node7", "machine": "another"}
+    first, other = sole_use.ObjectLock(str(tmp_path)), this_process() | {"host": "node7", "nonce": "another"}
     sleep = time.sleep
 
     def overtaken(seconds: float) -> None:
