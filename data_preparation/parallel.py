@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 
 from command import UserError
+from cores import usable_cores
 from orphans import end_with_parent
 from progress import track
 
@@ -21,8 +22,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 def default_workers() -> int:
     """As many as cores that this process may use, at most 16: more would wait for the disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    return min(usable_cores(), 16)
 
 
 def for_each(function: Callable[[Any], Any], items: Sequence, num_workers: int, description: str) -> Iterator:

@@ -1,7 +1,6 @@
 """Decoded cases: checked, brought to one size, and kept in memory where they fit."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from cases import Case
 from command import UserError
+from cores import usable_cores
 from picture_files import decode_image, decode_labels, read_bytes
 
 SECTOR_CLASSES = 5
@@ -130,7 +130,7 @@ def load_cases(cases: Sequence[Case], size: int, num_classes: int, cache_gb: flo
         own = hashlib.sha256(case.stem.encode() + image.tobytes() + label.tobytes()).digest()
         return np.bincount(image.ravel(), minlength=256), top, wrong, own
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(usable_cores()) as threads:
         for counts, top, wrong, own in threads.map(check, range(len(cases))):
             histogram += counts if counts is not None else 0
             largest = max(largest, top)

@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from command import UserError
+from cores import usable_cores
+from gpu_kernels import refuse_gpu_without_kernels
 from settings import CommonSettings, PredictSettings, Unasked
 
 
 def choose_device(gpu: str) -> torch.device:
-    """The device named; the default falls back to the CPU, and says so. Raises UserError for what is not there."""
+    """The device named; the default falls back to the CPU, and says so.
+
+    Raises UserError for what is not there, or a GPU that the installed torch was not built for.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if isinstance(gpu, Unasked) and not count:
         print("no GPU here (--gpu cuda:0 is the default): computing on the CPU")
@@ -26,6 +32,7 @@ def choose_device(gpu: str) -> torch.device:
     index = int(match["index"] or 0)
     if index >= count:
         raise UserError(f"--gpu {gpu}: is not there ({count} GPUs found); --gpu cpu computes without")
+    refuse_gpu_without_kernels(index, "--gpu cpu")
     return torch.device("cuda", index)
 
 

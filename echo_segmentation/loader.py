@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from cores import usable_cores
 from dataset import CaseSet
 from orphans import end_with_parent
 from transforms import augment, training_transform
@@ -81,7 +82,7 @@ def worker_count(asked: int, in_memory: bool, device: torch.device) -> int:
     """
     if in_memory and device.type == "cpu":
         return 0
-    return min(asked, len(os.sched_getaffinity(0)))
+    return min(asked, usable_cores())
 
 
 def processes_that_fit(asked: int, batch_bytes: int, free_bytes: int) -> int:

@@ -16,15 +16,19 @@ from setting_groups import (
 
 Groups = dict[str, tuple[type, str]]
 
-FROM_CHECKPOINT = "Sampling takes these from the checkpoint; a flag that disagrees with it is refused."
+FROM_CHECKPOINT = (
+    "Sampling takes these from the checkpoint, and refuses a flag that disagrees. But timestep_respacing chooses the "
+    "timesteps that are visited, and dropout and use_checkpoint have no effect here."
+)
+WITH_CHECKPOINT = "With --resume_checkpoint those of the checkpoint, where no flag says otherwise."
 PASSED_OVER = "Taken, since both commands take the same flags, and without effect here."
 
 TRAINING_GROUPS: Groups = {
     "data": (DataSettings, ""),
     "training data": (TrainingDataSettings, ""),
     "training": (TrainingSettings, ""),
-    "network": (NetworkSettings, "With --resume_checkpoint, that of the checkpoint."),
-    "diffusion": (DiffusionSettings, ""),
+    "network": (NetworkSettings, WITH_CHECKPOINT),
+    "diffusion": (DiffusionSettings, WITH_CHECKPOINT),
     "loss": (LossSettings, ""),
     "run": (RunSettings, ""),
     "not used by image_train.py: sampling": (SamplingSettings, PASSED_OVER),

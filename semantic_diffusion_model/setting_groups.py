@@ -215,7 +215,7 @@ class SamplingSettings:
     deterministic_test: YesNo = True
     """Take the label maps in order; False: in an order shuffled by the seed."""
     batch_size_test: Annotated[int, Interval(ge=0, le=2**20)] = 0
-    """Images per batch and rank; 0: as many as memory allows on a GPU, a modest number on a CPU."""
+    """Images per batch and rank; 0: as many as memory allows on a GPU, 64 at most, a modest number on a CPU."""
     clip_denoised: YesNo = True
     """Clip the predicted clean image to [-1, 1] at each step."""
     num_samples: Count = 1000
@@ -232,7 +232,8 @@ class SamplingSettings:
 @dataclass
 class RunSettings:
     resume_checkpoint: str = ""
-    """Training: weights to start from. Sampling: the checkpoint to sample from (or a folder: its newest EMA)."""
+    """Training: weights to start from; a run whose state (optNNNNNN.pt) lies beside them is gone on with. Sampling: the
+    checkpoint to sample from (or a folder: its newest EMA)."""
     seed: Annotated[int, Interval(ge=-(2**63), lt=2**64)] = 0
     """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -5,7 +5,6 @@ label as a stream addressed by (seed, g) says. So the data of a step do not depe
 """
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from command import UserError, one_line
 from config import Settings
+from cores import usable_cores
 from guided_diffusion.data.arrays import (
     Box,
     load_channels,
@@ -153,7 +153,7 @@ class Examples:
         Raises UserError.
         """
         problems, shapes = [], set()
-        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
             for start in range(0, len(self), DECODED_AT_ONCE):
                 pairs = self.pairs[start : start + DECODED_AT_ONCE]
                 parts = [pairs[first : first + DECODED_BY_ONE] for first in range(0, len(pairs), DECODED_BY_ONE)]

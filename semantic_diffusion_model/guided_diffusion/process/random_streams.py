@@ -36,7 +36,8 @@ def digest_of(words: Iterable[str]) -> str:
 def stream(device: torch.device | str, *address: int | str) -> torch.Generator:
     """A random generator on `device`, at the start of the stream of `address`.
 
-    A CPU and a GPU give different numbers for the same address. GPUs give the same, as far as torch's code tells: those
+    Torch's generator of a CPU takes 32 bits of the seed: of 10,000 streams two begin alike with a chance of 1 %. A CPU
+    and a GPU give different numbers for the same address. GPUs give the same, as far as torch's code tells: those
     of `normal` whatever their model.
     """
     generator = torch.Generator(device)

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from command import USER_ERROR_EXIT_CODE, UserError, one_line
+from gpu_kernels import refuse_gpu_without_kernels
 from guided_diffusion.runs.environment import environment_rank, place
 from guided_diffusion.runs.node import index_of_gpu, look, share_of_cores, views_of_node
 from guided_diffusion.runs.out_of_memory import full_memory, is_out_of_memory
@@ -49,8 +50,6 @@ def start(device_setting: str = "auto") -> World:
         world.store = _meet(world, communicator)
     _take_place(world, device_setting)
     _refuse_mixed_devices(world)
-    if world.device.type == "cpu":
-        torch.set_num_threads(min(torch.get_num_threads(), world.cores))
     if world.local_size == world.size and any(name == "lo" for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works where the host name does not resolve
     on_gpu = world.device.type == "cuda"
@@ -129,8 +128,10 @@ def _take_place(world: World, device_setting: str) -> None:
         raise UserError("device cuda: this machine has no GPU that torch can use; take --device cpu")
     views = views_of_node(own, world.store, world.rank, world.size)
     world.cores = share_of_cores(own, views)
+    torch.set_num_threads(min(torch.get_num_threads(), world.cores))
     if own.gpus:
         world.device = torch.device("cuda", index_of_gpu(own, views, world.local_rank))
+        refuse_gpu_without_kernels(world.device.index, "--device cpu")
         torch.cuda.set_device(world.device)
         torch.backends.cudnn.benchmark = True  # shapes repeat, in training and in sampling
         torch.backends.cudnn.allow_tf32 = False  # float32 is float32: --precision fp32, and the last convolution
@@ -206,7 +207,9 @@ def _fail(error: Exception, rank: int, size: int, launcher: str) -> int:
         # A launcher that ends this rank because another failed must not set off our saving on SIGTERM.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if _is_lost_peer(error):
-            time.sleep(LOST_PEER_SECONDS)
+            time.sleep(LOST_PEER_SECONDS)  # in which a launcher ends this rank; not all start by one
+            print(f"rank {rank} of {size}: another rank has ended, and says why", file=sys.stderr, flush=True)
+            _end_all(1, size, launcher)
         elif text is not None and rank:
             time.sleep(HOLD_BACK_SECONDS)
     if text is None:

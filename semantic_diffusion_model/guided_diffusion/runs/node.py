@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from command import UserError
+from cores import allowed_cores
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -41,9 +42,13 @@ def views_of_node(own: View, store: dist.Store | None, rank: int, size: int) -> 
     return [view for view in found if view.host == own.host]
 
 
-def share_of_cores(own: View, views: Sequence[View]) -> int:
-    """How many cores this rank has for itself, at least 1: each core is divided among those that may run on it."""
-    return max(1, int(sum(1 / sum(core in view.cores for view in views) for core in own.cores) + 1e-6))
+def share_of_cores(own: View, views: Sequence[View], limit: float | None = None) -> int:
+    """How many cores this rank has for itself, at least 1: each core is divided among those that may run on it.
+
+    A container may be given the time of fewer (`limit`, by default what `allowed_cores` finds), for all its ranks.
+    """
+    share = sum(1 / sum(core in view.cores for view in views) for core in own.cores)
+    return max(1, int(min(share, (allowed_cores() if limit is None else limit) / len(views)) + 1e-6))
 
 
 def index_of_gpu(own: View, views: Sequence[View], local_rank: int) -> int:

@@ -1,6 +1,5 @@
 """This process among all processes of the run, and what they do together."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from command import UserError, one_line
+from cores import usable_cores
 from guided_diffusion.runs.out_of_memory import full_memory, is_out_of_memory
 
 # Ranks wait this long for one another. A rank that dies ends the others at once; this is for one that is only slow.
@@ -35,7 +35,7 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    cores: int = field(default_factory=usable_cores)
     launcher: str = "alone"
     store: dist.Store | None = None
     _gloo: Any = None

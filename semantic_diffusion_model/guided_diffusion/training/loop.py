@@ -64,7 +64,8 @@ def open_log(run: TrainingRun) -> RunLog | SilentLog:
     """The log of `run`, in its savedir; a silent one on every rank but one."""
     if not run.world.is_main:
         return SilentLog()
-    return RunLog(run.settings.savedir, run.step, run.settings.lr_anneal_steps, run.statistics.columns)
+    goes_on = run.saved_at is not None  # from a checkpoint in savedir
+    return RunLog(run.settings.savedir, run.step, run.settings.lr_anneal_steps, run.statistics.columns, goes_on)
 
 
 def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:

@@ -25,8 +25,9 @@ from guided_diffusion.training.unfinished import STATE_NAME
 from setting_groups import SamplingSettings
 from state_dicts import checked_weights
 
-# May differ when a run goes on: they change how long, how often, where or how fast, not what is computed. Paths of
-# the data may change too, the names of the training images (in the fingerprint) may not.
+# May differ when a run goes on: they change how long, how often, where or how fast, not what is computed; but for
+# lr_anneal_steps, which the learning rate follows, with a warning. Paths of the data may change too, the names of the
+# training images (in the fingerprint) may not.
 FREE_SETTINGS = {
     *names(SamplingSettings),
     *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps", "stop_grace"),
@@ -79,6 +80,11 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settin
                 f"on {now['ranks']} ranks instead of {before['ranks']}, a step has {now['global_batch']} images, "
                 f"not {before['global_batch']}; --batch_size_train can make up for it"
             )
+    if then["lr_anneal_steps"] != today["lr_anneal_steps"]:
+        warnings.append(
+            f"lr_anneal_steps was {then['lr_anneal_steps']}, now {today['lr_anneal_steps']}: from here on the learning "
+            "rate is that of the new schedule"
+        )
     if today["dropout"] and before["ranks"] != now["ranks"]:
         warnings.append(f"dropout on {now['ranks']} ranks is drawn otherwise than on {before['ranks']}")
     if today["dropout"] and then["microbatch"] != today["microbatch"]:
@@ -204,7 +210,7 @@ def refuse_other_start(settings: Settings, step: int) -> None:
     if not given:
         return
     before = read_state(settings.savedir, step)["run"]["settings"].get("resume_checkpoint", "")
-    if _place(given) == _place(before):
+    if _place(given) == _place(before) or os.path.realpath(given) == os.path.realpath(before):
         return
     match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(given))
     of_this_run = os.path.realpath(given if storage.is_folder(given) else os.path.dirname(given)) == os.path.realpath(

@@ -29,23 +29,24 @@ class RunLog:
     """Rows of numbers and lines of text about a run in `savedir`. Use as a context manager.
 
     A run that was interrupted goes on in the same files; rows after `step`, from where it goes on, are dropped. Where
-    it begins at step 0, rows that are there are kept under another name. With a savedir on object storage, which cannot
-    append, the files are kept in a local folder and uploaded by `publish`.
+    it begins at step 0, or not from a checkpoint of this folder (`goes_on`), rows that are there are kept under another
+    name. With a savedir on object storage, which cannot append, the files are kept in a local folder and uploaded by
+    `publish`.
     """
 
-    def __init__(self, savedir: str, step: int, steps: int, statistics_columns: Sequence[str]):
+    def __init__(self, savedir: str, step: int, steps: int, statistics_columns: Sequence[str], goes_on: bool = True):
         self.savedir = savedir
         self.mirror = Path(tempfile.mkdtemp()) if storage.is_remote(savedir) else None
         self.folder = self.mirror or Path(savedir)
         self.columns = [*FIRST_COLUMNS, *statistics_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
         self._fetch()
-        kept = self._set_aside() if step == 0 else None
+        kept = None if goes_on and step else self._set_aside()
         self._drop_rows_after(step)
         self._progress = Progress("training", steps or None, "step", start=step)
         self._board = None
         self._first_step = step + 1
         if kept:
-            self.say(f"the rows of an earlier training, which left no checkpoint, are kept in {kept}")
+            self.say(f"the rows of an earlier training, which this one does not go on from, are kept in {kept}")
 
     def __enter__(self) -> "RunLog":
         return self

@@ -1,5 +1,6 @@
 """Before the first step of a training: settings, data and paths are checked, the pictures decoded."""
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -55,12 +56,20 @@ def check_and_read(
         whole = replace(settings, random_crop=False)  # which is how they are validated on
         validation = Examples(find_pairs(settings, ["validation"], warn=warn), whole)
         validation.check()
+    _hold_or_check(examples, settings, world)
+    return settings, start, examples, validation
+
+
+def _hold_or_check(examples: Examples, settings: Settings, world: World) -> None:
+    """Decode all pictures, and keep them where memory allows. Raises UserError, with all that cannot be decoded."""
     workers = worker_count(settings, world)
-    if not settings.random_crop and fits_in_memory(examples, world, workers):
+    fits = False
+    with contextlib.suppress(UserError):  # of the first picture, which is decoded for its size: not of that one alone
+        fits = not settings.random_crop and fits_in_memory(examples, world, workers)
+    if fits:
         examples.hold(shared=workers > 0)
     else:
         examples.check()
-    return settings, start, examples, validation
 
 
 def _start_from(settings: Settings, given: set[str], warn: Callable[[str], object]) -> Settings:

@@ -3,6 +3,7 @@
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,9 +72,9 @@ def fail_on_one(world):
 
 def main(settings, given):
     world = distributed.start("cpu")
-    if settings.what == "bug":
+    if settings.what in ("bug", "private"):
         if world.rank == 1:
-            raise ValueError("a bug of ours")
+            raise ValueError("a bug of ours") if settings.what == "bug" else UserError("no such picture")
         world.barrier()
         time.sleep(60)
     parts = world.all_gather(torch.tensor([world.rank]))
@@ -177,11 +178,10 @@ def test_what_is_left_over_does_not_end_a_finished_command_with_an_abort(tmp_pat
     assert process.returncode == 0 and out.count("done") == 2, out
 
 
-@pytest.mark.launch
-def test_ranks_that_nobody_launched_meet_by_their_environment(tmp_path, launch):
-    """As under Kubernetes' PyTorchJob: RANK and the address of rank 0, no LOCAL_RANK. Both are on this host."""
-    (tmp_path / "script.py").write_text(SCRIPT.replace('"mpi"', '"torchrun"'))
-    words = [sys.executable, str(tmp_path / "script.py"), "--what", "facts"]
+def unlaunched(launch, script: Path, what: str) -> tuple[list[int], str]:
+    """Two ranks of a script that nobody launched, as under Kubernetes' PyTorchJob: RANK and the address of rank 0, no
+    LOCAL_RANK. Both are on this host. Their exit codes, and what they said."""
+    words = [sys.executable, str(script), "--what", what]
     for _ in range(2):  # between the look and the use another process may take the port
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -193,8 +193,27 @@ def test_ranks_that_nobody_launched_meet_by_their_environment(tmp_path, launch):
             break
         ranks[1].kill()
     said += ranks[1].finish()
-    assert [rank.returncode for rank in ranks] == [2, 2], said
+    return [rank.returncode for rank in ranks], said
+
+
+@pytest.mark.launch
+def test_ranks_that_nobody_launched_meet_by_their_environment(tmp_path, launch):
+    (tmp_path / "script.py").write_text(SCRIPT.replace('"mpi"', '"torchrun"'))
+    codes, said = unlaunched(launch, tmp_path / "script.py", "facts")
+    assert codes == [2, 2], said
     assert said.strip().splitlines() == ["error: no such path (on rank 1 of 2)"]
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    ("what", "code", "told"), [("private", 2, "error: no such picture"), ("bug", 1, "a bug of ours")]
+)
+def test_a_rank_that_nobody_launched_says_in_a_line_that_another_has_ended(tmp_path, launch, what, code, told):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    codes, said = unlaunched(launch, tmp_path / "script.py", what)
+    assert codes == [1, code], said
+    assert "rank 0 of 2: another rank has ended, and says why\n" in said and told in said
+    assert said.count("Traceback") == (what == "bug") and "closed by peer" not in said
 
 
 @pytest.mark.launch

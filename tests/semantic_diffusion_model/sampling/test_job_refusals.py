@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from sampled_images import assert_same_images
 
+from guided_diffusion.runs.checkpoints import plain_state_dict, write_torch
 from guided_diffusion.sampling.results import Results
 
 
@@ -47,6 +48,23 @@ def test_bad_checkpoints(command, checkpoint, tmp_path, kind, words):
     code, _, err = command(resume_checkpoint=write_bad(kind, tmp_path, checkpoint))
     assert code == 2 and err.count("error:") == 1 and words in err and "Traceback" not in err
     assert not Path(__file__).with_name("this-must-not-appear").exists()
+
+
+def test_timesteps_that_were_never_learned(command, checkpoint, tiny, tmp_path):
+    """A training with a respacing learns some timesteps alone, and its checkpoint says which."""
+    respaced = tmp_path / "respaced"
+    respaced.mkdir()
+    weights = torch.load(checkpoint, weights_only=True)
+    settings = tiny(diffusion_steps=50, timestep_respacing="ddim5")
+    write_torch(str(respaced), "ema_0.9999_000005.pt", plain_state_dict(weights, settings))
+    code, _, err = command(resume_checkpoint=respaced)
+    assert code == 2 and err.count("\n") == 1 and "trained with --timestep_respacing ddim5" in err
+    code, out, err = command(resume_checkpoint=respaced, num_steps=None, timestep_respacing="ddim5")
+    assert code == 0, err
+    code, _, err = command(
+        resume_checkpoint=respaced, num_steps=None, timestep_respacing="5", results_dir=tmp_path / "b"
+    )
+    assert code == 2 and "sample with the same flag" in err  # five others
 
 
 def with_label(folder: Path, value: int) -> Path:
