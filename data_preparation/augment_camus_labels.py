@@ -147,9 +147,17 @@ def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pa
     return folders, jobs, problems
 
 
+def refuse_idle(settings: AugmentSettings) -> None:
+    """Raises UserError for flags of deformations where nothing is deformed."""
+    idle = [name for name in ("n_repeat", "seed") if getattr(settings, name) != getattr(AugmentSettings, name)]
+    if idle and not settings.add_augmentation:
+        raise UserError(f"--{idle[0]} {getattr(settings, idle[0])} has no effect with --add_augmentation False")
+
+
 def augment_camus_labels(settings: AugmentSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
     check_settings(settings)
+    refuse_idle(settings)
     folders, jobs, problems = find_jobs(settings)
     what = f"{settings.n_repeat} x deformed" if settings.add_augmentation else "undeformed"
     source = f"{len(jobs)} frames of {settings.data_folder}"

@@ -29,6 +29,7 @@ from view_folders import (
     read_image,
     read_label,
     read_metadata,
+    warn,
 )
 
 DATASET_NAME = re.compile(r"Dataset(?!000)\d{3}_\w+")
@@ -71,8 +72,8 @@ def spacing_of(row: Mapping[str, str], shape: tuple[int, int]) -> tuple[float, f
     return found[0], found[1]
 
 
-def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path, description: Description) -> str | None:
-    """Write one frame and its label map below `out`; returns what is wrong with it."""
+def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path, description: Description, unknown: bool) -> str | None:
+    """Write one frame and its label map below `out`; returns what is wrong with it. `unknown`: the size of a pixel."""
     pair, row = job
     try:
         image, label = read_image(pair.image), read_label(pair.label)
@@ -81,11 +82,9 @@ def export_pair(job: tuple[Pair, Mapping[str, str]], out: Path, description: Des
     except UserError as error:
         return str(error)
     try:
-        spacing_mm = spacing_of(row, image.shape)
+        spacing_mm = UNKNOWN_SPACING if unknown else spacing_of(row, image.shape)
     except UserError as error:
-        if description == camus():
-            return f"{pair.image}: {error}"
-        spacing_mm = UNKNOWN_SPACING
+        return f"{pair.image}: {error}"
     images, labels = FOLDERS[pair.stem.split]
     write_medical_image(out / images / f"{pair.stem}_0000{SUFFIX}", image, spacing_mm)
     write_medical_image(out / labels / f"{pair.stem}{SUFFIX}", label, spacing_mm)
@@ -152,13 +151,16 @@ def export_nnunet(settings: ExportSettings) -> None:
     pairs, known = list_pairs(settings.data_folder, problems), read_metadata(settings.data_folder)
     splits = one_fold(pairs, problems)
     jobs = [(pair, known.get(str(pair.stem), {})) for pair in pairs]
+    unknown = description != camus() and not all(row.get("spacing_depth_mm") for _, row in jobs)
+    if unknown and any(row.get("spacing_depth_mm") for _, row in jobs):
+        warn(["the size of a pixel is known of some frames alone: 1 x 1 mm is written for all, which nnU-Net goes by"])
     name = settings.save_folder.name
     print(f"writing {len(pairs)} frames of {settings.data_folder} as nnU-Net's {name}", flush=True)
     with new_folders(settings.save_folder.parent, [name], settings.overwrite) as building:
         out = building / name
         for folder in sorted({folder for both in FOLDERS.values() for folder in both}):
             (out / folder).mkdir(parents=True)
-        work = partial(export_pair, out=out, description=description)
+        work = partial(export_pair, out=out, description=description, unknown=unknown)
         problems += filter(None, for_each(work, jobs, settings.num_workers, "frames"))
         if problems:
             raise UserError(f"{settings.data_folder} has {len(problems)} problems:", problems)

@@ -70,11 +70,12 @@ class OwnSettings:
 @dataclass
 class Extracted:
     """What became of a frame: its row of metadata.csv, or what is wrong with it; how many pixels of its label map have
-    each value, int [256]; and what is merely doubtful."""
+    each value before and each class after it was resized, int [256] each; and what is merely doubtful."""
 
     row: dict[str, object] | None = None
     problem: str | None = None
     counts: np.ndarray | None = None
+    kept: np.ndarray | None = None
     warning: str | None = None
 
 
@@ -104,7 +105,8 @@ def extract_frame(frame: OwnFrame, out: Path, settings: OwnSettings, description
         **spacing_fields(spacing_mm),
         "image_interpolation": settings.image_interpolation,
     }
-    return Extracted(row, counts=counts, warning=unknown_spacing(frame.image, source.medical) if doubted else None)
+    warning = unknown_spacing(frame.image, source.medical) if doubted else None
+    return Extracted(row, counts=counts, kept=np.bincount(resized[1].ravel(), minlength=256), warning=warning)
 
 
 def wrong_values(
@@ -126,6 +128,18 @@ def wrong_values(
         f"classes: {one.name!r}, value {value}, occurs in no label map" for value, one in pairs if not total[value]
     ]
     return problems
+
+
+def vanished(done: Sequence[Extracted], description: Description, size: str) -> list[str]:
+    """Warnings of classes too thin for the size that is asked for."""
+    seen = [(one.counts, one.kept) for one in done if one.counts is not None and one.kept is not None]
+    warnings = []
+    for place, (value, one) in enumerate(zip(description.values, description.classes, strict=True)):
+        there = sum(bool(counts[value]) for counts, _ in seen)
+        lost = sum(bool(counts[value]) and not kept[place] for counts, kept in seen)
+        if lost:
+            warnings.append(f"{one.name} is in {there} label maps and vanishes from {lost} of them at {size} pixels")
+    return warnings
 
 
 def read_given(path: Path) -> Description:
@@ -174,6 +188,7 @@ def extract_dataset(settings: OwnSettings) -> None:
         for folder in (*views, ALL_VIEWS):
             write_metadata(out / folder, [row for row in rows if folder in folders_of(str(row["view"]))])
             write_description(out / folder, travelling)
+    warnings += vanished(done, description, size)
     warn([*warnings, *(one.warning for one in done if one.warning)])
     tell(frames, rows, drawn, views, settings)
 

@@ -17,6 +17,8 @@ from dataset_schema import FIELDS
 from schema import parse_csv
 
 SPLITS = ("training", "validation", "testing")
+SPLIT_OF_WORD = {"train": "training", "val": "validation", "valid": "validation", "dev": "validation"}
+SPLIT_OF_WORD |= {"test": "testing"} | {split: split for split in SPLITS}
 ALL_VIEWS = "all_views"
 LONGEST_NAME = 200  # bytes: room for what is appended, in the 255 that file systems allow
 
@@ -60,8 +62,13 @@ def choose_mark(names: Iterable[str]) -> str:
 
 
 def view_folder(view: str, phase: str) -> str:
-    """2CH, ED -> 2CH_ED, which it stays if it is called that already; empty if nothing is known."""
-    return f"{view}_{phase}" if view and phase and not view.endswith(f"_{phase}") else view or phase
+    """2CH, ED -> 2CH_ED, which it stays if it is called that already, as ED does; empty if nothing is known."""
+    return f"{view}_{phase}" if view and phase and not f"_{view}".endswith(f"_{phase}") else view or phase
+
+
+def _meant(field: str, value: str) -> str:
+    """What a word of a name or table says: splits have several words."""
+    return SPLIT_OF_WORD.get(value.lower(), value) if field == "split" else value
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Naming:
     def fields(self, name: str, *others: str) -> dict[str, str] | None:
         """patient, view, phase and split of the frame `name`, empty where nothing says so; None for no such name.
 
-        `others` are looked for in the table, too.
+        `others` are looked for in the table, too. Raises UserError where name and table contradict each other.
         """
         found = dict.fromkeys(FIELDS, "")
         if self.pattern is not None:
@@ -97,8 +104,11 @@ class Naming:
             row = next((self.rows[key] for key in keys if key in self.rows), None)
             if row is None:
                 return None
-            columns = {field: row[column] for field, column in table.columns.items() if field in FIELDS}
-            found |= {field: value for field, value in columns.items() if value}
+            columns = {field: row[column] for field, column in table.columns.items() if field in FIELDS and row[column]}
+            for field, value in columns.items():
+                if found[field] and _meant(field, found[field]) != _meant(field, value):
+                    raise UserError(f"its {field} is {found[field]} by its name, {value} by the table")
+            found |= columns
         return found if found["patient"] else None
 
     def parse(self, name: str) -> Stem:

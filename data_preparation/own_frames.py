@@ -12,12 +12,10 @@ from command import UserError
 from dataset_description import Description
 from dataset_schema import LONGEST_MARK
 from medical_images import without_suffix
-from names import ALL_VIEWS, LONGEST_NAME, SPLITS, Naming, choose_mark, read_table, view_folder
+from names import ALL_VIEWS, LONGEST_NAME, SPLIT_OF_WORD, Naming, choose_mark, read_table, view_folder
 from picture_files import passed_over
 from source_files import is_source
 
-SPLIT_OF_WORD = {"train": "training", "val": "validation", "valid": "validation", "dev": "validation"}
-SPLIT_OF_WORD |= {"test": "testing"} | {split: split for split in SPLITS}
 UNFIT = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")  # the last: bytes that are no UTF-8
 
 
@@ -61,8 +59,10 @@ def pair_sources(
     """Name -> (image, label map), whose name has `ending` after that of the image; the two may lie in one folder. What
     has no partner is a problem."""
     image_files, label_files = (list_sources(folder, problems, warnings) for folder in (images, labels))
+    same = images.resolve() == labels.resolve()
+    if same and not ending:
+        return problems.append(f"{images} holds images and label maps: names.label_ending has to tell them apart") or {}
     if ending:
-        same = images.resolve() == labels.resolve()
         image_files = {name: path for name, path in image_files.items() if not (same and name.endswith(ending))}
         label_files = {name[: -len(ending)]: path for name, path in label_files.items() if name.endswith(ending)}
     problems += [
@@ -92,7 +92,11 @@ def find_frames(images: Path, labels: Path, description: Description, beside: Pa
         if wrong := unfit(name):
             problems.append(f"{str(image).encode(errors='replace').decode()}: {wrong}")
             continue
-        found = naming.fields(name, image.name)
+        try:
+            found = naming.fields(name, image.name)
+        except UserError as error:
+            problems.append(f"{image}: {error}")
+            continue
         if found is None:
             nameless.append(image)
             continue

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from command import UserError, YesNo, run_command
-from dataset_description import Description
+from dataset_description import Description, camus
 from names import ALL_VIEWS, SPLITS
 from outputs import new_folders, refuse_to_replace
 from parallel import default_workers, for_each
@@ -83,6 +83,22 @@ def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[lis
     return list(found.values()), known
 
 
+def people_elsewhere(synthetic: list[Pair], known: dict[str, dict[str, str]], own: bool, folder: Path) -> list[str]:
+    """Problems of synthetic images made for a split that their patient is not in, by the real frames of `folder`.
+
+    The names of CAMUS' frames say their split; where a data set of one's `own` is extracted with another seed, or more
+    patients, others are drawn for the test.
+    """
+    split_of = {row.get("patient", ""): row.get("split", "") for row in known.values()} if own else {}
+    elsewhere = []
+    for pair in synthetic:
+        now = known.get(pair.stem.source, {}).get("split") or split_of.get(pair.stem.patient)
+        if now and now != pair.stem.split:
+            elsewhere.append(f"{pair.image}: made for {pair.stem.split}, and its patient is in {now} of {folder}")
+    hint = "extract the test frames with the files and the --seed of the synthetic ones, or sample anew"
+    return [*elsewhere, hint] if elsewhere else []
+
+
 def process_job(job: Job, out: Path, description: Description) -> tuple[tuple[int, int] | None, str | None]:
     """Write one image and its label into its view's folder and all_views; returns its size or what is wrong."""
     pair = job.pair
@@ -124,6 +140,7 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     description = common_description([*results, *find_view_folders(settings.testing_data_folder)])
     views = sorted({pair.stem.view for pair in synthetic})
     real, known = real_pairs(settings.testing_data_folder, views, problems)
+    problems += people_elsewhere(synthetic, known, description != camus(), settings.testing_data_folder)
     whole = {}
     if settings.labels == "whole":
         whole = find_whole_labels(synthetic, settings.augmented_folder, problems)

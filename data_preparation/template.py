@@ -52,7 +52,7 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     sector, told = guess_sector([image for image, _ in chosen])
     guesses.append(told)
     reported = {one["name"]: [one["value"]] for one in classes[1:]}
-    content = {"name": images.resolve().name or "data", "names": names, "classes": classes, "sector": sector}
+    content = {"name": images.resolve().name[:60] or "data", "names": names, "classes": classes, "sector": sector}
     content |= {"reported": reported, "keep_whole": [one["value"] for one in classes[1:]]}
     content |= {"spacing_mm": None, "volumes": None}
     checked(Form, content, "the template")

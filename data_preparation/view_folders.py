@@ -210,7 +210,10 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     rows = parse_csv(path.read_bytes(), str(path), ("stem",))
     known = [{name: value for name, value in row.items() if value} for row in rows]
     checked(list[MetadataRow], known, str(path))
-    return {row["stem"]: row for row in rows}
+    by_stem = {row["stem"]: row for row in rows}
+    if len(by_stem) < len(rows):
+        raise UserError(f"{path}: {len(rows) - len(by_stem)} stems stand in it more than once")
+    return by_stem
 
 
 def spacing_fields(spacing_mm: tuple[float, float] | None) -> dict[str, object]:

@@ -15,7 +15,7 @@ from annotated_types import Interval
 
 from command import UserError
 from dataset_description import Description, camus, read_description
-from medical_images import FIELD_OF_VIEW_MM
+from medical_images import FIELD_OF_VIEW_MM, is_utf8
 from picture_files import is_picture, passed_over
 from schema import Record, checked, parse_csv, shown
 
@@ -124,6 +124,8 @@ def _pictures(folder: Path) -> dict[str, Path]:
     files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
     if left := passed_over(folder, [file.name for file in files if not is_picture(file)]):
         print(f"warning: {left}", file=sys.stderr)
+    if odd := [ascii(str(file)) for file in files if not is_utf8(file.name)]:
+        raise UserError(f"{folder}: {len(odd)} names are no UTF-8:", odd)
     found = {file.stem: file for file in files if is_picture(file)}
     twice = [str(file) for file in files if is_picture(file) and found[file.stem] != file]
     if twice:

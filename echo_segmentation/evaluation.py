@@ -21,7 +21,7 @@ from metrics import evaluate_case, evaluated_structures, ultrasound_cone
 from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
 from rows import Row, structures_in, write_rows
-from settings import UNFINISHED
+from settings import RESULT_FILES, UNFINISHED
 from summary import Penalty, console_line, summarise, table
 
 
@@ -54,7 +54,8 @@ def evaluate(
     """
     description = report.description
     rows, axes = evaluate_cases(frames, predictions, num_classes, description)
-    patients = measure_patients(frames.cases, axes, description.volumes)
+    mark = "" if description == camus() else description.names.mark
+    patients = measure_patients(frames.cases, axes, description.volumes, mark)
     statistics = summarise_patients(patients)
     summary = origin | summarise(rows, report.bootstrap, report.seed, report.penalty)
     if description.volumes:
@@ -84,7 +85,7 @@ def remove_earlier(output_dir: Path) -> None:
     (output_dir / "figures").mkdir(parents=True, exist_ok=True)
     with new_file(output_dir / UNFINISHED) as path:
         path.write_text("The evaluation that writes here has not ended: run it again.\n", encoding="utf-8")
-    for name in ("summary.json", "metrics.csv", "ejection_fraction.csv", "camus_table.md", "camus_table.csv"):
+    for name in RESULT_FILES:
         (output_dir / name).unlink(missing_ok=True)
     remove_others(output_dir / "figures", set())
 

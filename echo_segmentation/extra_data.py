@@ -1,4 +1,4 @@
-"""Further training images of --extra-data-dir, synthetic ones say: found, kept apart from patients held out, told."""
+"""Patients held out stay so: in --data-dir, and in --extra-data-dir, whose further training images are found here."""
 
 import re
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from cases import SPLITS, Case, check_data_dir, description_of, find_cases, split_folder
 from command import UserError
 from dataset import read_image
+from dataset_description import camus
 
 FLAG = "--extra-data-dir"
 HELD_OUT = ("validation", "testing")
@@ -38,6 +39,24 @@ def find_extra(
     if found:
         tell({data_dir: cases["training"], **found}, {data_dir: oversample})
     return [case for of_folder in found.values() for case in of_folder]
+
+
+def refuse_people_in_two_splits(data_dir: str, cases: Mapping[str, Sequence[Case]]) -> None:
+    """Raises UserError if a patient of one split of `data_dir` is in another: `cases`, by split."""
+    own = description_of(data_dir) != camus()
+    seen: dict[str, dict[tuple[str, PurePosixPath], Case]] = {}  # of each patient, a case of each split and source
+    shared: dict[str, str] = {}
+    for split, found in cases.items():
+        for case in (case for case in found if case.patient):
+            before = seen.setdefault(case.patient, {})
+            for (other_split, _), other in before.items():
+                if other_split != split and (own or same_person(case, other)):
+                    shared.setdefault(f"{case.patient} ({other_split}, {split})", f"{other.stem}, {case.stem}")
+            before.setdefault((split, PurePosixPath(case.source).parent), case)
+    if shared:
+        problems = [f"{patient}: {stems}" for patient, stems in list(shared.items())[:MOST_NAMED]]
+        rest = [f"and {len(shared) - MOST_NAMED} more"] if len(shared) > MOST_NAMED else []
+        raise UserError(f"--data-dir {data_dir}: {len(shared)} patients are in two splits:", problems + rest)
 
 
 def place_of(data_dir: str) -> Path:

@@ -62,6 +62,10 @@ class NetworkFrames:
     def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
         """A label map in the geometry of the frame's own file -> labels (size, size) uint8."""
         case = self.cases[index]
+        if labels.shape == size_on_disk(case):
+            return self.from_png(index, labels)
+        if case.native_size and labels.shape != case.native_size:
+            raise UserError(other_shape(labels.shape, case.native_size, size_on_disk(case)))
         if case.alignment == "nearest":  # as the reference was extracted
             labels = labels[np.ix_(*map(nearest_indices, labels.shape, size_on_disk(case)))]
         return resize_annotation(labels, self.case_set.size)
@@ -136,12 +140,25 @@ class NativeFrames:
         return self.from_network(index, one_hot(labels))
 
     def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
-        """A label map in the geometry of the frame's own file -> labels on that grid, uint8."""
-        native = self.label(index)
-        return labels if labels.shape == native.shape else to_native(one_hot(labels), native.shape)
+        """A label map in the geometry of the frame's own file, or of the extracted image -> labels on that grid, uint8.
+
+        Raises UserError for one of another shape.
+        """
+        native, extracted = self.label(index).shape, size_on_disk(self.cases[index])
+        if labels.shape == native:
+            return labels
+        if labels.shape != extracted:
+            raise UserError(other_shape(labels.shape, native, extracted))
+        return self.from_png(index, labels)
 
 
 Frames = NetworkFrames | NativeFrames
+
+
+def other_shape(shape: tuple[int, ...], native: tuple[int, int], extracted: tuple[int, int]) -> str:
+    """That a label map lies neither on its frame nor on the image extracted from it."""
+    sizes = [" x ".join(map(str, one)) for one in (shape, native, extracted)]
+    return f"it has {sizes[0]} pixels, the frame {sizes[1]}, and what was extracted from it {sizes[2]}"
 
 
 def size_on_disk(case: Case) -> tuple[int, int]:

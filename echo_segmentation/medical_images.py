@@ -73,8 +73,19 @@ def without_suffix(path: Path) -> str:
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written into a table, and handed to SimpleITK: names may have bytes of other encodings."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_medical_image(path: Path) -> MedicalImage:
     """Frames or label maps of 8-bit values. Raises UserError for what is not there, not whole, or something else."""
+    if not is_utf8(str(path)):
+        raise UserError(f"{ascii(str(path))}: a name in this path is no UTF-8, which SimpleITK cannot open")
     if not path.is_file():
         raise UserError(f"{path} is missing, or no file")
     if path.stat().st_size == 0:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from command import UserError
@@ -80,3 +81,17 @@ def check_size(network: nn.Module, architecture: Architecture, size: int) -> Non
         least = 2 * multiple  # batch normalisation needs more than one value per channel, in a batch of one too
     if size % multiple or size < least:
         raise UserError(f"--img-size {size}: {architecture.model_name} takes multiples of {multiple} from {least} up")
+    if architecture.encoder_name.startswith("tu-"):  # of timm, some of which take images of one size alone
+        _try_size(network, architecture, size)
+
+
+def _try_size(network: nn.Module, architecture: Architecture, size: int) -> None:
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 1, size, size))
+    except Exception as error:  # in whatever way an encoder says it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--img-size {size}: --encoder-name {architecture.encoder_name}: {reason}") from error
+    finally:
+        network.train(was_training)

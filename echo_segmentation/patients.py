@@ -1,12 +1,13 @@
 """Volumes and ejection fraction of whole patients, from the long axes of their frames."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cases import Case
+from cases import SPLITS, Case
 from dataset_description import camus
 from dataset_schema import Volumes
 from ejection_fraction import LongAxis, agreement, biplane_volume_ml, ejection_fraction
@@ -17,18 +18,25 @@ SOURCES = ("predicted", "reference", "reported")
 Axes = dict[str, LongAxis | None]
 
 
-def measure_patients(cases: Sequence[Case], axes: Sequence[Axes], heart: Volumes | None = None) -> list[Row]:
+def measure_patients(
+    cases: Sequence[Case], axes: Sequence[Axes], heart: Volumes | None = None, mark: str = ""
+) -> list[Row]:
     """Volumes (ml) and ejection fraction (%) of each patient with both views at both phases of `heart` (None: CAMUS')
     and a known pixel size:
     `_predicted`, `_reference` (from the reference labels) and `_reported` (what metadata.csv says; NaN if nothing).
 
-    `axes` has for each case its `predicted` and `reference` long axis. Patients with several frames of one view and
-    phase (deformed copies) are left out: they do not belong together.
+    `axes` has for each case its `predicted` and `reference` long axis. What does not belong together is left out:
+    deformed copies and synthetic frames, with a number at the end of their names (after `mark`, in data of one's own),
+    and patients with several frames of one view and phase.
     """
     views, phases = (heart or camus().volumes).views, (heart or camus().volumes).phases
+    before = mark or f"_(?:{'|'.join(SPLITS)})_+"
+    made = re.compile(rf".+{before}r?\d+", re.DOTALL)
     frames: dict[str, dict[tuple[str, str], int]] = {}
     several = set()
     for index, case in enumerate(cases):
+        if made.fullmatch(case.stem):
+            continue
         if case.patient and axes[index] and case.view in views and case.phase in phases:
             found = frames.setdefault(case.patient, {})
             if (case.view, case.phase) in found:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command import UserError
-from medical_images import MedicalImage, is_medical_image, read_medical_image, without_suffix
+from medical_images import MedicalImage, is_medical_image, is_utf8, read_medical_image, without_suffix
 from picture_files import decode_image, is_picture, passed_over, read_bytes
 from progress import track
 
@@ -81,7 +81,7 @@ def images_in(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if is_image(path)
         and path.is_file()
-        and not path.name.startswith(".")
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not without_suffix(path).endswith(LABEL_ENDING)
     ]
 
@@ -101,6 +101,8 @@ def describe(path: Path) -> Recording:
     """A file, read once to see that it can be. Raises UserError if it cannot."""
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
+    if not is_utf8(path.name):
+        raise UserError(f"{ascii(str(path))}: the name is no UTF-8, and could not stand in a table")
     if not is_image(path):
         raise UserError(f"{path}: neither picture, NIfTI nor MHD, by its name")
     match = NAME.fullmatch(without_suffix(path))

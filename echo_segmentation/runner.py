@@ -11,10 +11,12 @@ from dataclasses import replace
 from cases import SPLITS, check_data_dir, description_of, find_cases
 from command import UserError, run_command
 from dataset import load_cases
-from extra_data import find_extra
+from extra_data import find_extra, refuse_people_in_two_splits
 from folder_lock import FolderLock
 from frames import choose_frames
 from settings import RESULT_FOLDERS, TrainSettings, agreed_classes, refuse_foreign_results, refuse_native
+
+OF_A_TRAINING = ("last.pth", "settings.json", "log.csv")
 
 
 def main(settings: TrainSettings) -> None:
@@ -24,7 +26,11 @@ def main(settings: TrainSettings) -> None:
     if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
     refuse_foreign_results(settings.output_dir)
+    there = {path.name for path in settings.output_dir.glob("*")}
+    if "summary.json" in there and not there & {*OF_A_TRAINING}:
+        raise UserError(f"--output-dir {settings.output_dir}: holds an evaluation, and no training; give another one")
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
+    refuse_people_in_two_splits(settings.data_dir, cases)
     own = len(cases["training"])
     cases["training"] += find_extra(settings.extra_data_dir, settings.data_dir, cases, settings.oversample)
     counts = ", ".join(f"{len(found)} {split}" for split, found in cases.items())

@@ -1,5 +1,6 @@
 """Every setting of the segmentation commands: its name, default, range and meaning, once."""
 
+import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,6 +18,7 @@ FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", 
 FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
 # Where an evaluation writes, beside its output folder itself; and what stands there until it is done.
 RESULT_FOLDERS = ("predictions", "predictions_native", "figures")
+RESULT_FILES = ("summary.json", "metrics.csv", "ejection_fraction.csv", "camus_table.md", "camus_table.csv")
 UNFINISHED = "unfinished.txt"
 OF_UNET = ("encoder_name", "decoder_channels", "encoder_weights")
 
@@ -43,12 +45,23 @@ def agreed_classes(given: int | None, description: Description, data_dir: str) -
 
 def refuse_foreign_results(output_dir: Path) -> None:
     """Raises UserError for files where results are put, and old ones deleted, that no evaluation has left there."""
-    if any((output_dir / name).exists() for name in ("summary.json", UNFINISHED)):
+    if (output_dir / UNFINISHED).exists() or is_summary(output_dir / "summary.json"):
         return
+    tables = (output_dir / name for name in RESULT_FILES)
     folders = (output_dir / name for name in RESULT_FOLDERS)
-    found = next((path for folder in folders for path in (*folder.glob("*.png"), *folder.glob("*.nii.gz"))), None)
+    pictures = (path for folder in folders for path in (*folder.glob("*.png"), *folder.glob("*.nii.gz")))
+    found = next((path for path in (*tables, *pictures) if path.exists()), None)
     if found:
         raise UserError(f"--output-dir {output_dir}: holds {found}, which is no result of ours; give another one")
+
+
+def is_summary(path: Path) -> bool:
+    """Whether the file is the summary.json of an evaluation: other tools call theirs so, too."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"unit", "overall"} <= content.keys()
 
 
 def refuse_native(native_dir: Path | None, description: Description) -> None:
@@ -156,6 +169,8 @@ class TrainSettings(CommonSettings):
         given = [name.replace("_", "-") for name, default in of_unet.items() if getattr(self, name) != default]
         if self.model_name != "unet" and given:
             raise UserError(f"--{given[0]} is of unet, and --model-name is {self.model_name}: leave it out")
+        if self.model_path is not None and self.encoder_weights != "none":
+            raise UserError(f"--encoder-weights {self.encoder_weights}: the weights are those of --model-path")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values only, so that it can be written as JSON and into a checkpoint."""
