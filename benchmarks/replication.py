@@ -120,8 +120,8 @@ class Replication:
     def label_maps(self) -> list[Path]:
         """<split>/<name> of those that the run sampled for, in an order drawn at random."""
         folder = self.folder / "augmented/all_views_augmented/sector_annotations"
-        found = [path.relative_to(folder) for path in folder.glob("*/*.png")]
-        return [sorted(found)[place] for place in np.random.default_rng(0).permutation(len(found))]
+        found = sorted(path.relative_to(folder) for path in folder.glob("*/*.png"))
+        return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
 
     def part_of(self, folder: str, frames: int) -> Path:
         """The view folder `folder` of the run with the first `frames` label maps and their images, as links.
