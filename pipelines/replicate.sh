@@ -45,7 +45,7 @@ case $SCALE in
         SIZE=128 STEPS=30000 BATCH=8 RANKS=2 UPDATES=4000 STEP_COST=4500 FRAME_COST=1200 UPDATE_COST=900
         NETWORK=(--num_channels 64 --channel_mult 0.5,1,1,2 "${SMALL[@]}") ;;
     gpu256)
-        SIZE=256 STEPS=50000 BATCH=96 RANKS=8 UPDATES=20000 STEP_COST=600 FRAME_COST=50 UPDATE_COST=100
+        SIZE=256 STEPS=50000 BATCH=96 RANKS=8 UPDATES=20000 STEP_COST=165 FRAME_COST=50 UPDATE_COST=100
         VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=() PREDICT_GPU=() DEVICE=()
         NETWORK=(--is_train True --save_interval 5000 --random_flip True --deterministic_train False
             --keep_checkpoints 2) ;; # of 10 GB each

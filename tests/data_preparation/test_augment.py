@@ -207,3 +207,18 @@ def test_frames_whose_outside_is_not_0_are_told_by_name_and_fitted_if_asked(run,
             for cone in ("exact", "plain", "fit")
         )
         assert by_plain.all() and (exact & by_fit).sum() > 0.93 * (exact | by_fit).sum()
+
+
+@pytest.mark.parametrize("flags", [("--n_repeat", 7), ("--seed", 3)])
+def test_flags_of_deformations_where_nothing_is_deformed_are_refused(run, extracted, tmp_path, flags):
+    given = ("--data_folder", extracted, "--save_folder", tmp_path / "out", "--add_augmentation", False)
+    refused = run("augment_camus_labels", *given, *flags)
+    assert refused.code == 2 and f"{flags[0]} {flags[1]} has no effect with --add_augmentation False" in refused.err
+
+
+def test_a_row_that_stands_twice_in_the_table_is_refused(run, extracted, tmp_path):
+    shutil.copytree(extracted, tmp_path / "views")
+    for table in (tmp_path / "views").rglob("metadata.csv"):
+        table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    refused = run("augment_camus_labels", "--data_folder", tmp_path / "views", "--save_folder", tmp_path / "out")
+    assert refused.code == 2 and "1 stems stand in it more than once" in refused.err

@@ -143,7 +143,12 @@ def test_the_label_maps_that_are_evaluated_stay(judge, trained, hearts, tmp_path
 
 
 def test_deformed_copies_have_no_ejection_fraction(judge, trained, make_folder, tmp_path):
+    """Be there one of each frame: each was deformed by itself. Those of a frame beside it change nothing."""
     data = make_folder(tmp_path / "data", {"testing": 2})
+    for file in data.glob("*/testing/patient0002*.png"):
+        file.rename(file.with_name(f"{file.stem}_0.png"))
+    table = data / "metadata.csv"
+    table.write_text(re.sub(r"^(patient0002\w+_testing)", r"\1_0", table.read_text(), flags=re.MULTILINE))
     for kind in ("images", "annotations"):
         stem = "patient0001_4CH_ED_testing"
         shutil.copy(data / kind / "testing" / f"{stem}.png", data / kind / "testing" / f"{stem}_0.png")
@@ -153,7 +158,7 @@ def test_deformed_copies_have_no_ejection_fraction(judge, trained, make_folder, 
     flags = ("--data-dir", data, "--model-path", trained / "model.pth", "--output-dir", tmp_path / "o", "--gpu", "cpu")
     assert judge(*flags, "--test-viz-num", 0) == 0
     with open(tmp_path / "o" / "ejection_fraction.csv", newline="") as file:
-        assert [row["patient"] for row in csv.DictReader(file)] == ["patient0002"]
+        assert [row["patient"] for row in csv.DictReader(file)] == ["patient0001"]
 
 
 def test_the_results_of_a_training_are_never_replaced(judge, trained, hearts, tmp_path, capsys, monkeypatch):

@@ -229,6 +229,9 @@ def test_the_release_is_found_where_the_extraction_finds_it(judge, trained, rele
 def test_a_training_ends_in_native_geometry_and_in_float32(train, release, make_folder, tiny, tmp_path, monkeypatch):
     """Whatever the arithmetic of the training: on a GPU bfloat16 would move borders."""
     data = make_folder(tmp_path / "data", {"training": 2, "validation": 1})
+    for file in data.glob("*/*/*.png"):  # other people than those of the release
+        number = "8" if file.parent.name == "training" else "9"
+        file.rename(file.with_name(file.name.replace("patient0", f"patient{number}")))
     for kind in ("images", "annotations"):
         shutil.copytree(release / "area" / kind / "testing", data / kind / "testing")
     text = (release / "area" / "metadata.csv").read_text()

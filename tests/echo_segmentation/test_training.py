@@ -135,7 +135,7 @@ def test_a_kill_in_the_first_epoch_after_its_weights_were_written(train, hearts,
     assert train(*flags, "--cache-gb", 1) == 0  # which changes nothing but speed
 
 
-@pytest.mark.parametrize(("place", "asked"), [("new", "imagenet"), ("again", "none"), ("from", "none")])
+@pytest.mark.parametrize(("place", "asked"), [("new", "imagenet"), ("again", "none")])
 def test_weights_that_are_replaced_are_not_downloaded(
     train, trained, hearts, tiny, tmp_path, capsys, monkeypatch, place, asked
 ):
@@ -145,10 +145,11 @@ def test_weights_that_are_replaced_are_not_downloaded(
     monkeypatch.setattr(training, "build_network", told)
     if place == "again":
         shutil.copy(trained / "last.pth", tmp_path)
-    start = ("--model-path", trained / "model.pth") if place == "from" else ()
     command = ("--data-dir", hearts, "--output-dir", tmp_path, *tiny, "--encoder-weights", "imagenet")
-    assert train(*command, *start) == 2
+    assert train(*command) == 2
     assert f"asked for {asked}" in capsys.readouterr().err
+    assert train(*command, "--model-path", trained / "model.pth") == 2
+    assert "--encoder-weights imagenet: the weights are those of --model-path" in capsys.readouterr().err
 
 
 def test_a_training_without_memory_ends_in_one_line(train, hearts, tiny, tmp_path, capsys, monkeypatch):

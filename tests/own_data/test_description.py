@@ -190,7 +190,9 @@ def test_volumes_of_hearts_with_other_names_and_numbers_are_those_of_camus():
             for kind, one in (("camus", label), ("own", as_camus(mine[label], heart.volumes, heart.values))):
                 axes[kind].append(dict.fromkeys(("predicted", "reference"), measure_long_axis(one, (1.0, 1.0))))
                 names = (view, phase) if kind == "camus" else (own_view, own_phase)
-                cases[kind].append(SimpleNamespace(patient="p", view=names[0], phase=names[1], clinical=(None,) * 3))
+                cases[kind].append(
+                    SimpleNamespace(stem="p", patient="p", view=names[0], phase=names[1], clinical=(None,) * 3)
+                )
     camus_numbers = measure_patients(cases["camus"], axes["camus"])
     own = measure_patients(cases["own"], axes["own"], heart.volumes)
     assert str(own) == str(camus_numbers)  # as text, since what nobody reported is NaN

@@ -155,6 +155,7 @@ def test_a_view_that_is_no_name_of_a_folder(heads, describe, extract_heads, tmp_
     lines = table.read_text().splitlines()
     table.write_text("\n".join([f"{lines[0]},window", *(f"{line},{view}" for line in lines[1:])]))
     describe(lambda content: content["names"]["table"]["columns"].update(view="window"))
+    describe(lambda content: content["names"].update(pattern=r"(?P<patient>HC_\d+) \((?:left|right)\)"))
     refused(extract_heads, tmp_path, f"the view {view!r} ", problems=10)
 
 
