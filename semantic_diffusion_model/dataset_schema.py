@@ -126,6 +126,8 @@ def contradictions(found: Form) -> Iterator[tuple[str, str]]:
             yield key, "a value stands there twice"
     if found.reported is not None and not found.reported:
         yield "reported", "is empty: leave it out to report each class by itself"
+    if found.reported and not any(one.in_mean for one in found.reported.values()):
+        yield "reported", "none is in_mean: the mean, by which a network is chosen, would be of nothing"
     if found.keep_whole and found.values[0] in found.keep_whole:
         yield "keep_whole", f"{found.values[0]} is the background"
     if found.volumes:
