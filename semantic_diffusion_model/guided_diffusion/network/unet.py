@@ -51,18 +51,14 @@ class _Blocks:
         return AttentionBlock(channels, heads, self.head_channels, self.new_attention_order)
 
     def down(self, channels: int) -> nn.Module:
-        return (
-            self.residual(channels, channels, "down")
-            if self.residual_resampling
-            else Downsample(channels, self.conv_resample)
-        )
+        if self.residual_resampling:
+            return self.residual(channels, channels, "down")
+        return Downsample(channels, self.conv_resample)
 
     def up(self, channels: int) -> nn.Module:
-        return (
-            self.modulated(channels, channels, "up")
-            if self.residual_resampling
-            else Upsample(channels, self.conv_resample)
-        )
+        if self.residual_resampling:
+            return self.modulated(channels, channels, "up")
+        return Upsample(channels, self.conv_resample)
 
 
 def _encoder(
