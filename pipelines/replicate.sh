@@ -177,7 +177,7 @@ if [ "$DRY" ]; then
         python data_preparation/make_phantom_camus.py --save_folder "$CAMUS" --n_patients 4 --size 128 --num_workers 0
     fi
 else
-    [ ! -e "$OUT/.done/1" ] || echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
+    [ ! -e "$OUT/.done/extract" ] && [ ! -e "$OUT/.done/1" ] || echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 fi
 plan_all
 [ -z "$DRY" ] || expected_left=0 # nothing worth telling
