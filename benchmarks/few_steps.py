@@ -27,7 +27,8 @@ from guided_diffusion.network.condition import Condition  # noqa: E402
 from guided_diffusion.network.from_settings import build_diffusion, build_network  # noqa: E402
 from guided_diffusion.process.random_streams import normal, stream  # noqa: E402
 from guided_diffusion.process.timesteps import FIRST_SIGNAL, few_timesteps  # noqa: E402
-from guided_diffusion.runs.checkpoints import merge_settings, read_checkpoint  # noqa: E402
+from guided_diffusion.runs.checkpoints import read_checkpoint  # noqa: E402
+from guided_diffusion.runs.network_settings import merge_settings  # noqa: E402
 from guided_diffusion.sampling.denoiser import Denoiser  # noqa: E402
 from guided_diffusion.sampling.samplers import sample  # noqa: E402
 

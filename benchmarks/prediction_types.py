@@ -23,7 +23,8 @@ from guided_diffusion.data.datasets import find_pairs  # noqa: E402
 from guided_diffusion.data.loading import Examples  # noqa: E402
 from guided_diffusion.network.from_settings import build_diffusion, build_network  # noqa: E402
 from guided_diffusion.process.random_streams import normal, stream  # noqa: E402
-from guided_diffusion.runs.checkpoints import ema_name, merge_settings, read_checkpoint  # noqa: E402
+from guided_diffusion.runs.checkpoints import ema_name, read_checkpoint  # noqa: E402
+from guided_diffusion.runs.network_settings import merge_settings  # noqa: E402
 
 TIMESTEPS = (20, 100, 250, 400, 600, 800, 950)
 BATCH = 20

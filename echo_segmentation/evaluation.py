@@ -20,8 +20,8 @@ from label_writing import write_like
 from metrics import evaluate_case, evaluated_structures, ultrasound_cone
 from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
+from results import RESULT_FILES, UNFINISHED
 from rows import Row, structures_in, write_rows
-from settings import RESULT_FILES, UNFINISHED
 from summary import Penalty, console_line, summarise, table
 
 

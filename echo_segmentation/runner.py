@@ -14,7 +14,8 @@ from dataset import load_cases
 from extra_data import find_extra, refuse_people_in_two_splits
 from folder_lock import FolderLock
 from frames import choose_frames
-from settings import RESULT_FOLDERS, TrainSettings, agreed_classes, refuse_foreign_results, refuse_native
+from results import RESULT_FOLDERS, refuse_foreign_results
+from settings import TrainSettings, agreed_classes, refuse_native
 
 OF_A_TRAINING = ("last.pth", "settings.json", "log.csv")
 

@@ -1,6 +1,5 @@
 """Every setting of the segmentation commands: its name, default, range and meaning, once."""
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,16 +9,13 @@ from annotated_types import Interval
 from command import UserError, YesNo
 from dataset_description import Description, camus
 from folder_lock import LOCK
+from results import RESULT_FOLDERS
 from schema import check_settings
 
 # What may differ between the two halves of a resumed run: where things lie, and what changes speed or display alone.
 SPEED_AND_PLACE = ("data_dir", "extra_data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
 FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
-# Where an evaluation writes, beside its output folder itself; and what stands there until it is done.
-RESULT_FOLDERS = ("predictions", "predictions_native", "figures")
-RESULT_FILES = ("summary.json", "metrics.csv", "ejection_fraction.csv", "camus_table.md", "camus_table.csv")
-UNFINISHED = "unfinished.txt"
 OF_UNET = ("encoder_name", "decoder_channels", "encoder_weights")
 
 
@@ -41,27 +37,6 @@ def agreed_classes(given: int | None, description: Description, data_dir: str) -
             f"--num-classes {given}: {data_dir} has {description.num_classes}, by its dataset.json ({names})"
         )
     return given
-
-
-def refuse_foreign_results(output_dir: Path) -> None:
-    """Raises UserError for files where results are put, and old ones deleted, that no evaluation has left there."""
-    if (output_dir / UNFINISHED).exists() or is_summary(output_dir / "summary.json"):
-        return
-    tables = (output_dir / name for name in RESULT_FILES)
-    folders = (output_dir / name for name in RESULT_FOLDERS)
-    pictures = (path for folder in folders for path in (*folder.glob("*.png"), *folder.glob("*.nii.gz")))
-    found = next((path for path in (*tables, *pictures) if path.exists()), None)
-    if found:
-        raise UserError(f"--output-dir {output_dir}: holds {found}, which is no result of ours; give another one")
-
-
-def is_summary(path: Path) -> bool:
-    """Whether the file is the summary.json of an evaluation: other tools call theirs so, too."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and {"unit", "overall"} <= content.keys()
 
 
 def refuse_native(native_dir: Path | None, description: Description) -> None:

@@ -10,7 +10,8 @@ from cases import check_data_dir, description_of, find_cases, with_quality
 from command import UserError, run_command
 from folder_lock import FolderLock
 from progress import next_step
-from settings import RESULT_FOLDERS, TestSettings, refuse_foreign_results, refuse_native
+from results import RESULT_FOLDERS, refuse_foreign_results
+from settings import TestSettings, refuse_native
 
 TRAINED = ("last.pth", "log.csv")
 

@@ -36,7 +36,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another p
 VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) PREDICT_GPU=(--gpu cpu) DEVICE=(--device cpu) EVALUATION=()
 SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
     --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --lr 1e-3 --max_grad_norm 1 --ema_rate 0.999
-    --save_interval 2500 --log_interval 50 --num_workers 0)
+    --log_interval 50 --num_workers 0)
 case $SCALE in
     cpu64)
         SIZE=64 STEPS=20000 BATCH=8 RANKS=2 UPDATES=3000 STEP_COST=1500 FRAME_COST=290 UPDATE_COST=400
@@ -63,6 +63,8 @@ SEGMENTATION_BATCH=16 LOOKS=10 # networks of each segmentation that are validate
 OUT=$(standing_in "$HERE" "${REPLICATE_FOLDER:-}" "replicate_$SCALE")
 whole_numbers REPLICATE_STEPS "$STEPS" REPLICATE_SAMPLING_STEPS "$SAMPLING_STEPS" REPLICATE_REPEAT "$REPEAT" \
     REPLICATE_UPDATES "$UPDATES" REPLICATE_RANKS "$RANKS"
+# Eight checkpoints on the way, for benchmarks/replication.py to compare.
+[ $SCALE = gpu256 ] || NETWORK+=(--save_interval $(((STEPS + 7) / 8)))
 seed='(0|[1-9][0-9]{0,8})'
 [[ $SEEDS =~ ^\ *$seed(\ +$seed)*\ *$ ]] ||
     fail "REPLICATE_SEEDS: '$SEEDS' are no whole numbers with blanks between them"

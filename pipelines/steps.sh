@@ -14,14 +14,15 @@
 #   standing_in HERE GIVEN DEFAULT     the folder GIVEN by a user who stands in HERE; DEFAULT if none is
 #
 # $OUT/.done/NAME holds the words of a step that ran to its end, and in a second line those of them that count: the result
-# is the same whatever shares the work, and wherever $OUT lies. NAME.begun is of a training meanwhile.
+# is the same whatever shares the work, however often it is saved, and wherever $OUT lies. NAME.begun is of a training
+# meanwhile.
 # $OUT/.done/times has a line of seconds, name and title for each time that a step ran, to its end or not.
 MODE=run
 expected_left=0 # seconds of the steps to be done, at the pace that COST assumes
 expected_done=0 # of those that are done,
 spent=0         # and what these took in fact
 running=
-SHARING='np|batch_size_train|num[_-]workers|device|gpu' # flags that say who does the work
+SHARING='np|batch_size_train|num[_-]workers|device|gpu|save_interval' # flags that leave the result as it is
 
 fail() { echo "error: $*" >&2 && exit 2; }
 

@@ -144,7 +144,8 @@ def test_camus_and_heads_are_not_mixed(chain, tmp_path):
     from command import UserError
     from config import Settings
     from guided_diffusion.data.description import with_description
-    from guided_diffusion.runs.checkpoints import merge_settings, read_checkpoint
+    from guided_diffusion.runs.checkpoints import read_checkpoint
+    from guided_diffusion.runs.network_settings import merge_settings
 
     checkpoint = read_checkpoint(str(chain / "diffusion"))
     sector = Settings(datadir=str(chain / "sector/all_views_sector"))

@@ -95,6 +95,8 @@ def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     assert "min left" in before and "[5/12]" not in before
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done before") == 3 and "continuing it" in done.stdout
+    kept = {int(path.stem[-6:]) for path in (folder / "diffusion/all_views").glob("ema_*.pt")}
+    assert kept >= {2, 4, 6, 8, 10}  # for replication.py; one more may be of the interruption
     table = (folder / "table.txt").read_text()
     assert len(re.findall(TABLE, table, re.M)) == 3, table
     assert "1 patients, in native geometry; networks of 64 x 64 pixels" in table

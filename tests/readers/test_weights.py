@@ -9,7 +9,8 @@ from checkpoint import read_checkpoint as read_segmentation
 from command import UserError
 from config import Settings
 from guided_diffusion.network.from_settings import build_network
-from guided_diffusion.runs.checkpoints import merge_settings, plain_state_dict, read_checkpoint
+from guided_diffusion.runs.checkpoints import plain_state_dict, read_checkpoint
+from guided_diffusion.runs.network_settings import merge_settings
 from model import build_camus_unet
 
 SMALL = {"img_size": 16, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "attention_resolutions": "8"}

@@ -19,7 +19,8 @@ from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import digest_of, normal, stream
-from guided_diffusion.runs.checkpoints import Checkpoint, merge_settings, read_checkpoint
+from guided_diffusion.runs.checkpoints import Checkpoint, read_checkpoint
+from guided_diffusion.runs.network_settings import merge_settings
 from guided_diffusion.runs.node import keep_freed_memory
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World

@@ -18,6 +18,7 @@ from command import UserError
 from config import MODEL_SETTINGS, Settings, names, with_prediction_type
 from guided_diffusion.data.datasets import Pair
 from guided_diffusion.runs import checkpoints, storage
+from guided_diffusion.runs.network_settings import adopt_settings, comparable
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import unfinished
 from guided_diffusion.training.saved_state import check_optimiser_state, checked_state
@@ -61,7 +62,7 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settin
         f"{name} was {then[name]}, now {today[name]}"
         for name in today
         if name not in FREE_SETTINGS
-        and checkpoints.comparable(name, then[name], settings) != checkpoints.comparable(name, today[name], settings)
+        and comparable(name, then[name], settings) != comparable(name, today[name], settings)
     ]
     if before["precision"] != now["precision"]:
         differences.append(f"precision was {before['precision']}, now {now['precision']}")
@@ -239,7 +240,7 @@ def take_network_settings(settings: Settings, given: set[str], start: tuple[str,
     """
     before = read_state(*start)["run"]["settings"]
     known = {name: before[name] for name in MODEL_SETTINGS if name in before}
-    return checkpoints.adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
+    return adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
 
 
 def settle_savedir(settings: Settings, world: World) -> None:

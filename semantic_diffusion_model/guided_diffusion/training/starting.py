@@ -14,8 +14,8 @@ from torch import nn
 from command import UserError
 from config import Settings, attention_sizes, settle_prediction, with_prediction_type
 from guided_diffusion.data.datasets import natural_key
-from guided_diffusion.runs import checkpoints
 from guided_diffusion.runs.checkpoints import Checkpoint
+from guided_diffusion.runs.network_settings import settings_known_of
 
 PREDICTION = {"predict_xstart", "prediction_type"}
 PART = re.compile(r"(?:input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+|\w+")
@@ -27,7 +27,7 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     Whether there is a condition is never taken from it: labels that were asked for would be left out without a word.
     Attention keeps its levels, whatever the size of the images. Raises UserError for what no network can have.
     """
-    known = with_prediction_type(checkpoints.settings_known_of(settings, given, checkpoint))
+    known = with_prediction_type(settings_known_of(settings, given, checkpoint))
     if known.get("img_size") and "attention_resolutions" in known:
         known["attention_resolutions"] = _at_grid(known, settings, given, checkpoint.path)
     left_out = given | {"class_cond", "class_names"} | (PREDICTION if given & PREDICTION else set())

@@ -14,7 +14,8 @@ from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_network
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.runs import distributed
-from guided_diffusion.runs.checkpoints import merge_settings, read_checkpoint
+from guided_diffusion.runs.checkpoints import read_checkpoint
+from guided_diffusion.runs.network_settings import merge_settings
 from guided_diffusion.sampling.job import run_sampling
 from guided_diffusion.training.loop import train
 

@@ -15,13 +15,13 @@ from guided_diffusion.network.from_settings import build_diffusion, build_networ
 from guided_diffusion.runs.checkpoint_shapes import settings_from_shapes
 from guided_diffusion.runs.checkpoints import (
     ema_name,
-    merge_settings,
     model_name,
     plain_state_dict,
     read_checkpoint,
     write_settings,
     write_torch,
 )
+from guided_diffusion.runs.network_settings import merge_settings
 
 
 class RunsCode:
