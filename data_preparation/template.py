@@ -21,7 +21,11 @@ from view_folders import warn
 
 LOOKED_AT = 40  # images, for a sector
 MOST_VIEWS = 8
-NAME_PARTS = re.compile(r"(?P<rest>.+?)(?P<between>[\s_\-.(\[]+)(?P<word>[A-Za-z0-9]+)(?P<after>[)\]]?)")
+DATE = r"(?:19|20)\d\d(?P<sign>[-_.]?)(?:0[1-9]|1[0-2])(?P=sign)(?:0[1-9]|[12]\d|3[01])"
+NAME_PARTS = re.compile(rf"(?P<rest>.+?)(?P<between>[\s_\-.(\[]+)(?P<word>{DATE}|[A-Za-z0-9]+)(?P<after>[)\]]?)")
+# What is counted of one patient, where a number stands behind it: frame12, visit 2, t0.
+COUNTED = "beat|clip|cycle|day|exam|f|fr|frame|i|im|image|img|loop|run|s|scan|ses|session|sl|slice|t|time|v|video|visit"
+NUMBER = re.compile(rf"(?i:{COUNTED})?\d+|{DATE}")
 FIRST_PARTS = re.compile(r"(?P<word>[A-Za-z0-9]+)(?P<after>[\s_\-.]+)(?P<rest>.+)")
 
 
@@ -94,11 +98,9 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
 
     Where it is not clear, too much goes to one patient: a person in two splits would spoil the test.
     """
-    rests, numbers, before, view = list(names), "", "", ""
-    rests, tail = _without_same_words(rests)
-    if parts := _last_words(rests, number=True):
-        rests = [match["rest"] for match in parts]
-        numbers = rf"{_part(parts, 'between')}\d+{_part(parts, 'after')}"
+    before, view = "", ""
+    rests, tail = _without_same_words(list(names))
+    rests, numbers = _without_numbers(rests)
     rests, same = _without_same_words(rests)
     behind = same + numbers + tail
     while parts := _last_words(rests, number=False):
@@ -108,6 +110,9 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
         else:
             view, behind = words, _part(parts, "after") + behind
         rests, before = [match["rest"] for match in parts], _part(parts, "between")
+    if view:  # a visit or a date may stand before it
+        rests, more = _without_numbers(rests)
+        numbers, before = numbers + more, more + before
     first, rests = _first_words(rests)
     if not (first or view or numbers):
         told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
@@ -123,6 +128,17 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
     return pattern, told
 
 
+def _without_numbers(names: Sequence[str]) -> tuple[list[str], str]:
+    """`names` without the last words that count frames, visits or days of a patient; a regular expression of these."""
+    parts = _last_words(names, number=True)
+    if not parts:
+        return list(names), ""
+    dated = any(not match["word"].isalnum() for match in parts)
+    letters = {re.sub(r"\d+$", "", match["word"]) for match in parts}
+    word = r"[\d\-_.]+" if dated else rf"{_literally(letters)}\d+"
+    return [match["rest"] for match in parts], f"{_part(parts, 'between')}{word}{_part(parts, 'after')}"
+
+
 def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
     """Of each of `names` what stands before its last word, and that word, a number or one of a few; nothing if that
     word does not tell frames of one patient apart."""
@@ -130,7 +146,7 @@ def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
     if not all(matches):
         return []
     words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
-    fits = {word.isdigit() for word in words} == {number} and (number or 2 <= len(words) <= MOST_VIEWS)
+    fits = {bool(NUMBER.fullmatch(word)) for word in words} == {number} and (number or 2 <= len(words) <= MOST_VIEWS)
     return matches if fits and 1 < len(patients) < len(set(names)) else []
 
 

@@ -32,6 +32,18 @@ VIEWS = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
             9,
             {"A2C", "A4C"},
         ),
+        ([f"p{p:03d}_frame{frame}" for p in range(9) for frame in range(3)], 9, {None}),
+        ([f"p{p:03d}-T{frame}_mask" for p in range(9) for frame in range(3)], 9, {None}),
+        ([f"p{p:03d}_visit{v}_{view}" for p in range(9) for v in (1, 2) for view in ("A2C", "A4C")], 9, {"A2C", "A4C"}),
+        ([f"p{p:03d}_2021-0{m}-17" for p in range(9) for m in (1, 2)], 9, {None}),
+        ([f"p{p:03d}_2021.0{m}.17_{view}" for p in range(9) for m in (1, 2) for view in ("x", "y")], 9, {"x", "y"}),
+        (
+            [f"p{p:03d}_20210{m}17_{view}_{f}" for p in range(9) for m in (1, 2) for view in "xy" for f in (0, 1)],
+            9,
+            {"x", "y"},
+        ),
+        ([f"site{p % 3}_patient{p:03d}_{view}" for p in range(9) for view in ("x", "y")], 9, {"x", "y"}),
+        ([f"v{p}" for p in range(9)], 9, {None}),
     ],
 )
 def test_a_guessed_pattern_does_not_split_a_person(names, patients, views):
