@@ -218,6 +218,9 @@ class SamplingSettings:
     """Images per batch and rank; 0: as many as memory allows on a GPU, 64 at most, a modest number on a CPU."""
     clip_denoised: YesNo = True
     """Clip the predicted clean image to [-1, 1] at each step."""
+    blank_outside: YesNo = False
+    """Make what lies outside the sector black, as it is in frames of CAMUS: networks leave a haze of some grey levels
+    there. Only where the description of datadir has a sector."""
     num_samples: Count = 1000
     """Images to make: each label map once, then further rounds. 0: one for each label map."""
     all: YesNo = False

@@ -50,6 +50,14 @@ def mark_of(settings: Settings) -> str:
     return "_" if description is None else description.names.mark
 
 
+def outside_of(settings: Settings) -> int:
+    """The class that lies outside the sector. Raises UserError if datadir has no sector, or no label is looked at."""
+    description = read_description(settings)
+    if description is None or description.sector is None or not settings.class_cond:
+        raise UserError(f"blank_outside: datadir {settings.datadir} describes no sector, or labels are not looked at")
+    return description.sector.outside
+
+
 def palette_of(settings: Settings) -> Palette:
     """The colours in which the classes of datadir are shown."""
     description = read_description(settings)

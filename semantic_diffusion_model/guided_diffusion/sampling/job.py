@@ -13,7 +13,7 @@ from command import UserError
 from config import Settings
 from guided_diffusion.data import pictures
 from guided_diffusion.data.arrays import load_edges, load_image, load_label
-from guided_diffusion.data.description import palette_of, with_description
+from guided_diffusion.data.description import outside_of, palette_of, with_description
 from guided_diffusion.data.loading import make_condition
 from guided_diffusion.network.condition import Condition
 from guided_diffusion.network.from_settings import build_diffusion, build_network
@@ -55,6 +55,8 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
     world.fail_together(refuse_unlearned, schedule, settings, checkpoint)
+    if settings.blank_outside:
+        world.fail_together(outside_of, settings)  # refused before anything is made
     precision = world.fail_together(choose_precision, settings, world.device)
     warn = print if world.is_main else (lambda _: None)
     items = world.fail_together(plan_items, settings, warn)
@@ -128,6 +130,7 @@ class Job:
         self.device = world.device
         self.results = results
         self.palette = palette_of(settings)
+        self.outside = outside_of(settings) if settings.blank_outside else None
         self.batch_size = BatchSize(settings.batch_size_test, world.device, settings.img_size)
         if world.device.type == "cpu":
             keep_freed_memory()
@@ -204,7 +207,10 @@ class Job:
             x = sample(self.schedule.sampler, denoiser, noise, list(self.schedule.timesteps), generators, settings.eta)
         if not bool(torch.isfinite(x).all()):
             raise UserError("the network predicts inf or NaN: the checkpoint is broken, or --precision fp32 is needed")
-        return pictures.to_uint8(x.float().cpu().numpy()), labels
+        images = pictures.to_uint8(x.float().cpu().numpy())
+        if self.outside is not None:
+            images[labels == self.outside] = 0
+        return images, labels
 
     def write(self, batch: Sequence[tuple[Item, Row]], samples: np.ndarray, labels: np.ndarray) -> None:
         """Write the five pictures of each image (of an unconditional network: its sample alone), then its row."""

@@ -153,6 +153,7 @@ def row_of(
         eta=float(settings.eta),
         guidance_scale=float(settings.s),
         clip_denoised=settings.clip_denoised,
+        blank_outside=settings.blank_outside,
         img_size=settings.img_size,
         precision=precision,
         device=device,

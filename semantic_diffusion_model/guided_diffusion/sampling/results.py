@@ -49,6 +49,7 @@ class Row:
     eta: float
     guidance_scale: float
     clip_denoised: bool
+    blank_outside: bool
     img_size: int
     precision: str
     device: str
@@ -67,6 +68,7 @@ class ManifestRow(Record):
 COLUMNS = tuple(field.name for field in fields(Row))
 # What may differ between runs into one folder: where files lie, and the place of an image in a longer or shorter job.
 FREE = ("label_map", "index", "checkpoint")
+FORMER = {"blank_outside": "False"}  # of manifests from before there was the column
 
 
 class Results:
@@ -256,4 +258,4 @@ def _read_csv(path: str) -> list[dict[str, str]]:
         data = file.read()
     rows = parse_csv(data[: data.rfind(b"\n") + 1], path, columns=("stem", "index"), torn=True)
     checked(list[ManifestRow], rows, path)
-    return rows
+    return [FORMER | row for row in rows]
