@@ -28,11 +28,14 @@ from replication_table import (
     MORE_KINDS,
     ROWS,
     STRUCTURES,
+    TITLE_WIDTH,
     adjust_together,
     dice_differences,
     difference_line,
     runs_of,
+    seed_spread,
 )
+from report import evaluation
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
@@ -164,10 +167,13 @@ def measure(settings: BenchmarkSettings) -> None:
         log.say(f"{f'{count} patients, trained on':40}{HEADING}")
         for kind, values in by_kind.items():
             log.say(f"{kind:40}{describe(values)}")
-        log.say(f"{'':38}{DIFFERENCE_HEADING}")
+        log.say(f"{'':{TITLE_WIDTH}}{DIFFERENCE_HEADING}")
         for first, second in PAIRS:
             for structure, difference in differences[count, first, second].items():
                 log.say(difference_line(f"{second} - {first}, {ROWS[structure]}", difference))
+        for line in ("", *seed_spread({kind: runs[count][kind] for kind in SHOWN})):
+            log.say(line)
+        log.say(evaluation(str(settings.work / f"run_{count}/evaluation/all_views")))
         log.say()
     for line in (*LEGEND, *(f"{kind}: {MORE_KINDS[kind]}" for kind in SHOWN if kind in MORE_KINDS)):
         log.say(line)

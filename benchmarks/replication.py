@@ -31,6 +31,7 @@ from replication_table import (
     PUBLISHED,
     ROWS,
     STRUCTURES,
+    TITLE_WIDTH,
     dice_differences,
     difference_line,
     seed_spread,
@@ -228,7 +229,7 @@ def against_most(axis: str, points: list[Point], run: Replication) -> list[str]:
     *others, most = points
     against = {getattr(point, axis): dice_differences([run.judged(most)], [run.judged(point)]) for point in others}
     title = f"{AXES[axis]}, against {getattr(most, axis)}"
-    lines = [f"{title:52}{DIFFERENCE_HEADING}"]
+    lines = [f"{title:{14 + TITLE_WIDTH}}{DIFFERENCE_HEADING}"]
     for value, by_structure in against.items():
         lines += [f"{value:<14}{difference_line(ROWS[s], one)}" for s, one in by_structure.items()]
     return [*lines, ""]

@@ -37,6 +37,7 @@ PUBLISHED = {"lv_endo": 0.886, "lv_epi": 0.919, "la": 0.852}
 PUBLISHED[MEAN] = sum(PUBLISHED.values()) / 3
 
 
+TITLE_WIDTH = 42  # of the longest: then_real - real_again, mean of the three
 DIFFERENCE_HEADING = f"{'difference':>11}{'95 % interval':>22}{'p':>9}{'p Holm':>9}"
 LEGEND = (
     "interval: patients resampled, and the seeds of each side; p: Wilcoxon's signed-rank test of patients (their means",
@@ -145,7 +146,7 @@ def table(folder: str, scale: str) -> str:
         pairs.append(("real_again", "then_real"))
     shown = {pair: dice_differences(*(runs[kind] for kind in pair)) for pair in pairs}
     adjust_together([difference for by_structure in shown.values() for difference in by_structure.values()])
-    lines += ["", f"{'paired over patients':38}{DIFFERENCE_HEADING}"]
+    lines += ["", f"{'paired over patients':{TITLE_WIDTH}}{DIFFERENCE_HEADING}"]
     for (first, second), by_structure in shown.items():
         lines += [difference_line(f"{second} - {first}, {ROWS[s]}", one) for s, one in by_structure.items()]
     lines += [*LEGEND, "", *seed_spread(runs)]
@@ -154,11 +155,11 @@ def table(folder: str, scale: str) -> str:
 
 def seed_spread(runs: dict[str, list[Path]]) -> list[str]:
     """Dice of each seed, mean over patients: how far trainings lie apart that differ in nothing else."""
-    lines = [f"{'Dice by seed':38}" + "".join(f"{title:>20}" for title in ROWS.values())]
+    lines = [f"{'Dice by seed':{TITLE_WIDTH}}" + "".join(f"{title:>20}" for title in ROWS.values())]
     for of_kind in runs.values():
         for run in of_kind:
             cells = "".join(f"{one.mean():20.4f}" for one in patient_dice_of(run)[1].values())
-            lines.append(f"{run.name.removeprefix('segmentation_'):38}{cells}")
+            lines.append(f"{run.name.removeprefix('segmentation_'):{TITLE_WIDTH}}{cells}")
     return lines
 
 
@@ -166,7 +167,7 @@ def difference_line(title: str, difference: Difference) -> str:
     low, high = difference.interval()
     mean = (difference.second - difference.first).mean()
     p = "".join(f"{'-' if np.isnan(one) else f'{one:.2g}':>9}" for one in (difference.p, difference.adjusted_p))
-    return f"{title:38}{mean:+11.4f}{f'{low:+.4f} .. {high:+.4f}':>22}{p}"
+    return f"{title:{TITLE_WIDTH}}{mean:+11.4f}{f'{low:+.4f} .. {high:+.4f}':>22}{p}"
 
 
 def circumstances(folder: Path, scale: str, runs: dict[str, list[Path]]) -> list[str]:
