@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -36,6 +36,20 @@ FREE_SETTINGS = {
     *("datadir", "savedir", "resume_checkpoint", "is_train"),
     *("use_fp16", "precision", "batch_size_train"),  # compared by what comes of them: see `check_same_run`
 }
+
+
+@dataclass(frozen=True)
+class Start:
+    """A complete checkpoint to go on from: its folder, its step, and the settings of its run."""
+
+    folder: str
+    step: int
+    settings: dict[str, Any]
+
+    @property
+    def state(self) -> str:
+        """Where its state lies."""
+        return storage.join(self.folder, state_name(self.step))
 
 
 def state_name(step: int) -> str:
@@ -130,9 +144,9 @@ def read_state(folder: str, step: int) -> dict[str, Any]:
     return checked_state(checkpoints.read_torch(path), path)
 
 
-def check_complete(folder: str, step: int) -> None:
-    """Read a checkpoint through. Raises UserError if a file is missing, is not the one that was written with the
-    others, or holds what no run can go on from."""
+def read_through(folder: str, step: int) -> Start:
+    """A checkpoint, all of whose files were read. Raises UserError if one is missing, is not the one that was written
+    with the others, or holds what no run can go on from."""
     state = read_state(folder, step)
     shapes = None
     for name, expected in {checkpoints.model_name(step): None, **state["files"]}.items():
@@ -151,6 +165,7 @@ def check_complete(folder: str, step: int) -> None:
         if there != shapes:
             raise UserError(f"{path} has other shapes than {checkpoints.model_name(step)}")
     check_optimiser_state(state["optimizer"], shapes, storage.join(folder, state_name(step)))
+    return Start(folder, step, state["run"]["settings"])
 
 
 def read_weights(folder: str, name: str) -> dict[str, torch.Tensor]:
@@ -159,34 +174,39 @@ def read_weights(folder: str, name: str) -> dict[str, torch.Tensor]:
     return checked_weights(checkpoints.read_torch(path), path)
 
 
-def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
-    """The step of the newest complete checkpoint in `folder`; those that are not complete are warned of."""
+def newest_start(folder: str, warn: Callable[[str], object]) -> Start | None:
+    """The newest complete checkpoint in `folder`; those that are not complete are warned of."""
     if not storage.is_folder(folder):
         return None
     matches = [match for match in map(STATE_NAME.fullmatch, storage.list_names(folder)) if match]
     steps = sorted((int(match[1]) for match in matches), reverse=True)
-    return next((step for step in steps if is_complete(folder, step, warn)), None)
+    return next((start for step in steps if (start := _complete(folder, step, warn))), None)
 
 
-def is_complete(folder: str, step: int, warn: Callable[[str], object]) -> bool:
+def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
+    """The step of `newest_start`."""
+    start = newest_start(folder, warn)
+    return start.step if start else None
+
+
+def _complete(folder: str, step: int, warn: Callable[[str], object]) -> Start | None:
     try:
-        check_complete(folder, step)
+        return read_through(folder, step)
     except UserError as error:
         warn(f"warning: checkpoint {step} is passed over: {error}")
-        return False
-    return True
+        return None
 
 
-def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tuple[str, int] | None:
-    """(folder, step) of the complete checkpoint that training goes on from, or None.
+def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> Start | None:
+    """The complete checkpoint that training goes on from, or None.
 
     The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it.
     """
-    step = newest_complete(settings.savedir, warn)
-    unfinished.refuse_strays(settings.savedir, step)
-    if step is not None:
-        refuse_other_start(settings, step)
-        return settings.savedir, step
+    start = newest_start(settings.savedir, warn)
+    unfinished.refuse_strays(settings.savedir, start.step if start else None)
+    if start:
+        refuse_other_start(settings, start)
+        return start
     path = settings.resume_checkpoint
     match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(path))
     if not match or not storage.exists(path):
@@ -195,22 +215,21 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> tu
     if not storage.exists(storage.join(folder, state_name(step))):
         return None
     try:
-        check_complete(folder, step)
+        return read_through(folder, step)
     except UserError as error:
         warn(f"warning: only the weights of {path} are used: {error}")
         return None
-    return folder, step
 
 
-def refuse_other_start(settings: Settings, step: int) -> None:
-    """Raise UserError for a --resume_checkpoint that the run in savedir, at `step`, neither began from nor has reached.
+def refuse_other_start(settings: Settings, start: Start) -> None:
+    """Raise UserError for a --resume_checkpoint that the run in savedir neither began from nor has reached at `start`.
 
     It would not be read. Files are told apart by their names and their folders': the whole path may change.
     """
-    given = settings.resume_checkpoint
+    given, step = settings.resume_checkpoint, start.step
     if not given:
         return
-    before = read_state(settings.savedir, step)["run"]["settings"].get("resume_checkpoint", "")
+    before = start.settings.get("resume_checkpoint", "")
     if _place(given) == _place(before) or os.path.realpath(given) == os.path.realpath(before):
         return
     match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(given))
@@ -233,14 +252,13 @@ def _place(path: str) -> list[str]:
     return os.path.normpath(path).split(os.sep)[-2:]
 
 
-def take_network_settings(settings: Settings, given: set[str], start: tuple[str, int]) -> Settings:
+def take_network_settings(settings: Settings, given: set[str], start: Start) -> Settings:
     """`settings` with the network of the run that `start` belongs to.
 
     Raises UserError where a `given` flag disagrees.
     """
-    before = read_state(*start)["run"]["settings"]
-    known = {name: before[name] for name in MODEL_SETTINGS if name in before}
-    return adopt_settings(settings, given, known, storage.join(start[0], state_name(start[1])))
+    known = {name: start.settings[name] for name in MODEL_SETTINGS if name in start.settings}
+    return adopt_settings(settings, given, known, start.state)
 
 
 def settle_savedir(settings: Settings, world: World) -> None:
@@ -252,7 +270,7 @@ def settle_savedir(settings: Settings, world: World) -> None:
         print(text, file=sys.stderr, flush=True)
 
     def is_whole(step: int) -> bool:
-        return is_complete(settings.savedir, step, lambda _: None)  # who looks for a start warns of it
+        return _complete(settings.savedir, step, lambda _: None) is not None  # who looks for a start warns of it
 
     unfinished.settle(settings.savedir, settings.keep_checkpoints, is_whole, warn)
     if settings.overwrite:

@@ -54,9 +54,9 @@ class TrainingRun:
         self.writer = BackgroundWriter()
         self.description = resuming.describe_run(settings, self.precision, examples.pairs, world.size)
 
-    def load(self, start: tuple[str, int]) -> list[str]:
-        """Go on from the complete checkpoint `start` (folder, step); return warnings. Raises UserError."""
-        folder, step = start
+    def load(self, start: resuming.Start) -> list[str]:
+        """Go on from the complete checkpoint `start`; return warnings. Raises UserError."""
+        folder, step = start.folder, start.step
         state = resuming.read_state(folder, step)
         warnings = resuming.check_same_run(state["run"], self.description, self.settings, storage.join(folder, "."))
         name = checkpoints.model_name(step)
@@ -70,7 +70,7 @@ class TrainingRun:
                 warnings.append(f"{name} is missing: this average begins anew, from the weights of step {step}")
         self.averages.updates = state["ema_updates"]
         self.optimiser.load_state_dict(state["optimizer"])
-        where = storage.join(folder, resuming.state_name(step))
+        where = start.state
         own = {name: value.shape for name, value in self.timesteps.state_dict().items()}
         check_arrays(state["timesteps"], own, f"{where}, timesteps")
         check_arrays({"metrics": state["metrics"]}, {"metrics": self.statistics.sums.shape}, where)

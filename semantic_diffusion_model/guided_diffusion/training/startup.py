@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from command import UserError
 from config import Settings, settle_prediction
@@ -29,7 +28,7 @@ DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augmen
 
 def check_and_read(
     settings: Settings, given: set[str], world: World
-) -> tuple[Settings, Any, Examples, Examples | None]:
+) -> tuple[Settings, resuming.Start | None, Examples, Examples | None]:
     """Everything that can be wrong with data and paths is found here, before the first step."""
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -79,14 +78,14 @@ def _start_from(settings: Settings, given: set[str], warn: Callable[[str], objec
     return taken
 
 
-def what_was_found(start: tuple[str, int] | None, examples: Examples, validation: Examples | None) -> dict[str, object]:
+def what_was_found(start: resuming.Start | None, examples: Examples, validation: Examples | None) -> dict[str, object]:
     """What must be the same on all ranks, each of which has looked for itself."""
 
     def named(examples: Examples | None) -> str:
         return f"{len(examples)}, {digest_of(pair.stem for pair in examples.pairs)}" if examples else "none"
 
     return {
-        "the step to go on from": start[1] if start else "none",
+        "the step to go on from": start.step if start else "none",
         "the training images": named(examples),
         "the validation images": named(validation),
     }

@@ -10,6 +10,7 @@ import torch
 
 from command import UserError
 from guided_diffusion.process.timesteps import FixedSampler
+from guided_diffusion.runs import checkpoints
 from guided_diffusion.runs.distributed import AgreedError
 from guided_diffusion.training.loop import train
 from guided_diffusion.training.resuming import newest_complete
@@ -150,6 +151,24 @@ def test_the_same_command_goes_on_where_the_network_came_from_a_checkpoint(unint
     assert (state["run"]["settings"]["num_res_blocks"], state["run"]["settings"]["diffusion_steps"]) == (1, 2)
     with pytest.raises(UserError, match="--num_res_blocks 2.*has 1"):
         train(tiny(**common, lr_anneal_steps=3), given | {"num_res_blocks"})
+
+
+def test_the_state_is_read_once_to_be_judged_and_once_to_go_on_from(tmp_path, tiny, monkeypatch):
+    """Each rank reads it, and of a large network it takes gigabytes."""
+    start, common = tmp_path / "start", {"batch_size_train": 1}
+    train(tiny(**common, savedir=str(start), lr_anneal_steps=1), set())
+    common |= {"savedir": str(tmp_path / "run"), "resume_checkpoint": str(start / "model000001.pt")}
+    (start / "opt000001.pt").unlink()
+    train(tiny(**common, lr_anneal_steps=1), set())
+    read, read_torch = [], checkpoints.read_torch
+
+    def counted(path: str):
+        read.append(Path(path).name)
+        return read_torch(path)
+
+    monkeypatch.setattr(checkpoints, "read_torch", counted)
+    train(tiny(**common, lr_anneal_steps=2), set())
+    assert read.count("opt000001.pt") == 2
 
 
 def test_settings_that_do_not_change_results_may_change(uninterrupted, tmp_path, tiny, capsys):
