@@ -156,6 +156,7 @@ def measure(settings: BenchmarkSettings) -> None:
         "Dice on the real test patients, mean (standard error over patients), in native geometry",
     )
     runs = {count: replicate(settings, count) for count in sorted(settings.patients)}
+    frames = {count: evaluation(str(settings.work / f"run_{count}/evaluation/all_views")) for count in runs}
     found = {count: {kind: patient_dice(of_kind[kind]) for kind in SHOWN} for count, of_kind in runs.items()}
     differences = {
         (count, first, second): dice_differences(of_kind[first], of_kind[second])
@@ -173,7 +174,7 @@ def measure(settings: BenchmarkSettings) -> None:
                 log.say(difference_line(f"{second} - {first}, {ROWS[structure]}", difference))
         for line in ("", *seed_spread({kind: runs[count][kind] for kind in SHOWN})):
             log.say(line)
-        log.say(evaluation(str(settings.work / f"run_{count}/evaluation/all_views")))
+        log.say(frames[count])
         log.say()
     for line in (*LEGEND, *(f"{kind}: {MORE_KINDS[kind]}" for kind in SHOWN if kind in MORE_KINDS)):
         log.say(line)

@@ -4,7 +4,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,15 @@ from view_folders import warn
 LOOKED_AT = 40  # images, for a sector
 MOST_VIEWS = 8
 DATE = r"(?:19|20)\d\d(?P<sign>[-_.]?)(?:0[1-9]|1[0-2])(?P=sign)(?:0[1-9]|[12]\d|3[01])"
+ANY_DATE = r"\d{4}[-_.]?\d\d[-_.]?\d\d"  # what stands in a pattern, without groups
+SEPARATORS = re.compile(r"[\s_\-.()\[\]]+")
 NAME_PARTS = re.compile(rf"(?P<rest>.+?)(?P<between>[\s_\-.(\[]+)(?P<word>{DATE}|[A-Za-z0-9]+)(?P<after>[)\]]?)")
-# What is counted of one patient, where a number stands behind it: frame12, visit 2, t0.
-COUNTED = "beat|clip|cycle|day|exam|f|fr|frame|i|im|image|img|loop|run|s|scan|ses|session|sl|slice|t|time|v|video|visit"
-NUMBER = re.compile(rf"(?i:{COUNTED})?\d+|{DATE}")
 FIRST_PARTS = re.compile(r"(?P<word>[A-Za-z0-9]+)(?P<after>[\s_\-.]+)(?P<rest>.+)")
+# What is counted of one patient: frame12, visit 2, t0; some of these words may also stand before a patient's number.
+SURE = "beat|clip|cycle|fr|frame|loop|plane|sl|slice|time|timepoint|view|visit"
+UNSURE = "day|exam|f|im|image|img|run|scan|ses|session|t|video"
+NUMBER = re.compile(rf"(?i:(?P<sure>{SURE})|(?P<unsure>{UNSURE}))?\d+|(?P<date>{DATE})")
+VIEW = re.compile(r"(?i)a?p?[2345]c?h?c?|a[2345]c|plax|psax|p?lax|p?sax|e[ds]|left|right|dia|sys|diastole|systole")
 
 
 def write_template(images: Path, labels: Path, path: Path) -> None:
@@ -93,88 +99,131 @@ def guess_ending(images: Path, labels: Path) -> str:
 
 
 def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
-    """A regular expression for the names, and what to tell of it: of each of several patients, frames by number, or by
-    the few words that end or begin them, which are the view; else every image is a patient's own.
+    """A regular expression for the names, and what to tell of it: of each of several patients, frames, visits or dates
+    by number, or by the few words that end or begin them, which are view and phase; else each image is of its own.
 
     Where it is not clear, too much goes to one patient: a person in two splits would spoil the test.
     """
-    before, view = "", ""
-    rests, tail = _without_same_words(list(names))
-    rests, numbers = _without_numbers(rests)
-    rests, same = _without_same_words(rests)
-    behind = same + numbers + tail
-    while parts := _last_words(rests, number=False):
-        words = _part(parts, "word")
-        if view:
-            view = words + _part(parts, "after") + before + view
-        else:
-            view, behind = words, _part(parts, "after") + behind
-        rests, before = [match["rest"] for match in parts], _part(parts, "between")
-    if view:  # a visit or a date may stand before it
-        rests, more = _without_numbers(rests)
-        numbers, before = numbers + more, more + before
+    rests, pieces = list(names), []
+    while found := _last_piece(rests, numbered=any(piece.kind != "same" for piece in pieces)):
+        rests, piece = found
+        pieces.insert(0, piece)
     first, rests = _first_words(rests)
-    if not (first or view or numbers):
+    counted = any(piece.kind == "number" for piece in pieces)
+    if not (first or counted or any(piece.kind == "word" for piece in pieces)):
         told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
         prefix = os.path.commonprefix(list(names))
         return r"(?P<patient>.+)", told + (f" (all names begin with {prefix!r})" if prefix else "")
-    last = "phase" if first else "view"
-    ending = f"{before}(?P<{last}>{_without_brackets(view)})" if view else ""
-    pattern = f"{first}(?P<patient>.+?){ending}{behind}"
-    told = f"names.pattern: {len(set(rests))} patients (as {min(rests)!r})" + (", frames by number" if numbers else "")
+    pattern = f"{first}(?P<patient>.+?){_with_groups(pieces, view=not first)}"
+    matches = [re.fullmatch(pattern, name) for name in names]
+    patients = {match["patient"] for match in matches}
+    told = f"names.pattern: {len(patients)} patients (as {min(patients)!r})"
+    told += ", frames, visits or dates by number" if counted else ""
     for group, kind in (("view", "in the views"), ("phase", "the phases")):
         if f"<{group}>" in pattern:
-            told += f", {kind} {', '.join(sorted({re.fullmatch(pattern, name)[group] for name in names}))}"
+            told += f", {kind} {', '.join(sorted({match[group] for match in matches}))}"
     return pattern, told
 
 
-def _without_numbers(names: Sequence[str]) -> tuple[list[str], str]:
-    """`names` without the last words that count frames, visits or days of a patient; a regular expression of these."""
-    parts = _last_words(names, number=True)
-    if not parts:
-        return list(names), ""
-    dated = any(not match["word"].isalnum() for match in parts)
-    letters = {re.sub(r"\d+$", "", match["word"]) for match in parts}
-    word = r"[\d\-_.]+" if dated else rf"{_literally(letters)}\d+"
-    return [match["rest"] for match in parts], f"{_part(parts, 'between')}{word}{_part(parts, 'after')}"
+@dataclass(frozen=True)
+class Piece:
+    """The last word of all names, as a regular expression: `same` everywhere, a `number`, or a `word` of few."""
+
+    kind: str
+    between: str
+    word: str
+    after: str
 
 
-def _last_words(names: Sequence[str], number: bool) -> list[re.Match]:
-    """Of each of `names` what stands before its last word, and that word, a number or one of a few; nothing if that
-    word does not tell frames of one patient apart."""
+def _last_piece(names: Sequence[str], numbered: bool) -> tuple[list[str], Piece] | None:
+    """What stands before the last word of each of `names`, and that word; None if it does not tell frames of one
+    patient apart. numbered: something stood behind it already, so that a plain number may be the patient's."""
     matches = [NAME_PARTS.fullmatch(name) for name in names]
     if not all(matches):
-        return []
-    words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
-    fits = {bool(NUMBER.fullmatch(word)) for word in words} == {number} and (number or 2 <= len(words) <= MOST_VIEWS)
-    return matches if fits and 1 < len(patients) < len(set(names)) else []
+        return None
+    words, left = {match["word"] for match in matches}, {match["rest"] for match in matches}
+    kind, word = "word", _literally(words)
+    numbers = [NUMBER.fullmatch(word) for word in words]
+    sure = all(number and (number["sure"] or number["date"]) for number in numbers)
+    if len(words) == 1:
+        kind = "same"
+    elif not 1 < len(left) < len(set(names)) + sure or _are_views(left):
+        return None
+    elif all(numbers):
+        if not sure and _may_be_the_patient(numbers, left, numbered):
+            return None
+        kind = "number"
+        letters = {re.sub(r"\d+$", "", number[0]) for number in numbers if not number["date"]}
+        choice = [ANY_DATE] * any(number["date"] for number in numbers) + [rf"{_literally(letters)}\d+"] * bool(letters)
+        word = choice[0] if len(choice) == 1 else f"(?:{'|'.join(choice)})"
+    elif not _may_be_views(words) or any(number and number["date"] for number in numbers):
+        return None
+    rests = [match["rest"] for match in matches]
+    return rests, Piece(kind, _part(matches, "between"), word, _part(matches, "after"))
+
+
+def _may_be_views(words: set[str]) -> bool:
+    """Whether these words are few and no numbering of patients: p01, p02 ..."""
+    numbering = len({re.sub(r"\d+$", "", word) for word in words}) == 1 and not all(map(VIEW.fullmatch, words))
+    return len(words) <= MOST_VIEWS and not numbering and not any(word.isdigit() for word in words)
+
+
+def _varying(names: Collection[str]) -> list[set[str]]:
+    """Of each name its words that not all of them have."""
+    words = [set(filter(None, SEPARATORS.split(name))) for name in names]
+    common = set.intersection(*words)
+    return [own - common for own in words]
+
+
+def _are_views(left: set[str]) -> bool:
+    """Whether these beginnings of names differ in well-known views alone: then patients stand behind them."""
+    return all(words and all(map(VIEW.fullmatch, words)) for words in _varying(left))
+
+
+def _may_be_the_patient(numbers: Sequence[re.Match], left: set[str], numbered: bool) -> bool:
+    """Whether these numbers are the patients', and what stands before them, `left`, their sites or years."""
+    plain = all(number[0].isdigit() for number in numbers)
+    if plain and not numbered:
+        return False
+    few = len(left) <= MOST_VIEWS and not any(word[-1].isdigit() for words in _varying(left) for word in words)
+    return few or (numbered and len(numbers) > len(left))
+
+
+def _with_groups(pieces: Sequence[Piece], view: bool) -> str:
+    """`pieces` as one regular expression, in which words beside one another are a group: the last the phase and the
+    first the `view`, if that is still to be found; a single one is the view then."""
+    runs = [list(run) for _, run in groupby(pieces, key=lambda piece: piece.kind == "word")]
+    places = [place for place, run in enumerate(runs) if run[0].kind == "word"]
+    titles = dict.fromkeys(places[-1:], "phase") | (dict.fromkeys(places[:1], "view") if view else {})
+    text = ""
+    for place, run in enumerate(runs):
+        joined = "".join(f"{piece.between}{piece.word}{piece.after}" for piece in run)
+        if title := titles.get(place):
+            inner = joined.removeprefix(run[0].between).removesuffix(run[-1].after)
+            joined = f"{run[0].between}(?P<{title}>{_without_brackets(inner)}){run[-1].after}"
+        text += joined
+    return text
 
 
 def _first_words(names: Sequence[str]) -> tuple[str, list[str]]:
     """The view that `names` begin with, as a regular expression with what stands before it, and the rest of them."""
-    before, rests = "", list(names)
+    before, view, between, rests = "", "", "", list(names)
     while all(matches := [FIRST_PARTS.fullmatch(name) for name in rests]):
         words, patients = ({match[part] for match in matches} for part in ("word", "rest"))
+        varying = len(words) > 1
+        telling = _may_be_views(words) and 1 < len(patients) < len(set(names))
+        if view and not (varying and telling and all(map(VIEW.fullmatch, words))):
+            break  # a second word is the view's too where it is one that is known
+        if varying and not telling:
+            break
         rests = [match["rest"] for match in matches]
         after = _part(matches, "after")
-        if len(words) > 1:
-            telling = len(words) <= MOST_VIEWS and not any(word.isdigit() for word in words)
-            if not telling or not 1 < len(patients) < len(set(names)):
-                break
-            return f"{before}(?P<view>{_without_brackets(_literally(words))}){after}", rests
-        before += _literally(words) + after
-    return "", list(names)
-
-
-def _without_same_words(names: Sequence[str]) -> tuple[list[str], str]:
-    """`names` without the last words that all of them have alike, and a regular expression of these."""
-    rests, tail = list(names), ""
-    while all(matches := [NAME_PARTS.fullmatch(name) for name in rests]):
-        if len({match["word"] for match in matches}) > 1:
-            break
-        tail = "".join(_part(matches, part) for part in ("between", "word", "after")) + tail
-        rests = [match["rest"] for match in matches]
-    return rests, tail
+        if varying:
+            view += between + _literally(words)
+            between = after
+        else:
+            before += _literally(words) + after
+    return (f"{before}(?P<view>{_without_brackets(view)}){between}", rests) if view else ("", list(names))
 
 
 def _part(matches: Sequence[re.Match], part: str) -> str:

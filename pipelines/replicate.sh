@@ -63,7 +63,7 @@ SEGMENTATION_BATCH=16 LOOKS=10 # networks of each segmentation that are validate
 OUT=$(standing_in "$HERE" "${REPLICATE_FOLDER:-}" "replicate_$SCALE")
 whole_numbers REPLICATE_STEPS "$STEPS" REPLICATE_SAMPLING_STEPS "$SAMPLING_STEPS" REPLICATE_REPEAT "$REPEAT" \
     REPLICATE_UPDATES "$UPDATES" REPLICATE_RANKS "$RANKS"
-# Eight checkpoints on the way, for benchmarks/replication.py to compare.
+# About eight checkpoints on the way, for benchmarks/replication.py to compare.
 [ $SCALE = gpu256 ] || NETWORK+=(--save_interval $(((STEPS + 7) / 8)))
 seed='(0|[1-9][0-9]{0,8})'
 [[ $SEEDS =~ ^\ *$seed(\ +$seed)*\ *$ ]] ||

@@ -134,14 +134,15 @@ essence() { # COMMAND...
     quoted "${kept[@]}"
 }
 
-noted() { # NAME COMMAND...: whether the note is of this command; earlier ones are one line, the first ones unquoted
+# Whether the note is of this command. Earlier ones are one line, or count flags that are sharing now.
+noted() { # NAME COMMAND...
     local said all
     [ -e "$OUT/.done/$1" ] || return
     said=$(cat "$OUT/.done/$1")
     shift
     all=$(quoted "$@")
     case $said in
-        *$'\n'*) [ "${said#*$'\n'}" = "$(essence "$@")" ] ;;
+        *$'\n'*) [ "$(without_sharing "${said#*$'\n'}")" = "$(essence "$@")" ] ;;
         *) [ "$said" = "$*" ] || [ "$(without_sharing "$said")" = "$(without_sharing "$all")" ] ;;
     esac
 }
@@ -153,7 +154,7 @@ other_words() { # NAME COMMAND...
     local then now
     then=$(cat "$OUT/.done/$1")
     case $then in
-        *$'\n'*) now=$(essence "${@:2}") then=${then#*$'\n'} ;;
+        *$'\n'*) now=$(essence "${@:2}") then=$(without_sharing "${then#*$'\n'}") ;;
         *) now=$(quoted "${@:2}") ;;
     esac
     then=$(tr ' ' '\n' <<<"$then" | sort)

@@ -50,6 +50,10 @@ def test_what_shares_the_work_and_where_the_folder_lies_change_nothing(tmp_path)
     assert train(folder, 2, 100).returncode == 0
     folder.rename(moved)
     assert "done before" in train(moved, 4, 100, "--device cpu", "--save_interval 9").stdout
+    note = moved / ".done" / "training"
+    words, _, essence = note.read_text().partition("\n")
+    note.write_text(f"{words}\n{essence} --save_interval 2500")  # of a time when this flag counted
+    assert "done before" in train(moved, 4, 100, "--save_interval 9").stdout
     other = train(moved, 2, 200)
     assert other.returncode == 2 and "made with other settings (then 100, now 200)" in other.stderr
     assert other.stderr.count("\n") == 1

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,13 @@ def test_what_lies_outside_the_sector_is_black_and_all_else_as_it_was(complete, 
         hazy += int((plain[outside] > 0).sum())
     assert hazy > 0  # there was something to blank
     assert {row["blank_outside"] for row in manifest(tmp_path / "results")} == {"True"}
+
+
+def test_the_outside_is_that_of_the_description(pictures, tmp_path):
+    content = json.loads((Path(__file__).parents[3] / "semantic_diffusion_model/camus.json").read_text())
+    content["sector"] |= {"outside": content["sector"]["inside"], "inside": content["sector"]["outside"]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert outside_of(Settings(datadir=str(tmp_path))) == content["sector"]["outside"] != outside_of(Settings())
 
 
 def test_no_outside_is_blanked_where_none_is_described(command, tmp_path):
