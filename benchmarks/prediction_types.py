@@ -66,6 +66,7 @@ VARIANTS = {
     "log_snr": (BEST | {"schedule_sampler": "log-snr"}, 1),
     "flips": (BEST | {"random_flip": True}, 1),
     "batch_16": (BEST | {"batch_size_train": 16}, 0.5),
+    "one_channel": (BEST | {"image_channels": 1}, 1),
 }
 
 

@@ -207,7 +207,7 @@ class SamplingSettings:
     """Sampling steps, the last timestep included; 0: as timestep_respacing says."""
     spacing: Literal["auto", "even", "logsnr", "karras"] = "auto"
     """Where num_steps lie: in equal steps of t, of the log-SNR, or of a root of the noise level (Karras et al. 2022).
-    auto: logsnr below 100 steps, else even."""
+    auto: logsnr below 100 steps and for samplers of higher order (dpmpp_2m, dpmpp_2m_sde, unipc), else even."""
     eta: NotNegative = 0.0
     """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
     inference_on_train: YesNo = True

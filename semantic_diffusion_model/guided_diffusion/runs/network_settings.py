@@ -41,18 +41,26 @@ def settings_known_of(settings: Settings, given: set[str], checkpoint: Checkpoin
 def adopt_settings(settings: Settings, given: set[str], known: Mapping[str, Any], where: str) -> Settings:
     """`settings` with those that are `known` of the checkpoint at `where`. Raises UserError as `merge_settings`."""
     known = {"class_names": ()} | with_prediction_type(known)
-    for name in sorted(given & known.keys()):
-        if name == "class_names" and tuple(known[name]) != settings.class_names:
+    for name in disagreeing(settings, given, known):
+        if name == "class_names":
             theirs, ours = (", ".join(names) or "those of CAMUS" for names in (known[name], settings.class_names))
             raise UserError(f"{where} was trained for other classes than {settings.datadir} has: {theirs}, not {ours}")
-        if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings):
-            raise UserError(
-                f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
-                "choose another checkpoint"
-            )
+        raise UserError(
+            f"--{name} {getattr(settings, name)}: the checkpoint {where} has {known[name]}; leave the flag out, or "
+            "choose another checkpoint"
+        )
     merged = settle_prediction(dataclasses.replace(settings, **known), given)
     merged.check_network()
     return merged
+
+
+def disagreeing(settings: Settings, given: set[str], known: Mapping[str, Any]) -> list[str]:
+    """The `given` settings that mean something else than what is `known` of a network."""
+    return [
+        name
+        for name in sorted(given & known.keys())
+        if comparable(name, getattr(settings, name), settings) != comparable(name, known[name], settings)
+    ]
 
 
 def comparable(name: str, value: Any, settings: Settings) -> Any:

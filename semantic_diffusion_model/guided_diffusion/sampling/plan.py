@@ -18,9 +18,11 @@ from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint, model_settings
 from guided_diffusion.sampling.results import Row, wrong_name
 
-# Below this many steps a solver of higher order is the default, and steps by noise level.
+# Below this many steps a solver of higher order is the default.
 FEW_STEPS = 100
 FEW_STEPS_SAMPLER, FEW_STEPS_SPACING = "unipc", "logsnr"
+# These work in the log-SNR, and can go astray where few steps are uneven in it.
+HIGHER_ORDER = ("dpmpp_2m", "dpmpp_2m_sde", "unipc")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,18 @@ class Schedule:
     sampler: str
     timesteps: tuple[int, ...]
     spacing: str
+
+    @property
+    def doubt(self) -> str | None:
+        """What is to be warned of, if the sampler does not suit the timesteps."""
+        uneven = self.spacing.startswith(("even", "published"))
+        if self.sampler not in HIGHER_ORDER or not uneven or len(self.timesteps) >= FEW_STEPS:
+            return None
+        steps = len(self.timesteps)
+        return (
+            f"warning: {self.sampler} goes astray in few even steps of t: leave --spacing out, or, instead of "
+            f"--timestep_respacing, give --num_steps {steps}; ddim and ddpm suit even steps"
+        )
 
 
 def plan_items(settings: Settings, warn: Callable[[str], object] = lambda _: None) -> list[Item]:
@@ -94,20 +108,20 @@ def choose_schedule(settings: Settings) -> Schedule:
     if settings.use_ddim and settings.sampler not in ("auto", "ddim"):
         raise UserError(f"use_ddim and --sampler {settings.sampler} disagree: give one of them")
     few = 0 < settings.num_steps < FEW_STEPS
-    if settings.num_steps:
-        spacing = settings.spacing
-        if spacing == "auto":
-            spacing = FEW_STEPS_SPACING if few else "even"
-        alphas_cumprod = np.cumprod(1 - make_betas(settings.noise_schedule, settings.diffusion_steps))
-        timesteps = few_timesteps(alphas_cumprod, settings.num_steps, spacing)
-    else:
-        timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
-        spacing = f"published {settings.timestep_respacing}".strip()
     sampler = settings.sampler
     if sampler == "auto":
         sampler = "ddim" if settings.use_ddim else FEW_STEPS_SAMPLER if few else "ddpm"
     if settings.eta and sampler != "ddim":
         raise UserError(f"eta belongs to the sampler ddim, not to {sampler}")
+    if settings.num_steps:
+        spacing = settings.spacing
+        if spacing == "auto":
+            spacing = FEW_STEPS_SPACING if few or sampler in HIGHER_ORDER else "even"
+        alphas_cumprod = np.cumprod(1 - make_betas(settings.noise_schedule, settings.diffusion_steps))
+        timesteps = few_timesteps(alphas_cumprod, settings.num_steps, spacing)
+    else:
+        timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
+        spacing = f"published {settings.timestep_respacing}".strip()
     return Schedule(sampler, tuple(timesteps), spacing)
 
 

@@ -48,6 +48,8 @@ def announce(
         print(f"the network knows {settings.num_classes} classes{names}")
     there = total - to_make
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} on {world.device.type}"
+    if schedule.doubt:
+        print(schedule.doubt)
     steps = f"{schedule.sampler}, {len(schedule.timesteps)} steps, {precision}"
     print(f"{total} images, {there} of them there already; {steps}, {ranks}")
 
@@ -62,7 +64,10 @@ _SOURCES = {
     "json": "train_test_config.json beside it, checked against the tensors",
     "shapes": "the shapes of its tensors",
 }
-_NOT_IN_SHAPES = ("img_size", "num_head_channels", "noise_schedule", "diffusion_steps")
+_NOT_IN_SHAPES = (
+    *("img_size", "num_head_channels", "noise_schedule", "diffusion_steps", "prediction_type", "rescale_timesteps"),
+    "use_new_attention_order",
+)
 
 
 @contextmanager

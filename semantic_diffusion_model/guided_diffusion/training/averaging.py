@@ -10,6 +10,7 @@ from config import Settings, parse_width
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import WEIGHTS_NAME, plain_state_dict, read_checkpoint, write_torch
 from guided_diffusion.training.ema import combination
+from guided_diffusion.training.reporting import few_steps
 from progress import next_step
 
 FAR_OFF = 0.2  # of the profile; the weights differ by much less
@@ -47,10 +48,11 @@ def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
             raise UserError(f"{name} in {savedir} is of another network than the averages before it")
         for key, value in checkpoint.state_dict.items():
             total[key] = total.get(key, 0) + factor * value.double()
-    settings = dataclasses.replace(Settings(), **checkpoint.settings, drop_rate=checkpoint.drop_rate or 0.0)
+    of_training = {"drop_rate": checkpoint.drop_rate or 0.0, "timestep_respacing": checkpoint.timestep_respacing}
+    settings = dataclasses.replace(Settings(), **checkpoint.settings, **of_training)
     write_torch(os.path.dirname(save_as) or ".", os.path.basename(save_as), plain_state_dict(total, settings))
     print(f"written: {save_as}")
-    how = "--resume_checkpoint", save_as, "--results_dir", "./results", "--num_steps", 10, "--all", True
+    how = "--resume_checkpoint", save_as, "--results_dir", "./results", *few_steps(settings), "--all", True
     print(next_step("semantic_diffusion_model/image_sample.py", "--datadir", "AUGMENTED", *how))
 
 

@@ -44,13 +44,15 @@ def train(settings: Settings, given: set[str]) -> int:
 
 def train_alone(settings: Settings, given: set[str], world: World) -> int:
     """As `train`, while no other run works in savedir."""
-    settings, start, examples, validation = world.fail_together(startup.check_and_read, settings, given, world)
+    found = world.fail_together(startup.check_and_read, settings, given, world)
+    settings, start, examples, validation = found.settings, found.start, found.examples, found.validation
     world.must_agree(startup.what_was_found(start, examples, validation))
     run = TrainingRun(settings, world, examples, validation)
     notes = world.fail_together(run.load, start) if start else world.fail_together(run.load_weights)
     world.must_agree({"the precision": run.precision, "the weights": run.origin})
     with open_log(run) as log, StopRequest(world, settings.stop_grace) as stop, run.writer:
-        for text in (*introduction(run.network, examples, validation, run.precision, settings, world), *notes):
+        introduced = introduction(run.network, examples, validation, run.precision, settings, world)
+        for text in (*introduced, *notes, *found.notes):
             log.say(text)
         loop(run, log, stop)
         stop.finishing()

@@ -63,15 +63,20 @@ def ending(settings: Settings, world: World, step: int | None, averages: str) ->
     maps = ["--datadir", maps_to_sample_for(settings)]
     if settings.dataset_mode != "camus":
         maps += ["--dataset_mode", settings.dataset_mode]
-    few = "--num_steps", min(10, settings.diffusion_steps)
-    steps = ("--timestep_respacing", settings.timestep_respacing) if settings.timestep_respacing else few
-    how = "--resume_checkpoint", best, "--results_dir", "./results", *steps, "--all", True
+    how = "--resume_checkpoint", best, "--results_dir", "./results", *few_steps(settings), "--all", True
     launcher = f"mpiexec -np {world.size} python" if world.launcher == "mpi" else "python"
     return (
         f"step {step}: weights, log and previews are in {settings.savedir}\n"
         f"averaged weights, to sample from: {best}\n"
         + next_step("semantic_diffusion_model/image_sample.py", *maps, *how, launcher=launcher)
     )
+
+
+def few_steps(settings: Settings) -> tuple[object, ...]:
+    """The flags by which a network trained with `settings` is sampled from in few steps."""
+    if settings.timestep_respacing:
+        return "--timestep_respacing", settings.timestep_respacing
+    return "--num_steps", min(10, settings.diffusion_steps)
 
 
 def maps_to_sample_for(settings: Settings) -> str:

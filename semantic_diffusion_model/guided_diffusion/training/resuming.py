@@ -18,7 +18,7 @@ from command import UserError
 from config import MODEL_SETTINGS, Settings, names, with_prediction_type
 from guided_diffusion.data.datasets import Pair
 from guided_diffusion.runs import checkpoints, storage
-from guided_diffusion.runs.network_settings import adopt_settings, comparable
+from guided_diffusion.runs.network_settings import adopt_settings, comparable, disagreeing
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import unfinished
 from guided_diffusion.training.saved_state import check_optimiser_state, checked_state
@@ -106,8 +106,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], settings: Settin
         warnings.append(f"dropout in parts of {today['microbatch']} is drawn otherwise than in {then['microbatch']}")
     if differences:
         raise UserError(
-            f"{where} is a run with other settings: take those, or another savedir (a copy of the weights file alone, "
-            "in --resume_checkpoint, starts a new run from them)",
+            f"{where} is a run with other settings: take those, or another savedir (--resume_checkpoint with the "
+            "folder of a run, or with a copy of the weights file alone, starts a new one from them)",
             differences,
         )
     return warnings
@@ -197,10 +197,11 @@ def _complete(folder: str, step: int, warn: Callable[[str], object]) -> Start | 
         return None
 
 
-def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> Start | None:
+def find_starting_point(settings: Settings, given: set[str], warn: Callable[[str], object]) -> Start | None:
     """The complete checkpoint that training goes on from, or None.
 
-    The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it.
+    The newest one in savedir; else the one that --resume_checkpoint belongs to, if its state is beside it and no
+    `given` flag asks for another network: that is a new run, from its weights.
     """
     start = newest_start(settings.savedir, warn)
     unfinished.refuse_strays(settings.savedir, start.step if start else None)
@@ -215,10 +216,15 @@ def find_starting_point(settings: Settings, warn: Callable[[str], object]) -> St
     if not storage.exists(storage.join(folder, state_name(step))):
         return None
     try:
-        return read_through(folder, step)
+        start = read_through(folder, step)
     except UserError as error:
         warn(f"warning: only the weights of {path} are used: {error}")
         return None
+    if other := disagreeing(settings, given, network_of(start)):
+        told = ", ".join(f"--{name} {getattr(settings, name)}" for name in other)
+        warn(f"a new run from the weights of {path}: {told} is not what its training had")
+        return None
+    return start
 
 
 def refuse_other_start(settings: Settings, start: Start) -> None:
@@ -257,8 +263,13 @@ def take_network_settings(settings: Settings, given: set[str], start: Start) -> 
 
     Raises UserError where a `given` flag disagrees.
     """
+    return adopt_settings(settings, given, network_of(start), start.state)
+
+
+def network_of(start: Start) -> dict[str, Any]:
+    """What is known of the network of the run that `start` belongs to."""
     known = {name: start.settings[name] for name in MODEL_SETTINGS if name in start.settings}
-    return adopt_settings(settings, given, known, start.state)
+    return {"class_names": ()} | with_prediction_type(known)
 
 
 def settle_savedir(settings: Settings, world: World) -> None:

@@ -22,7 +22,7 @@ FIRST_COLUMNS = ("step", "samples", "lr", "lr_anneal_steps", "param_norm", "lg_l
 OUR_COLUMNS = ("skipped_steps", "val_loss", "val_mse", "val_vb", "val_x_start_mse")
 MACHINE_COLUMNS = ("samples_per_second", "data_wait_seconds", "data_wait_share", "memory_gb", "tflops")
 LOG_FILES = ("progress.csv", "log.txt")
-SHOWN = ("loss", "mse", "vb", "grad_norm", "lr", "samples_per_second", "data_wait_share", "val_loss")
+SHOWN = ("loss", "mse", "vb", "grad_norm", "lr", "samples_per_second", "data_wait_share", "val_loss", "val_x_start_mse")
 
 
 class RunLog:

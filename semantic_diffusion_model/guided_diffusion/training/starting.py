@@ -80,6 +80,14 @@ def taken_settings(settings: Settings, asked: Settings) -> str | None:
     return f"settings of the network from the checkpoint: {', '.join(changed)}" if changed else None
 
 
+def other_target(settings: Settings, checkpoint: Checkpoint) -> str | None:
+    """A line on weights that were trained to predict something else, where the checkpoint says so."""
+    before = with_prediction_type(checkpoint.settings).get("prediction_type", settings.prediction_type)
+    if before == settings.prediction_type:
+        return None
+    return f"the weights were trained to predict {before}: they learn {settings.prediction_type} from here on"
+
+
 def parts(names: Iterable[str]) -> str:
     """The layers that tensors of these names belong to, and how many of each: in the order of the names."""
     counts = Counter(match[0] for name in sorted(names, key=natural_key) if (match := PART.match(name)))

@@ -3,8 +3,8 @@
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from command import UserError
 from config import Settings, settle_prediction
@@ -26,19 +26,30 @@ from schema import check_settings
 DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
 
 
-def check_and_read(
-    settings: Settings, given: set[str], world: World
-) -> tuple[Settings, resuming.Start | None, Examples, Examples | None]:
-    """Everything that can be wrong with data and paths is found here, before the first step."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a training begins with: its settings, with what a checkpoint decides; the checkpoint to go on from, if there
+    is one; the images; and what is to be told in the log."""
+
+    settings: Settings
+    start: resuming.Start | None
+    examples: Examples
+    validation: Examples | None
+    notes: Sequence[str] = ()
+
+
+def check_and_read(settings: Settings, given: set[str], world: World) -> Prepared:
+    """Everything that can be wrong with data and paths is found here, before the first step. Raises UserError."""
     if world.device.type == "cpu":
         keep_freed_memory()
     settings, given = with_description(settings, given)
     warn = (lambda text: print(text, file=sys.stderr, flush=True)) if world.is_main else (lambda _: None)
-    start = resuming.find_starting_point(settings, warn)
+    start, notes = resuming.find_starting_point(settings, given, warn), []
     if settings.resume_checkpoint:  # then the network is that of the checkpoint, at the start and whenever it goes on
-        settings = (
-            resuming.take_network_settings(settings, given, start) if start else _start_from(settings, given, warn)
-        )
+        if start:
+            settings = resuming.take_network_settings(settings, given, start)
+        else:
+            settings, notes = _start_from(settings, given)
     settings = settle_prediction(settings, given)
     refuse_unlearnable(build_diffusion(settings))  # what else is wrong with the process is told here
     if settings.timestep_respacing:
@@ -56,7 +67,7 @@ def check_and_read(
         validation = Examples(find_pairs(settings, ["validation"], warn=warn), whole)
         validation.check()
     _hold_or_check(examples, settings, world)
-    return settings, start, examples, validation
+    return Prepared(settings, start, examples, validation, notes)
 
 
 def _hold_or_check(examples: Examples, settings: Settings, world: World) -> None:
@@ -71,11 +82,11 @@ def _hold_or_check(examples: Examples, settings: Settings, world: World) -> None
         examples.check()
 
 
-def _start_from(settings: Settings, given: set[str], warn: Callable[[str], object]) -> Settings:
-    taken = starting.take_settings(settings, given, read_checkpoint(settings.resume_checkpoint))
-    if told := starting.taken_settings(taken, settings):
-        warn(told)
-    return taken
+def _start_from(settings: Settings, given: set[str]) -> tuple[Settings, list[str]]:
+    checkpoint = read_checkpoint(settings.resume_checkpoint)
+    taken = starting.take_settings(settings, given, checkpoint)
+    told = starting.taken_settings(taken, settings), starting.other_target(taken, checkpoint)
+    return taken, [text for text in told if text]
 
 
 def what_was_found(start: resuming.Start | None, examples: Examples, validation: Examples | None) -> dict[str, object]:

@@ -187,6 +187,9 @@ def choice(tiny, **changes) -> tuple:
         ({"num_steps": 8, "spacing": "even", "sampler": "dpmpp_2m"}, ("dpmpp_2m", 8, 0, 999, "even")),
         ({"num_steps": 8, "spacing": "karras", "sampler": "dpmpp_2m_sde"}, ("dpmpp_2m_sde", 8, 0, 999, "karras")),
         ({"num_steps": 250, "sampler": "ddim"}, ("ddim", 250, 0, 999, "even")),
+        ({"num_steps": 250, "sampler": "unipc"}, ("unipc", 250, 0, 999, "logsnr")),
+        ({"num_steps": 1000, "sampler": "dpmpp_2m"}, ("dpmpp_2m", 1000, 0, 999, "logsnr")),
+        ({"num_steps": 250, "sampler": "unipc", "spacing": "even"}, ("unipc", 250, 0, 999, "even")),
         ({"use_ddim": True, "timestep_respacing": "ddim50"}, ("ddim", 50, 0, 980, "published ddim50")),
         ({"use_ddim": True, "num_steps": 50}, ("ddim", 50, 0, 999, "logsnr")),
         ({"timestep_respacing": "10,10,20"}, ("ddpm", 40, 0, 999, "published 10,10,20")),
@@ -197,6 +200,26 @@ def choice(tiny, **changes) -> tuple:
 )
 def test_which_sampler_visits_which_timesteps(tiny, changes, expected):
     assert choice(tiny, **changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubtful"),
+    [
+        ({"num_steps": 10, "spacing": "even"}, True),
+        ({"timestep_respacing": "20", "sampler": "dpmpp_2m"}, True),
+        ({"num_steps": 250, "sampler": "unipc", "spacing": "even"}, False),
+        ({"num_steps": 10, "spacing": "even", "sampler": "ddim"}, False),
+        ({"timestep_respacing": "20"}, False),
+        ({"num_steps": 10}, False),
+    ],
+    ids=str,
+)
+def test_few_even_steps_of_a_solver_of_higher_order_are_warned_of(tiny, changes, doubtful):
+    """Their errors: test_samplers.py, and performance.md on a network."""
+    doubt = choose_schedule(tiny(**changes)).doubt
+    assert bool(doubt) == doubtful
+    if doubtful:
+        assert "\n" not in doubt and doubt.startswith("warning: ")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,19 @@ def test_the_sum_is_a_checkpoint_of_its_own(trained, tmp_path, capsys):
         write_average(str(trained), str(tmp_path / "average.pt"), 0.08, 0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [({"timestep_respacing": "25"}, "--timestep_respacing 25"), ({"diffusion_steps": 5}, "--num_steps 5")],
+    ids=str,
+)
+def test_an_average_knows_the_timesteps_that_were_learned(tiny, tmp_path, capsys, changes, flags):
+    settings = {"savedir": str(tmp_path), "ema_rate": "w0.05,w0.1", "save_interval": 1, "lr_anneal_steps": 2}
+    train(tiny(**settings, prediction_type="v_prediction", **changes), set())
+    write_average(str(tmp_path), str(tmp_path / "average.pt"), 0.08, 0)
+    assert read_checkpoint(str(tmp_path / "average.pt")).timestep_respacing == changes.get("timestep_respacing", "")
+    assert flags in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_what_cannot_be_combined_is_told(trained, tmp_path):
     for folder, step, words in (
         (tmp_path / "none", 0, "is not a folder"),

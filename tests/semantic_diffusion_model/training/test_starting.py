@@ -50,6 +50,31 @@ def test_what_fits_is_taken_and_what_was_asked_for_is_trained(tmp_path, tiny, ra
     assert {name: settings[name] for name in changes} == changes
 
 
+@pytest.mark.parametrize(
+    "changes", [{"img_size": 32, "attention_resolutions": "16"}, {"prediction_type": "v_prediction"}], ids=str
+)
+@pytest.mark.parametrize("name", ["ema_0.9_000001.pt", "model000001.pt", ""])
+def test_another_network_is_begun_from_weights_that_lie_beside_their_state(tmp_path, tiny, capsys, name, changes):
+    """As the newest of a training's folder are: they are no run to go on with, and no refusal either."""
+    train(tiny(savedir=str(tmp_path / "before"), ema_rate="0.9", lr_anneal_steps=1), set())
+    _, settings, log = trained_from(tmp_path / "before" / name, tmp_path / "out", tiny, **changes)
+    assert {name: settings[name] for name in changes} == changes
+    assert f"starting at step 0 from the weights in {tmp_path / 'before'}" in log
+    said = capsys.readouterr().err
+    assert (f"--{next(iter(changes))} " in said and "is not what its training had" in said) == bool(name)
+    assert ("trained to predict epsilon: they learn v_prediction" in log) == ("prediction_type" in changes)
+    trained_from(tmp_path / "before" / name, tmp_path / "out", tiny, **changes)  # the same command again
+
+
+def test_the_log_lists_what_the_checkpoint_decides(tmp_path, tiny):
+    train(tiny(savedir=str(tmp_path / "before"), prediction_type="v_prediction", lr_anneal_steps=1), set())
+    weights = tmp_path / "before" / "weights.pt"
+    shutil.copy(tmp_path / "before" / "model000001.pt", weights)
+    _, settings, log = trained_from(weights, tmp_path / "out", tiny)
+    assert settings["prediction_type"] == "v_prediction"
+    assert "settings of the network from the checkpoint: prediction_type v_prediction" in log
+
+
 def test_attention_keeps_its_levels_at_another_size_and_what_the_checkpoint_decides_is_told(tmp_path, tiny):
     of_the_checkpoint = tiny(noise_schedule="linear")
     weights = plain_state_dict(build_network(of_the_checkpoint).state_dict(), of_the_checkpoint)
