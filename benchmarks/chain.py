@@ -33,7 +33,8 @@ def once(mark: Path, *words: object, **environment: str) -> None:
     told = " ".join(map(str, words))
     if mark.exists():
         if mark.read_text() != told:
-            raise UserError(f"{mark} is of another command ({mark.read_text()}): give another folder")
+            told = f"{mark} is of another command ({mark.read_text()})"
+            raise UserError(f"{told}: to do that again, delete it and what it has made")
         return
     run(*words, **environment)
     mark.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,6 @@ from chain import HEADING, describe, error_of, patient_dice, run
 from replication_table import (
     DIFFERENCE_HEADING,
     KINDS,
-    LEGEND,
     MORE_KINDS,
     ROWS,
     STRUCTURES,
@@ -32,6 +31,7 @@ from replication_table import (
     adjust_together,
     dice_differences,
     difference_line,
+    legend,
     runs_of,
     seed_spread,
 )
@@ -96,6 +96,9 @@ def make_release(settings: BenchmarkSettings, count: int) -> Path:
         lists = {s: (root / "database_split" / f"subgroup_{s}.txt").read_text().split() for s in SPLITS}
         if lists != patients:
             raise UserError(f"{root} holds other patients: give another --work")
+        theirs = (root / "database_nifti" / patients["testing"][0]).resolve()
+        if theirs != (release.root / "database_nifti" / patients["testing"][0]).resolve():
+            raise UserError(f"{root} links to another copy of the release ({theirs.parent}): give another --work")
         return root
     (root / "database_nifti").mkdir(parents=True, exist_ok=True)
     for name in (name for names in patients.values() for name in names):
@@ -124,7 +127,7 @@ def replicate(settings: BenchmarkSettings, count: int) -> dict[str, list[Path]]:
         REPLICATE_SEEDS=" ".join(map(str, settings.seeds)),
         REPLICATE_KINDS="then_real real_again",
     )
-    return runs_of(folder)
+    return runs_of(folder, settings.seeds)
 
 
 def draw(found: dict[int, dict[str, dict[str, np.ndarray]]], path: Path) -> None:
@@ -177,7 +180,10 @@ def measure(settings: BenchmarkSettings) -> None:
             log.say(line)
         log.say(frames[count])
         log.say()
-    for line in (*LEGEND, *(f"{kind}: {MORE_KINDS[kind]}" for kind in SHOWN if kind in MORE_KINDS)):
+    for line in (
+        *legend(next(iter(runs.values()))),
+        *(f"{kind}: {MORE_KINDS[kind]}" for kind in SHOWN if kind in MORE_KINDS),
+    ):
         log.say(line)
     log.write()
     draw(found, settings.log.with_suffix(".png"))

@@ -46,7 +46,7 @@ Positive = Annotated[int, Interval(ge=1)]
 # Settings of the run's segmentations that those of the points take over.
 TAKEN = ("img_size", "batch_size", "epochs", "epoch_updates", "loss", "lr", "min_lr", "decoder_channels", "gpu")
 COLOURS = dict(zip(STRUCTURES, ("#e69f00", "#0072b2", "#009e73"), strict=True))  # of the segmentation's figures
-AXES = {"frames": "synthetic frames", "steps": "sampling steps", "length": "training steps of the diffusion model"}
+AXES = {"frames": "synthetic frames", "steps": "sampling steps", "length": "steps into the diffusion training"}
 
 
 @dataclass
@@ -254,9 +254,11 @@ def measure(settings: BenchmarkSettings) -> None:
     log = Log(
         settings.log,
         f"python benchmarks/replication.py --replicate_folder FOLDER --camus CAMUS --frames {listed(settings.frames)} "
-        f"--steps {listed(settings.steps)} --usual_frames {settings.usual_frames} --seed {settings.seed}",
+        f"--steps {listed(settings.steps)} --lengths {listed([point.length for point in axes['length']])} "
+        f"--usual_frames {settings.usual_frames} --seed {settings.seed}",
         f"each segmentation: {asked['epochs']} epochs of {asked['epoch_updates']} updates of {asked['batch_size']}",
         f"{asked['img_size']} x {asked['img_size']} pixels; frames of training and validation together",
+        f"steps into a training of {max(run.checkpoints)}: its learning rate has not come down yet before the last",
         "Dice on the real test patients, mean (standard error over patients), in native geometry",
     )
     real = patient_dice([run.real])

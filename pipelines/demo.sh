@@ -72,8 +72,8 @@ train() {
 }
 train 8 synthetic "$OUT/segmentation_data/all_views" "$EPOCHS"
 # The same number of updates for the real frames, of which there may be fewer or more.
-train 9 real "$OUT/views/all_views" \
-    "$(python pipelines/report.py epochs "$OUT/segmentation_data/all_views" "$OUT/views/all_views" "$EPOCHS")"
+real_epochs=$(python pipelines/report.py epochs "$OUT/segmentation_data/all_views" "$OUT/views/all_views" "$EPOCHS")
+train 9 real "$OUT/views/all_views" "$real_epochs"
 step 10 "Compare the synthetic frames with the real ones" \
     python semantic_diffusion_model/image_evaluate.py --real_dir "$OUT/sector/all_views_sector" \
     --synthetic_dir "$OUT/results" --output_dir "$OUT/evaluation" --bootstrap 200 --ssim_pairs 100 --overwrite True

@@ -89,13 +89,17 @@ def search(folder: Path, count: int, seed: int) -> tuple[list[Case], list[float]
     if not (drawn and training.images and validation):
         raise UserError(f"{folder}: no synthetic frames in results/, or no real ones in views/all_views")
     drawn = [drawn[i] for i in sorted(rng.permutation(len(drawn))[:count])]
+    views = {stem.view for stem in training.stems}
+    if missing := {stem.view for path in drawn if (stem := parse_stem(path.stem)).view not in views}:
+        raise UserError(f"{folder}: views/all_views has no training frame of {', '.join(sorted(missing))}")
     cases = []
     for path in drawn:
         stem, label = parse_stem(path.stem), read_label(path.parents[1] / "labels" / path.name)
         synthetic = read_image(path)
         cases.append((stem, label, synthetic, *training.nearest(synthetic, stem, label != 0)))
     held_out = [parse_stem(name) for name in rng.permutation(list(validation))[:count]]
-    measure = [training.nearest(validation[str(s)], s, validation[str(s)] != 0)[0] for s in held_out]
+    cones = folder / "sector" / "all_views_sector" / "sector_annotations" / "validation"
+    measure = [training.nearest(validation[str(s)], s, read_label(cones / f"{s}.png") != 0)[0] for s in held_out]
     return cases, measure, training
 
 
@@ -118,8 +122,9 @@ def report(folder: Path, count: int = COUNT, seed: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(print("error: name the folder of replicate.sh, or of the demo", file=sys.stderr) or 2)
+    if not 2 <= len(sys.argv) <= 4 or not all(map(str.isdecimal, sys.argv[2:])) or sys.argv[2:3] == ["0"]:
+        told = "name the folder of replicate.sh, or of the demo; then a count, and a seed"
+        sys.exit(print(f"error: {told}", file=sys.stderr) or 2)
     try:
         text = report(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     except UserError as error:

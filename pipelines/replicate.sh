@@ -104,10 +104,18 @@ predict() { # VIEW SEED WHAT INPUT
         --output-dir "$out" "${PREDICT_GPU[@]}"
 }
 
+# The seed of the network of real frames that sees whether frames show their labels: the first that did, or the lowest.
+judge() {
+    local before
+    before=$(sed -nE 's/.*segmentation_real_([0-9]+)\/model\.pth.*/\1/p' "$OUT/.done/predict_${VIEWS[0]}_synthetic" \
+        2>/dev/null | head -n 1 || true)
+    printf '%s\n' ${before:-$SEEDS} | sort -n | head -n 1
+}
+
 chain() {
     number=0
     local seed view first all="$OUT/segmentation_data/all_views"
-    first=$(printf '%s\n' $SEEDS | sort -n | head -n 1)
+    first=$(judge)
     COST=15 next extract "Extract the frames" \
         python data_preparation/extract_camus_data.py --camus_data_folder "$CAMUS" --save_folder_path "$OUT/views" \
         --save_img_size "$SIZE" --image_interpolation $RESIZE --skip_incomplete True --overwrite True
@@ -185,7 +193,8 @@ plan_all
 [ -z "$DRY" ] || expected_left=0 # nothing worth telling
 chain
 printf '\nThe table\n'
-python pipelines/replication_table.py "$OUT" "$SCALE" | tee "$OUT/table.txt"
+told=$(python pipelines/replication_table.py "$OUT" "$SCALE" $SEEDS)
+printf '%s\n' "$told" | tee "$OUT/table.txt"
 for view in "${VIEWS[@]}"; do
     told=$(python pipelines/report.py evaluation "$OUT/evaluation/$view")
     printf '%s: %s\n' "$view" "$told" | tee -a "$OUT/table.txt"

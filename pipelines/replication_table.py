@@ -1,6 +1,6 @@
 """The table that `replicate.sh` ends with: real, synthetic, both, what else was tried, and what was published.
 
-python pipelines/replication_table.py FOLDER SCALE
+python pipelines/replication_table.py FOLDER SCALE [SEED...]    of these seeds; by default all that each kind has
 """
 
 import csv
@@ -43,6 +43,9 @@ LEGEND = (
     "interval: patients resampled, and the seeds of each side; p: Wilcoxon's signed-rank test of patients (their means",
     "over seeds, as if exact), adjusted after Holm over all lines; there is none where a side has one seed",
 )
+LEGEND_OF_ONE_SEED = (
+    "interval: patients resampled; one seed of each: what another training would give is not in it, and there are no p",
+)
 
 
 @dataclass
@@ -66,20 +69,43 @@ class SeededDifference(Difference):
         return tuple(np.quantile(means[1] - means[0], (tail, 1 - tail)).tolist())
 
 
-def runs_of(folder: Path) -> dict[str, list[Path]]:
-    """The evaluated runs of each kind, by seed; those of MORE_KINDS if they have the same seeds.
+def runs_of(folder: Path, seeds: Sequence[int] = ()) -> dict[str, list[Path]]:
+    """The evaluated runs of each kind, by seed: of `seeds`, by default of all that each of KINDS has.
 
-    Raises UserError unless all of KINDS have.
+    Those of MORE_KINDS are there if they have the same seeds. Raises UserError if one of KINDS has not.
     """
+    found = evaluated(folder)
+    wanted = sorted(seeds) or sorted(set.intersection(*({*found[kind]} for kind in KINDS)))
+    if not wanted or any(not {*wanted} <= {*found[kind]} for kind in KINDS):
+        told = ", ".join(f"{kind} {listed(found[kind])}" for kind in KINDS)
+        raise UserError(f"{folder}: seeds of the trainings that were evaluated: {told}; needed are the same for all")
+    return {kind: [runs[seed] for seed in wanted] for kind, runs in found.items() if {*wanted} <= {*runs}}
+
+
+def evaluated(folder: Path) -> dict[str, dict[int, Path]]:
+    """Of each kind, by seed, the runs in `folder` that were evaluated."""
     found = {
-        kind: sorted(path.parent for path in folder.glob(f"segmentation_{kind}_[0-9]*/summary.json"))
+        kind: [path.parent for path in folder.glob(f"segmentation_{kind}_[0-9]*/summary.json")]
         for kind in (*KINDS, *MORE_KINDS)
     }
-    seeds = {kind: [path.name.rpartition("_")[2] for path in runs] for kind, runs in found.items()}
-    if not seeds["real"] or any(seeds[kind] != seeds["real"] for kind in KINDS):
-        told = {kind: seeds[kind] for kind in KINDS}
-        raise UserError(f"{folder}: seeds of the trainings that were evaluated: {told}; needed are the same for all")
-    return {kind: runs for kind, runs in found.items() if seeds[kind] == seeds["real"]}
+    return {kind: dict(sorted((seed_of(run), run) for run in runs)) for kind, runs in found.items()}
+
+
+def seed_of(run: Path) -> int:
+    return int(run.name.rpartition("_")[2])
+
+
+def listed(seeds: Sequence[int]) -> str:
+    return " ".join(map(str, seeds)) or "none"
+
+
+def left_out(folder: Path, runs: dict[str, list[Path]]) -> list[str]:
+    """A line on each kind of which `folder` has runs that `runs` have not."""
+    others = {kind: [s for s, run in of_kind.items() if run not in runs.get(kind, ())]
+              for kind, of_kind in evaluated(folder).items()}  # fmt: skip
+    shown = listed([seed_of(run) for run in runs["real"]])
+    return [f"{kind}: also evaluated with seed {listed(seeds)}, not in this table of seed {shown}"
+            for kind, seeds in others.items() if seeds]  # fmt: skip
 
 
 def patient_dice_of(run: Path) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -126,8 +152,8 @@ def with_error(values: np.ndarray) -> str:
     return f"{values.mean():.3f} ({error:.3f})"
 
 
-def table(folder: str, scale: str) -> str:
-    runs = runs_of(Path(folder))
+def table(folder: str, scale: str, seeds: Sequence[int] = ()) -> str:
+    runs = runs_of(Path(folder), seeds)
     against = {kind: dice_differences(runs["real"], of_kind) for kind, of_kind in runs.items()}
     settings = json.loads((runs["real"][0] / "settings.json").read_text())
     size, patients = settings["img_size"], len(against["real"]["lv_endo"].first)
@@ -149,8 +175,13 @@ def table(folder: str, scale: str) -> str:
     lines += ["", f"{'paired over patients':{TITLE_WIDTH}}{DIFFERENCE_HEADING}"]
     for (first, second), by_structure in shown.items():
         lines += [difference_line(f"{second} - {first}, {ROWS[s]}", one) for s, one in by_structure.items()]
-    lines += [*LEGEND, "", *seed_spread(runs)]
-    return "\n".join([*lines, "", *circumstances(Path(folder), scale, runs)])
+    lines += [*legend(runs), "", *seed_spread(runs)]
+    return "\n".join([*lines, "", *left_out(Path(folder), runs), *circumstances(Path(folder), scale, runs)])
+
+
+def legend(runs: dict[str, list[Path]]) -> tuple[str, ...]:
+    """What intervals and p-values of these runs mean."""
+    return LEGEND if len(runs["real"]) > 1 else LEGEND_OF_ONE_SEED
 
 
 def seed_spread(runs: dict[str, list[Path]]) -> list[str]:
@@ -210,7 +241,9 @@ def seconds_by_step(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or not all(word.isdecimal() for word in sys.argv[3:]):
+        sys.exit(print("error: name the folder of replicate.sh, a scale, and seeds or none", file=sys.stderr) or 2)
     try:
-        print(table(*sys.argv[1:]))
+        print(table(*sys.argv[1:3], [int(word) for word in sys.argv[3:]]))
     except UserError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)

@@ -56,11 +56,17 @@ def evaluation(folder: str) -> str:
     contrast = entry["contrast"]["lv_cavity against lv_myocardium"]["gcnr"]
     speckle = entry["speckle"]["lv_myocardium"]["nakagami_m"]
     told = [
-        f"{name} {one['synthetic']:.2f} (real {one['real']:.2f}, halves of the real differ by {one['yardstick']:.2f})"
+        f"{name} {rounded(one['synthetic'])} (real {rounded(one['real'])}, halves of the real differ by "
+        f"{rounded(one['yardstick'])})"
         for name, one in (("gCNR", contrast), ("Nakagami m of the wall", speckle))
     ]
     copies = f"{entry['memorisation']['copies']} of {entry['images']['synthetic']} are copies of training frames"
     return "\n".join([f"Synthetic frames: {', '.join(told)}; {copies}", apart(entry), *agreement(entry)])
+
+
+def rounded(value: float | None, digits: int = 2) -> str:
+    """A number of the evaluation, which says null where it is not defined."""
+    return "undefined" if value is None else f"{value:.{digits}f}"
 
 
 def apart(entry: dict[str, Any]) -> str:
@@ -84,15 +90,17 @@ def agreement(entry: dict[str, Any]) -> list[str]:
     sides = entry["label_agreement"] or {}
     means = {side: [one["dice"] for one in found.values() if isinstance(one, dict)]
              for side, found in sides.items() if found}  # fmt: skip
-    told = [f"{' / '.join(f'{value:.3f}' for value in dice)} in {side} frames" for side, dice in means.items()]
+    told = [f"{' / '.join(rounded(value, 3) for value in dice)} in {side} frames" for side, dice in means.items()]
     return [f"Dice of what a network of real frames sees, by structure: {', '.join(told)}"] if told else []
 
 
 if __name__ == "__main__":
-    commands = {"epochs": epochs, "table": table, "evaluation": evaluation, "page": page}
-    if len(sys.argv) < 3 or sys.argv[1] not in commands:
-        sys.exit(print(f"error: one of {', '.join(commands)}, and what it is about", file=sys.stderr) or 2)
+    commands = {"epochs": (epochs, 3), "table": (table, 2), "evaluation": (evaluation, 1), "page": (page, 1)}
+    function, count = commands.get(sys.argv[1] if len(sys.argv) > 1 else "", (None, 0))
+    if not function or len(sys.argv) != 2 + count or (function is epochs and not sys.argv[4].isdecimal()):
+        told = ", ".join(f"{name} ({number} words)" for name, (_, number) in commands.items())
+        sys.exit(print(f"error: one of {told}, and what it is about", file=sys.stderr) or 2)
     try:
-        print(commands[sys.argv[1]](*sys.argv[2:]))
+        print(function(*sys.argv[2:]))
     except FileNotFoundError as error:
         sys.exit(print(f"error: {error.strerror}: {error.filename}", file=sys.stderr) or 2)

@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"STEPS": "10", "REPEAT": "1", "SAMPLING_STEPS": "3", "UPDATES": "1", "SEEDS": "0", "RANKS": "1"}
+SMALL = {"STEPS": "10", "REPEAT": "1", "SAMPLING_STEPS": "3", "UPDATES": "1", "SEEDS": "1", "RANKS": "1"}
 TABLE = r"^(LV endocardium|LV epicardium|left atrium) +(\d\.\d+ \(.*?\) +){3}\d\.\d{3}$"
 
 
@@ -122,6 +122,26 @@ def test_from_camus_to_the_table_though_interrupted(replicated, phantoms):
     assert other.returncode == 2 and "made with other settings" in other.stderr
 
 
+@pytest.mark.launch
+@pytest.mark.timeout(1500)
+def test_other_seeds_and_kinds_come_later(replicated, phantoms):
+    """A lower seed too: what frames show was seen by the network of the first, and is not seen again."""
+    folder = replicated[0]
+    kinds = "oversampled then_real real_again"
+    done = replicate(phantoms, "cpu64", FOLDER=str(folder), SEEDS="0", KINDS=kinds)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done before") == 9 and "[15/15]" in done.stdout
+    assert "segmentation_real_1/model.pth --input" in done.stdout
+    table = (folder / "table.txt").read_text()
+    assert re.search(rf"^trained on +real +synthetic +both +{' +'.join(kinds.split())} +published", table, re.M), table
+    assert "real: also evaluated with seed 1, not in this table of seed 0" in table
+    assert "interval: patients resampled; one seed of each" in table and "real_1  " not in table
+    missing = subprocess.run(
+        [sys.executable, ROOT / "pipelines/replication_table.py", folder, "cpu64", "2"], capture_output=True, text=True
+    )
+    assert missing.returncode == 2 and "real 0 1, synthetic 0 1, both 0 1; needed" in missing.stderr
+
+
 def study(name: str, *flags: object) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, flags)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1500)
@@ -132,7 +152,17 @@ def study(name: str, *flags: object) -> subprocess.CompletedProcess:
 @pytest.mark.timeout(1500)
 def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, phantoms, tmp_path):
     flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "log.txt")
-    flags += ("--frames", 8, 12, "--usual_frames", 8, "--lengths", 10)  # there may be one that an interruption left
+    flags += (
+        "--seed",
+        1,
+        "--frames",
+        8,
+        12,
+        "--usual_frames",
+        8,
+        "--lengths",
+        10,
+    )  # there may be one that an interruption left
     done = study("replication.py", *flags, "--steps", 2)
     assert done.returncode == 0, done.stderr[-3000:]
     # 12 frames are the run itself, 8 some of its frames: judged alone. At 2 steps: sampled, prepared and judged.
@@ -171,8 +201,19 @@ def test_few_patients_and_nobody_else(tmp_path):
     assert [len(names) for names in chosen.values()] == [2, 1, 1]
     for pictures in ("diffusion", "views", "results", "segmentation_data"):
         assert (work / "run_3" / pictures).is_dir()
-    seen = {path.name[:11] for path in (work / "run_3").rglob("patient*.png")}
-    assert seen == {name for names in chosen.values() for name in names}
+    splits = ("training", "validation", "testing")
+    for pictures, seen_splits in (
+        ("sector", splits),
+        ("views", splits),
+        ("augmented", splits),
+        ("results", splits[:2]),
+    ):
+        seen = {path.name[:11] for path in (work / "run_3" / pictures).rglob("patient*.png")}
+        assert seen == {name for split in seen_splits for name in chosen[split]}, pictures
+    drawn_for = {path.name[:11] for path in (work / "run_3/segmentation_data").rglob("*/training/patient*.png")}
+    assert drawn_for == {*chosen["training"]}
+    log = (work / "run_3/diffusion/all_views/log.txt").read_text()
+    assert "training images: 8" in log, log  # two patients, two views, two phases
 
 
 def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
@@ -233,10 +274,12 @@ def test_make_takes_folder_scale_and_dry_run():
 @pytest.mark.launch
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("scale", ["cpu64", "cpu128", "gpu256"])
-def test_a_dry_run_goes_to_the_end_and_leaves_nothing(scale, tmp_path):
+def test_a_dry_run_goes_to_the_end_and_leaves_nothing(scale, tmp_path, monkeypatch):
     before = set(ROOT.iterdir())
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where it works
     done = replicate("--dry-run", scale, RANKS="8" if scale == "gpu256" else "2", SEEDS="0 1 2")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{4 + 5 * (4 if scale == 'gpu256' else 1) + 9} commands read and checked" in done.stdout
     assert f"dry run of {scale}: all is well" in done.stdout
     assert set(ROOT.iterdir()) == before
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +87,20 @@ def test_a_table_of_other_seeds_is_refused(tmp_path):
         replication_table.table(str(tmp_path), "cpu64")
 
 
+def test_seeds_that_were_asked_for_or_are_there_of_each_kind_make_the_table(tmp_path):
+    for kind in replication_table.KINDS:
+        for seed in (0, 10) if kind == "both" else (0, 2, 10):
+            write_run(tmp_path, kind, seed, np.full(6, 0.8 + seed / 1000))
+    runs = replication_table.runs_of(tmp_path)
+    assert [[run.name.rpartition("_")[2] for run in of_kind] for of_kind in runs.values()] == [["0", "10"]] * 3
+    text = replication_table.table(str(tmp_path), "cpu64")
+    assert "synthetic: also evaluated with seed 2, not in this table of seed 0 10" in text and "both: also" not in text
+    one = replication_table.table(str(tmp_path), "cpu64", [10])
+    assert re.search(r"^left atrium +(0\.810 .*){3}", one, re.M) and "one seed of each" in one
+    with pytest.raises(UserError, match="both 0 10; needed are the same"):
+        replication_table.runs_of(tmp_path, [2])
+
+
 def write_manifest(folder: Path) -> None:
     folder.mkdir(parents=True)
     columns = {"checkpoint": "diffusion/ema_0.999_006000.pt", "sampler": "unipc", "steps": "10", "device": "cpu"}
@@ -140,7 +155,9 @@ def test_kinds_that_were_asked_for_stand_in_the_table_with_their_control(tmp_pat
     write_run(tmp_path, "oversampled", 1, rng.uniform(0.7, 0.9, 6))  # of other seeds: not to be compared
     text = replication_table.table(str(tmp_path), "cpu64")
     assert "then_real - real_again, left atrium" in text and "then_real - real, left atrium" in text
-    assert "real_again: real frames, from the network of real ones on" in text and "oversampled" not in text
+    assert "real_again: real frames, from the network of real ones on" in text
+    assert "oversampled: also evaluated with seed 1, not in this table of seed 0 1" in text
+    assert text.count("oversampled") == 1
     assert text.count("- real_again") == 4 and re.search(r"^then_real_1 ( +0\.\d{4}){4}$", text, re.M)
 
 
@@ -156,6 +173,37 @@ def test_the_nearest_frame_is_of_the_same_view_and_measured_inside_the_cone():
     assert str(near) == names[2] and distance == pytest.approx(0, abs=1e-4)
     distance, near = training.nearest(changed, training.stems[1], cone)
     assert near.view == "4CH_ED" and distance > 10
+
+
+def write_frames(folder: Path, stems: list[str], rng: np.random.Generator, labels: bool = False) -> None:
+    folder.mkdir(parents=True)
+    for stem in stems:
+        picture = rng.integers(1, 256, (16, 16), dtype=np.uint8)
+        if labels:
+            picture = np.zeros_like(picture)
+            picture[4:12, 4:12] = 1
+        cv2.imwrite(str(folder / f"{stem}.png"), picture)
+
+
+def test_validation_frames_are_measured_inside_their_cone_and_views_without_frames_told(tmp_path):
+    """Their difference outside it does not count, black or not."""
+    rng = np.random.default_rng(0)
+    views, results = tmp_path / "views/all_views/images", tmp_path / "results/all_views"
+    write_frames(views / "training", ["patient0001_2CH_ED_training"], rng)
+    write_frames(views / "validation", ["patient0002_2CH_ED_validation"], rng)
+    cones = tmp_path / "sector/all_views_sector/sector_annotations/validation"
+    write_frames(cones, ["patient0002_2CH_ED_validation"], rng, labels=True)
+    for name, labels in (("samples", False), ("labels", True)):
+        write_frames(results / name, ["patient0001_2CH_ED_training_0"], rng, labels)
+    _, (measured,), training = nearest_frames.search(tmp_path, 1, 0)
+    held_out = nearest_frames.read_image(views / "validation" / "patient0002_2CH_ED_validation.png")
+    inside = np.s_[4:12, 4:12]
+    difference = (nearest_frames.blurred(held_out) - training.blurred[0])[inside]
+    assert measured == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-5)
+    for name, labels in (("samples", False), ("labels", True)):
+        write_frames(tmp_path / "results/other" / name, ["patient0001_4CH_ED_training_0"], rng, labels)
+    with pytest.raises(UserError, match="views/all_views has no training frame of 4CH_ED"):
+        nearest_frames.search(tmp_path, 2, 0)
 
 
 def test_a_release_of_few_patients_whose_lists_were_being_written_is_made_again(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "pipelines"))
 from page import write_page  # noqa: E402
+from report import evaluation  # noqa: E402
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DICE = {"lv_endo": 0.91, "lv_epi": 0.87, "la": 0.5}
@@ -124,6 +125,23 @@ def test_evaluations_and_phantoms_are_told_where_they_are(finished, marked):
     assert "How good the synthetic frames are" in text and "phantoms, simulated" in text and "CC BY-NC-SA" not in text
 
 
+def test_numbers_that_are_not_defined_are_told_as_such(tmp_path):
+    """evaluation.json says null, as for a class that a frame has not."""
+    none = dict.fromkeys(("real", "synthetic", "difference", "interval", "yardstick")) | {"outside": False}
+    sections = dict.fromkeys(("grey_levels", "autocorrelation", "power_spectrum"), {})
+    entry = sections | {
+        "contrast": {"lv_cavity against lv_myocardium": {"gcnr": none}},
+        "speckle": {"lv_myocardium": {"nakagami_m": none | {"synthetic": 0.5}}},
+        "memorisation": {"copies": 0},
+        "images": {"synthetic": 3},
+        "label_agreement": {"synthetic": {"la": {"dice": None}, "frames": 3}, "real": None},
+    }
+    (tmp_path / "evaluation.json").write_text(json.dumps(entry))
+    told = evaluation(str(tmp_path))
+    assert "gCNR undefined (real undefined" in told and "Nakagami m of the wall 0.50 (real undefined" in told
+    assert "0 of 2 differences" in told and told.endswith("by structure: undefined in synthetic frames")
+
+
 def test_what_is_not_there_has_no_section(tmp_path):
     text = make_page(tmp_path)
     assert Page(text).found == {"h2": [], "td": [], "th": [], "pre": []} and "<img" not in text
@@ -148,10 +166,17 @@ def test_a_browser_shows_the_page(finished):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["report.py"], "one of epochs, table, evaluation, page"),
-        (["report.py", "pages", "demo"], "one of epochs, table, evaluation, page"),
+        (["report.py"], "one of epochs (3 words), table"),
+        (["report.py", "pages", "demo"], "one of epochs (3 words), table"),
+        (["report.py", "epochs", "demo"], "one of epochs (3 words), table"),
+        (["report.py", "epochs", "a", "b", "x"], "one of epochs (3 words), table"),
         (["report.py", "table", "no", "none"], "No such file or directory: no/summary.json"),
         (["nearest_frames.py"], "name the folder of replicate.sh, or of the demo"),
+        (["nearest_frames.py", "no", "x"], "name the folder of replicate.sh, or of the demo"),
+        (["nearest_frames.py", "no", "2", "1", "0"], "name the folder of replicate.sh, or of the demo"),
+        (["nearest_frames.py", "no", "2", "-1"], "name the folder of replicate.sh, or of the demo"),
+        (["replication_table.py", "no"], "name the folder of replicate.sh, a scale"),
+        (["replication_table.py", "no", "cpu64", "one"], "name the folder of replicate.sh, a scale"),
         (["replication_table.py", "no", "cpu64"], "needed are the same for all"),
     ],
 )

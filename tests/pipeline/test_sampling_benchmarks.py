@@ -1,4 +1,4 @@
-"""The benchmark of few steps runs through, on the shipped network and label maps of its size."""
+"""Benchmarks of the diffusion model run through, on the shipped network and label maps of its size."""
 
 import re
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,3 +31,38 @@ def test_few_steps_are_compared_with_more(tmp_path):
     # UniPC in three steps of log-SNR against six: another image, but of the same heart.
     error = float(re.search(r"^unipc +logsnr +([\d.]+) \(", text, re.M)[1])
     assert 0 < error < 60
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+def test_a_training_from_weights_is_set_beside_one_from_scratch(tmp_path):
+    """Both at another size than the weights': what fits is taken, and helps within two steps."""
+    rng = np.random.default_rng(0)
+    for split in ("training", "validation"):
+        for name, highest in (("images", 256), ("sector_annotations", 5)):
+            folder = tmp_path / "data" / name / split
+            folder.mkdir(parents=True)
+            Image.fromarray(rng.integers(0, highest, (32, 32), dtype=np.uint8)).save(folder / f"p1_2CH_ED_{split}.png")
+    weights, log = ROOT / "pipelines/demo_checkpoint/ema.pt", tmp_path / "log.txt"
+    command = [sys.executable, str(ROOT / "benchmarks" / "transfer.py"), "--datadir", str(tmp_path / "data")]
+    flags = [
+        "--img_size",
+        "32",
+        "--lr_anneal_steps",
+        "2",
+        "--weights",
+        str(weights),
+        "--savedir",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run([*command, *flags, "--log", str(log)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = re.findall(r"^ +(\d) +(\d\.\d{5}) +(\d\.\d{5})$", log.read_text(), re.M)
+    assert [row[0] for row in rows] == ["1", "2"] and all(scratch != started for _, scratch, started in rows)
+    assert "starting at step 0 from the weights in" in (tmp_path / "out/started_32_2_0.001/log.txt").read_text()
+    again = subprocess.run([*command, *flags, "--log", str(log)], capture_output=True, text=True)
+    assert again.returncode == 0 and log.read_text().count("is reached from these weights") == 1
+    refused = subprocess.run(
+        [*command, *flags[:-4], "--weights", "no.pt", "--savedir", "x"], capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "weights no.pt is no file" in refused.stderr
