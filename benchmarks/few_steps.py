@@ -100,7 +100,10 @@ class Batch:
 
 def measure(settings: BenchmarkSettings) -> None:
     batch = Batch(settings)
-    command = f"python benchmarks/few_steps.py --datadir {Path(settings.datadir).name} --images {settings.images}"
+    command = (
+        f"python benchmarks/few_steps.py --datadir {Path(settings.datadir).name} --images {settings.images} "
+        f"--many {settings.many}"
+    )
     log = Log(settings.log, command, f"checkpoint {Path(settings.resume_checkpoint).name}, {batch.labels.shape} labels")
     start = time.perf_counter()
     bars = batch.alphas_cumprod
