@@ -97,7 +97,7 @@ class Settings(
                 f"ema_rate: {self.ema_rate} must be numbers from 0 up to, but not including, 1, or widths from "
                 f"w{NARROWEST} to w{WIDEST}"
             )
-        if len({*rates}) < len(rates):
+        if len({(type(rate), rate) for rate in rates}) < len(rates):
             raise UserError(f"ema_rate: {self.ema_rate} has one of them twice")
         return rates
 

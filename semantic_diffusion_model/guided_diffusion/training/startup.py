@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from command import UserError
-from config import Settings, settle_prediction
+from config import Settings, Width, settle_prediction
 from guided_diffusion.data.batches import worker_count
 from guided_diffusion.data.datasets import Pair, find_pairs, has_split
 from guided_diffusion.data.description import mark_of, with_description
@@ -126,12 +126,14 @@ def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
 def without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
     """Settings that were changed and that nothing would come of, each with the reason."""
     variance = ("vb_weight", "rescale_learned_sigmas")
+    widths_alone = all(isinstance(rate, Width) for rate in settings.ema_rates())
     for names, idle, why in (
         (("snr_gamma", "snr_floor"), settings.loss_weighting == "none", "without --loss_weighting min_snr"),
         (("loss_weighting", *variance), settings.use_kl, "with --use_kl True, which trains on the bound alone"),
         (variance, not settings.learn_sigma and not settings.use_kl, "with --learn_sigma False"),
         (("drop_rate", "no_instance"), not settings.class_cond, "with --class_cond False"),
         (("lr_schedule",), not settings.lr_anneal_steps, "with --lr_anneal_steps 0"),
+        (("ema_warmup",), widths_alone, f"on the widths of --ema_rate {settings.ema_rate}"),
     ):
         yield from ((name, why) for name in names if idle and getattr(settings, name) != getattr(Settings, name))
 
@@ -139,7 +141,7 @@ def without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
 def check_training_settings(settings: Settings) -> None:
     """Raise UserError for a value that training cannot work with."""
     check_settings(settings)
+    settings.ema_rates()
     idle = [f"--{name} {getattr(settings, name)} has no effect {why}" for name, why in without_effect(settings)]
     if idle:
         raise UserError("; ".join(idle))
-    settings.ema_rates()

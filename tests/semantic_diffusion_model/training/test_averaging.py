@@ -50,7 +50,7 @@ def test_the_sum_is_a_checkpoint_of_its_own(trained, tmp_path, capsys):
     ids=str,
 )
 def test_an_average_knows_the_timesteps_that_were_learned(tiny, tmp_path, capsys, changes, flags):
-    settings = {"savedir": str(tmp_path), "ema_rate": "w0.05,w0.1", "save_interval": 1, "lr_anneal_steps": 2}
+    settings = {"savedir": str(tmp_path), "ema_rate": "0.1,w0.05,w0.1", "save_interval": 1, "lr_anneal_steps": 2}
     train(tiny(**settings, prediction_type="v_prediction", **changes), set())
     write_average(str(tmp_path), str(tmp_path / "average.pt"), 0.08, 0)
     assert read_checkpoint(str(tmp_path / "average.pt")).timestep_respacing == changes.get("timestep_respacing", "")

@@ -20,6 +20,8 @@ from guided_diffusion.training.loop import train
         ({"img_size": 15}, "img_size 15"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"ema_rate": "1.5"}, "ema_rate"),
+        ({"ema_rate": "0.1,w0.1,0.1"}, "has one of them twice"),
+        ({"ema_rate": "w0.05,w0.1", "ema_warmup": False}, "--ema_warmup False has no effect on the widths of"),
         ({"predict_xstart": True, "prediction_type": "v_prediction"}, "contradict each other"),
         ({"use_kl": True, "loss_weighting": "min_snr"}, "--loss_weighting min_snr has no effect with --use_kl True"),
         ({"use_kl": True, "vb_weight": 1.0}, "--vb_weight 1.0 has no effect with --use_kl True"),
