@@ -15,7 +15,7 @@ from cone import CONES, doubtful
 from dataset_description import Description
 from deformation import MAX_TRIES, deform
 from names import Stem
-from outputs import new_folders
+from outputs import new_folders, refuse_to_replace
 from parallel import default_workers, for_each
 from progress import next_step
 from schema import check_settings
@@ -29,6 +29,7 @@ from view_folders import (
     common_description,
     encode_png,
     find_view_folders,
+    is_product,
     list_pairs,
     make_folders,
     metadata_row,
@@ -147,24 +148,28 @@ def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pa
     return folders, jobs, problems
 
 
-def refuse_idle(settings: AugmentSettings) -> None:
-    """Raises UserError for flags of deformations where nothing is deformed."""
-    idle = [name for name in ("n_repeat", "seed") if getattr(settings, name) != getattr(AugmentSettings, name)]
-    if idle and not settings.add_augmentation:
-        raise UserError(f"--{idle[0]} {getattr(settings, idle[0])} has no effect with --add_augmentation False")
+def refuse_idle(settings: AugmentSettings, description: Description) -> None:
+    """Raises UserError for flags of deformations where nothing is deformed, and of a cone where there is none."""
+    deforming = ("n_repeat", "seed"), not settings.add_augmentation, "with --add_augmentation False"
+    finding = ("cone",), not description.sector, "on a data set whose description has no sector"
+    for names, idle, why in (deforming, finding):
+        for name in names:
+            if idle and getattr(settings, name) != getattr(AugmentSettings, name):
+                raise UserError(f"--{name} {getattr(settings, name)} has no effect {why}")
 
 
 def augment_camus_labels(settings: AugmentSettings) -> None:
     """Make the folders. Raises UserError that lists all that is wrong with the input, before anything appears."""
     check_settings(settings)
-    refuse_idle(settings)
     folders, jobs, problems = find_jobs(settings)
+    description = common_description(folders.values())
+    refuse_idle(settings, description)
     what = f"{settings.n_repeat} x deformed" if settings.add_augmentation else "undeformed"
     source = f"{len(jobs)} frames of {settings.data_folder}"
     print(f"making {what} label maps of {source}, into {settings.save_folder}", flush=True)
-    description = common_description(folders.values())
+    refuse_to_replace(folders.values(), settings.save_folder, folders)
     known = {folder: read_metadata(view) for folder, view in folders.items()}
-    with new_folders(settings.save_folder, list(folders), settings.overwrite) as out:
+    with new_folders(settings.save_folder, list(folders), settings.overwrite, is_product) as out:
         make_folders(out, folders, partial(_kinds, settings))
         work = partial(process_pair, out=out, settings=settings, description=description)
         results = list(for_each(work, jobs, settings.num_workers, "label maps"))

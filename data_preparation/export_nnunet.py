@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,14 @@ from outputs import new_folders
 from parallel import default_workers, for_each
 from schema import check_settings
 from view_folders import (
+    SECTOR_ANNOTATIONS,
     Pair,
     check_labels,
     check_same_size,
     find_view_folders,
     is_view_folder,
     list_pairs,
+    person_of,
     read_image,
     read_label,
     read_metadata,
@@ -113,17 +116,40 @@ def label_names(description: Description) -> dict[str, int]:
     return found
 
 
-def one_fold(pairs: list[Pair], problems: list[str]) -> list[dict[str, list[str]]]:
-    """nnU-Net's splits_final.json with a single fold: our training and validation frames, which share no patient."""
-    cases = {split: [pair for pair in pairs if pair.stem.split == split] for split in ("training", "validation")}
-    patients = {split: {pair.stem.patient for pair in found} for split, found in cases.items()}
-    problems += [f"there are no {split} frames" for split, found in cases.items() if not found]
+def refuse_deformed(folder: Path, pairs: list[Pair]) -> None:
+    """Raises UserError for a folder of deformed label maps, which lie beside images that they do not belong to."""
+    deformed = [pair.stem for pair in pairs if pair.stem.repeat is not None]
+    if deformed and (folder / SECTOR_ANNOTATIONS).is_dir():
+        raise UserError(
+            f"{folder}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: that is to "
+            "sample from; give real frames, or the folder that prepare_inference4segmentation.py makes"
+        )
+
+
+def one_fold(
+    pairs: list[Pair], known: Mapping[str, Mapping[str, str]], own: bool, problems: list[str]
+) -> list[dict[str, list[str]]]:
+    """nnU-Net's splits_final.json with a single fold: our training and validation frames. Patients in two splits, those
+    of the test frames too, are problems; whether a name is one person in all of them: `person_of`."""
+    people: dict[str, set[str]] = {split: set() for split in SPLITS}
+    names: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for stem in (pair.stem for pair in pairs):
+        people[stem.split].add(person_of(stem.patient, stem.split, known.get(str(stem), {}), own))
+        names[stem.split].append(str(stem))
+    problems += [f"there are no {split} frames" for split in ("training", "validation") if not names[split]]
     problems += [
-        f"{patient} has frames in both training and validation"
-        for patient in sorted(patients["training"] & patients["validation"])
+        f"{person} has frames in both {first} and {second}"
+        for first, second in combinations(SPLITS, 2)
+        for person in sorted(people[first] & people[second])
     ]
-    train, val = (sorted(str(pair.stem) for pair in found) for found in cases.values())
-    return [{"train": train, "val": val}]
+    return [{"train": sorted(names["training"]), "val": sorted(names["validation"])}]
+
+
+def is_data_set(folder: Path) -> bool:
+    """Whether this is a data set for nnU-Net, as written here, and nothing else."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    ours = {name for both in FOLDERS.values() for name in both} | {"dataset.json", "splits_final.json"}
+    return "dataset.json" in names and names <= ours
 
 
 def check_folders(settings: ExportSettings) -> None:
@@ -149,14 +175,15 @@ def export_nnunet(settings: ExportSettings) -> None:
     problems: list[str] = []
     description = read_description(settings.data_folder)
     pairs, known = list_pairs(settings.data_folder, problems), read_metadata(settings.data_folder)
-    splits = one_fold(pairs, problems)
+    refuse_deformed(settings.data_folder, pairs)
+    splits = one_fold(pairs, known, description != camus(), problems)
     jobs = [(pair, known.get(str(pair.stem), {})) for pair in pairs]
     unknown = description != camus() and not all(row.get("spacing_depth_mm") for _, row in jobs)
     if unknown and any(row.get("spacing_depth_mm") for _, row in jobs):
         warn(["the size of a pixel is known of some frames alone: 1 x 1 mm is written for all, which nnU-Net goes by"])
     name = settings.save_folder.name
     print(f"writing {len(pairs)} frames of {settings.data_folder} as nnU-Net's {name}", flush=True)
-    with new_folders(settings.save_folder.parent, [name], settings.overwrite) as building:
+    with new_folders(settings.save_folder.parent, [name], settings.overwrite, is_data_set) as building:
         out = building / name
         for folder in sorted({folder for both in FOLDERS.values() for folder in both}):
             (out / folder).mkdir(parents=True)

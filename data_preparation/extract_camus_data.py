@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+from alignment import Direction, check_same_place, in_plane, lie_otherwise
 from camus import PHANTOMS, VIEW_NAMES, Frame, Problem, Release, find_release, read_info
 from command import UserError, YesNo, run_command
 from dataset_description import camus
@@ -26,6 +27,7 @@ from view_folders import (
     check_labels,
     check_same_size,
     encode_png,
+    is_product,
     make_folders,
     names_of_set,
     spacing_fields,
@@ -64,6 +66,7 @@ class Extracted:
     row: dict[str, object] | None = None
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    direction: Direction | None = None
 
 
 def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings) -> Extracted:
@@ -77,12 +80,14 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
     if problems:
         return Extracted(problems=problems)
     image, label = (found.frames[0] for found in read)
+    doubts = []
     for check in (
         partial(check_same_size, frame.image, image, frame.label, label),
         partial(check_labels, frame.label, label, camus().num_classes),
+        partial(check_same_place, *read),
     ):
         try:
-            check()
+            doubts.append(check())
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -93,6 +98,7 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
         for folder in (frame.view, ALL_VIEWS):
             (out / folder / kind / frame.split / f"{frame.stem}.png").write_bytes(data)
     info, warnings = read_info(frame.info)
+    warnings += filter(None, doubts)
     spacing_mm = settings.spacing_mm or read[0].spacing_mm
     if spacing_mm is None:
         warnings.append(f"{unknown_spacing(frame.image, read[0])}; --spacing_mm gives it by hand")
@@ -109,7 +115,7 @@ def extract_frame(frame: Frame, root: Path, out: Path, settings: ExtractSettings
         "image_interpolation": settings.image_interpolation,
         **info,
     }
-    return Extracted(row, warnings=warnings)
+    return Extracted(row, warnings=warnings, direction=in_plane(read[0]))
 
 
 def check_settings(settings: ExtractSettings) -> None:
@@ -141,14 +147,15 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         f"at {height} x {width} into {settings.save_folder_path}",
         flush=True,
     )
-    with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
+    with new_folders(settings.save_folder_path, of_set, settings.overwrite, is_product) as out:
         make_folders(out, folders)
         work = partial(extract_frame, root=release.root, out=out, settings=settings)
         done = list(for_each(work, frames, settings.num_workers, "frames"))
         problems = list(release.problems)
         for frame, one in zip(frames, done, strict=True):
             problems += [Problem(text, (frame.split, frame.patient)) for text in one.problems]
-        warn(dict.fromkeys(text for one in done for text in one.warnings))
+        lying = lie_otherwise((frame.image, one.direction) for frame, one in zip(frames, done, strict=True))
+        warn([*lying, *dict.fromkeys(text for one in done for text in one.warnings)])
         skipped = _refuse_or_skip(problems, settings)
         kept = []
         for frame, one in zip(frames, done, strict=True):

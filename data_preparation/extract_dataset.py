@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Interval
 
+from alignment import Direction, check_same_place, in_plane, lie_otherwise
 from command import UserError, YesNo, run_command
 from dataset_description import Description, parse_description
-from medical_images import unknown_spacing
+from medical_images import MedicalImage, unknown_spacing
 from names import ALL_VIEWS, SPLITS
 from outputs import new_folders, refuse_to_replace
 from own_frames import OwnFrame, draw_splits, find_frames, mark_for
@@ -28,6 +29,7 @@ from view_folders import (
     check_same_size,
     encode_png,
     folders_of,
+    is_product,
     make_folders,
     names_of_set,
     spacing_fields,
@@ -76,14 +78,17 @@ class Extracted:
     problem: str | None = None
     counts: np.ndarray | None = None
     kept: np.ndarray | None = None
-    warning: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    direction: Direction | None = None
 
 
 def extract_frame(frame: OwnFrame, out: Path, settings: OwnSettings, description: Description) -> Extracted:
     """Write the PNGs of one frame below `out`."""
     try:
-        source, label = read_source_image(frame.image), read_source_label(frame.label)
+        source, labelled = read_source_image(frame.image), read_source_label(frame.label)
+        label = labelled.pixels
         check_same_size(frame.image, source.pixels, frame.label, label)
+        doubt = check_same_place(source.medical, labelled.medical)
     except UserError as error:
         return Extracted(problem=str(error))
     counts = np.bincount(label.ravel(), minlength=256)
@@ -95,7 +100,9 @@ def extract_frame(frame: OwnFrame, out: Path, settings: OwnSettings, description
         for folder in folders_of(frame.view):
             (out / folder / kind / frame.split / f"{frame.name}.png").write_bytes(data)
     spacing_mm = source.spacing_mm or description.spacing_mm
-    doubted = source.medical is not None and spacing_mm is None
+    warnings = [doubt] if doubt else []
+    if source.medical is not None and source.spacing_mm is None:
+        warnings += doubtful_spacing(frame.image, source.medical, spacing_mm)
     row = {
         **vars(frame),
         "stem": frame.name,
@@ -105,8 +112,19 @@ def extract_frame(frame: OwnFrame, out: Path, settings: OwnSettings, description
         **spacing_fields(spacing_mm),
         "image_interpolation": settings.image_interpolation,
     }
-    warning = unknown_spacing(frame.image, source.medical) if doubted else None
-    return Extracted(row, counts=counts, kept=np.bincount(resized[1].ravel(), minlength=256), warning=warning)
+    kept = np.bincount(resized[1].ravel(), minlength=256)
+    return Extracted(row, counts=counts, kept=kept, warnings=warnings, direction=in_plane(source.medical))
+
+
+def doubtful_spacing(path: Path, image: MedicalImage, spacing_mm: tuple[float, float] | None) -> list[str]:
+    """The warning on a size of pixels in the file that is not believed; none if it is the 1 x 1 of those that do not
+    say, and the description's `spacing_mm` is there instead."""
+    if spacing_mm is None:
+        return [unknown_spacing(path, image)]
+    if tuple(image.spacing[:2]) == (1, 1):
+        return []
+    depth, lateral = spacing_mm
+    return [f"{unknown_spacing(path, image)}, and {depth:g} x {lateral:g} mm of the description taken instead"]
 
 
 def wrong_values(
@@ -153,11 +171,21 @@ def read_given(path: Path) -> Description:
     return description
 
 
+def refuse_idle(settings: OwnSettings) -> None:
+    """Raises UserError for flags of an extraction where a template is asked for."""
+    used = ("images", "labels", "dataset", "write_template", "num_workers")
+    for one in fields(OwnSettings):
+        value = getattr(settings, one.name)
+        if one.name not in used and value != one.default:
+            raise UserError(f"--{one.name} {value} has no effect with --write_template True, which extracts nothing")
+
+
 def extract_dataset(settings: OwnSettings) -> None:
     """Extract the data set. Raises UserError that lists everything wrong with it, before anything appears on disk."""
     check_settings(settings)
     check_size(settings)
     if settings.write_template:
+        refuse_idle(settings)
         write_template(settings.images, settings.labels, settings.dataset)
         return
     if settings.save_folder_path is None:
@@ -176,7 +204,7 @@ def extract_dataset(settings: OwnSettings) -> None:
     size = " x ".join(map(str, settings.save_img_size))
     told = f"extracting {len(frames)} frames from {settings.images} at {size} into {settings.save_folder_path}"
     print(told, flush=True)
-    with new_folders(settings.save_folder_path, of_set, settings.overwrite) as out:
+    with new_folders(settings.save_folder_path, of_set, settings.overwrite, is_product) as out:
         make_folders(out, [*views, ALL_VIEWS])
         work = partial(extract_frame, out=out, settings=settings, description=description)
         done = list(for_each(work, frames, settings.num_workers, "frames"))
@@ -189,7 +217,8 @@ def extract_dataset(settings: OwnSettings) -> None:
             write_metadata(out / folder, [row for row in rows if folder in folders_of(str(row["view"]))])
             write_description(out / folder, travelling)
     warnings += vanished(done, description, size)
-    warn([*warnings, *(one.warning for one in done if one.warning)])
+    warnings += lie_otherwise((frame.image, one.direction) for frame, one in zip(frames, done, strict=True))
+    warn([*warnings, *(text for one in done for text in one.warnings)])
     tell(frames, rows, drawn, views, settings)
 
 

@@ -108,10 +108,6 @@ def check_settings(settings: PhantomSettings) -> None:
         raise UserError(f"--n_patients {settings.n_patients}: an MHD release has room for {10 * MHD_VALIDATION}")
     if not 32 <= settings.size <= 4096:
         raise UserError(f"--size {settings.size}: from 32 to 4096 rows")
-    for name in RELEASE_FOLDERS[settings.release]:
-        folder = settings.save_folder / name
-        if settings.overwrite and folder.exists() and not (folder / PHANTOMS).is_file():
-            raise UserError(f"{folder} holds no phantoms (there is no {PHANTOMS} in it): it is not replaced")
 
 
 def make_phantom_camus(settings: PhantomSettings) -> None:
@@ -121,7 +117,8 @@ def make_phantom_camus(settings: PhantomSettings) -> None:
     names = [f"patient{number:04d}" for number in number_patients(splits, settings.release)]
     print(f"drawing {settings.n_patients} phantom patients, four frames each, into {settings.save_folder}", flush=True)
     entries = list(zip(range(settings.n_patients), names, splits, strict=True))
-    with new_folders(settings.save_folder, RELEASE_FOLDERS[settings.release], settings.overwrite) as root:
+    of_release = settings.save_folder, RELEASE_FOLDERS[settings.release], settings.overwrite
+    with new_folders(*of_release, made_here=lambda folder: (folder / PHANTOMS).is_file()) as root:
         if settings.release == "nifti":
             write_subgroups(root, {s: [n for n, of in zip(names, splits, strict=True) if of == s] for s in SPLITS})
         for folder in RELEASE_FOLDERS[settings.release]:

@@ -138,6 +138,7 @@ def read_table(folder: Path, description: Description) -> dict[str, dict[str, st
     key = table.columns.get("file", table.columns.get("patient"))
     rows: dict[str, dict[str, str]] = {}
     for row in parse_csv(path.read_bytes(), str(path), tuple(table.columns.values())):
+        row |= {column: row[column].strip() for column in table.columns.values()}  # 'A ' and 'A' are one patient
         if row[key] in rows and "file" in table.columns:
             raise UserError(f"{path}: {row[key]!r} stands in it twice")
         if any(row[column] != rows.get(row[key], row)[column] for column in table.columns.values()):

@@ -2,8 +2,8 @@
 
 A command names the folders it is going to make. They are built in a hidden folder beside their places and renamed when
 all is done: an interrupted or failed run leaves what was there before. Folders that exist already are refused, unless
-the user says overwrite: then they are replaced, as a whole, so that no folder ever holds files of two runs. Each is
-locked meanwhile. What a killed run was building is deleted by the next one.
+the user says overwrite: then they are replaced, as a whole, so that no folder ever holds files of two runs, and only
+what the toolkit made. Each is locked meanwhile. What a killed run was building is deleted by the next one.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from command import DISK_ERRORS, UMASK, UserError
@@ -22,22 +22,25 @@ UNFINISHED, REPLACED, GIVEN_UP = ".unfinished-", "replaced-", "given-up"
 
 
 @contextlib.contextmanager
-def new_folders(parent: Path, names: Sequence[str], overwrite: bool) -> Iterator[Path]:
+def new_folders(
+    parent: Path, names: Sequence[str], overwrite: bool, made_here: Callable[[Path], bool]
+) -> Iterator[Path]:
     """A temporary folder in `parent`; its entries called `names` move into `parent` when the block ends well.
 
     Entries that the block does not make are left out. Raises UserError if one of `names` exists (as anything but an
-    empty folder) and `overwrite` is False, or is being made by another run, or the disk is full.
+    empty folder) and `overwrite` is False, or it is not `made_here` by the toolkit, or is being made by another run, or
+    the disk is full.
     """
     parent = Path(parent)
     if parent.exists() and not parent.is_dir():
         raise UserError(f"{parent} is not a folder")
-    _refuse_existing(parent, names, overwrite)
+    _refuse_existing(parent, names, overwrite, made_here)
     parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as locks:
         for name in names:
             locks.enter_context(FolderLock(parent, f".{name}.lock"))
         sweep(parent, names)
-        _refuse_existing(parent, names, overwrite)  # what was put back, or made until the lock was free
+        _refuse_existing(parent, names, overwrite, made_here)  # what was put back, or made until the lock was free
         yield from _build(parent, names, overwrite)
 
 
@@ -49,11 +52,16 @@ def refuse_to_replace(inputs: Iterable[Path], parent: Path, names: Iterable[str]
             raise UserError(f"{parent}: {path}, which is read here, would be replaced")
 
 
-def _refuse_existing(parent: Path, names: Sequence[str], overwrite: bool) -> None:
+def _refuse_existing(parent: Path, names: Sequence[str], overwrite: bool, made_here: Callable[[Path], bool]) -> None:
     existing = [name for name in names if _occupied(parent / name)]
     if existing and not overwrite:
         raise UserError(
             f"{parent} already holds {', '.join(existing)}: choose another folder, or --overwrite True to replace them"
+        )
+    if foreign := [name for name in existing if not made_here(parent / name)]:
+        raise UserError(
+            f"{parent} holds {', '.join(foreign)}, which does not look made by this toolkit and is not replaced: "
+            "choose another folder, or move it away"
         )
 
 

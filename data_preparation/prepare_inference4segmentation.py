@@ -27,11 +27,13 @@ from view_folders import (
     encode_png,
     find_view_folders,
     folders_of,
+    is_product,
     list_pairs,
     make_folders,
     metadata_row,
     names_of_set,
     not_real,
+    person_of,
     read_image,
     read_label,
     read_metadata,
@@ -60,6 +62,9 @@ class PrepareSettings:
     """Replace the view folders (as a whole) if save_folder has them already; otherwise they are an error."""
 
 
+Tables = dict[str, dict[str, str]]  # rows of metadata.csv, by stem
+
+
 @dataclass(frozen=True)
 class Job:
     """One image with its label: copied as it is (real), or with conditions turned into plain labels (synthetic)."""
@@ -86,12 +91,13 @@ def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[lis
 def people_elsewhere(synthetic: list[Pair], known: dict[str, dict[str, str]], own: bool, folder: Path) -> list[str]:
     """Problems of synthetic images made for a split that their patient is not in, by the real frames of `folder`.
 
-    The names of CAMUS' frames say their split; where a data set of one's `own` is extracted with another seed, or more
-    patients, others are drawn for the test.
+    Where the lists of CAMUS were changed, or a data set of one's `own` is extracted with another seed or more patients,
+    others are in the test.
     """
-    split_of = {row.get("patient", ""): row.get("split", "") for row in known.values()} if own else {}
+    splits = [(row.get("patient", ""), row.get("split", ""), row) for row in known.values()]
+    split_of = {person_of(patient, split, row, own): split for patient, split, row in splits}
     elsewhere = []
-    for pair in synthetic:
+    for pair in (pair for pair in synthetic if pair.stem.split != "testing"):  # those are refused as they are
         now = known.get(pair.stem.source, {}).get("split") or split_of.get(pair.stem.patient)
         if now and now != pair.stem.split:
             elsewhere.append(f"{pair.image}: made for {pair.stem.split}, and its patient is in {now} of {folder}")
@@ -119,6 +125,18 @@ def process_job(job: Job, out: Path, description: Description) -> tuple[tuple[in
     return image.shape, None
 
 
+def check_interpolation(made_from: Tables, known: Tables) -> list[str]:
+    """Synthetic and real frames must have been extracted alike: the two rules shift label maps against one another."""
+    rules = [{row.get("image_interpolation") for row in table.values()} - {None, ""} for table in (made_from, known)]
+    if not all(rules) or rules[0] == rules[1]:
+        return []
+    theirs, ours = (" and ".join(sorted(one)) for one in rules)
+    return [
+        f"the frames that were sampled for were extracted with --image_interpolation {theirs}, the test frames with "
+        f"{ours}: extract these alike"
+    ]
+
+
 def check_sizes(jobs: list[Job], sizes: list[tuple[int, int] | None]) -> list[str]:
     """All images must have one size: a network does not learn 64 x 64 images to be tested on 256 x 256 ones."""
     by_size: dict[tuple[int, int], list[Path]] = defaultdict(list)
@@ -141,6 +159,8 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     views = sorted({pair.stem.view for pair in synthetic})
     real, known = real_pairs(settings.testing_data_folder, views, problems)
     problems += people_elsewhere(synthetic, known, description != camus(), settings.testing_data_folder)
+    made_from = {name: row for folder in results for name, row in read_metadata(folder).items()}
+    problems += check_interpolation(made_from, known)
     whole = {}
     if settings.labels == "whole":
         whole = find_whole_labels(synthetic, settings.augmented_folder, problems)
@@ -154,7 +174,7 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     folders = [*filter(None, views), ALL_VIEWS]
     counts = f"{len(synthetic)} synthetic images and {len(real)} real ones"
     print(f"preparing {counts} for the segmentation, into {settings.save_folder}", flush=True)
-    with new_folders(settings.save_folder, of_set, settings.overwrite) as out:
+    with new_folders(settings.save_folder, of_set, settings.overwrite, is_product) as out:
         make_folders(out, folders)
         done = list(
             for_each(partial(process_job, out=out, description=description), jobs, settings.num_workers, "images")
@@ -163,7 +183,7 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
         problems += check_sizes(jobs, [size for size, _ in done])
         if problems:
             raise UserError(f"{len(problems)} problems with the input:", problems)
-        rows = [metadata_row(job.pair.stem, known) for job in jobs]
+        rows = [metadata_row(job.pair.stem, *((made_from, known) if job.synthetic else (known,))) for job in jobs]
         for folder in folders:
             write_description(out / folder, description)
             write_metadata(out / folder, [row for row in rows if folder in (row["view"], ALL_VIEWS)])

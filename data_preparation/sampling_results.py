@@ -34,6 +34,10 @@ def find_results(folder: Path) -> list[Path]:
         raise UserError(f"{folder} is not a folder")
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
     found = [path for path in candidates if (path / SAMPLES).is_dir() and (path / LABELS).is_dir()]
+    for path in found[:1] if found[:1] == [folder] else candidates:
+        missing = [kind for kind in (SAMPLES, LABELS) if not (path / kind).is_dir()]
+        if len(missing) == 1 and (path / MANIFEST).is_file():
+            raise UserError(f"{path} is not whole: {missing[0]}/ is missing (an unconditional network draws no labels)")
     if not found:
         raise UserError(
             f"{folder} holds no sampling results: neither it nor a folder in it has {SAMPLES}/ and {LABELS}/"

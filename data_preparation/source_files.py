@@ -61,11 +61,12 @@ def read_source_image(path: Path) -> Source:
     return Source(image.frames[0], image.spacing_mm, image)
 
 
-def read_source_label(path: Path) -> np.ndarray:
+def read_source_label(path: Path) -> Source:
     """Values of a label map, uint8 [rows, columns]. Raises UserError, also for what was compressed with loss."""
     if is_picture(path):
-        return decode_labels(read_bytes(path), str(path))
-    return (read_dicom(path, exact=True) if is_dicom(path) else read_frame(path)).frames[0]
+        return Source(decode_labels(read_bytes(path), str(path)))
+    label = read_dicom(path, exact=True) if is_dicom(path) else read_frame(path)
+    return Source(label.frames[0], label.spacing_mm, label)
 
 
 def read_dicom(path: Path, exact: bool = False) -> MedicalImage:

@@ -31,7 +31,8 @@ FIRST_PARTS = re.compile(r"(?P<word>[A-Za-z0-9]+)(?P<after>[\s_\-.]+)(?P<rest>.+
 # What is counted of one patient: frame12, visit 2, t0; some of these words may also stand before a patient's number.
 SURE = "beat|clip|cycle|fr|frame|loop|plane|sl|slice|time|timepoint|view|visit"
 UNSURE = "day|exam|f|im|image|img|run|scan|ses|session|t|video"
-NUMBER = re.compile(rf"(?i:(?P<sure>{SURE})|(?P<unsure>{UNSURE}))?\d+|(?P<date>{DATE})")
+NUMBER = re.compile(rf"(?P<date>{DATE})|(?i:(?P<sure>{SURE})|(?P<unsure>{UNSURE})|(?P<other>[a-z]+))?\d+")
+FIRST_DATE = re.compile(rf"(?P<word>{DATE})(?P<after>[\s_\-.]+)(?P<rest>.*[A-Za-z].*)")
 VIEW = re.compile(r"(?i)a?p?[2345]c?h?c?|a[2345]c|plax|psax|p?lax|p?sax|e[ds]|left|right|dia|sys|diastole|systole")
 
 
@@ -49,7 +50,7 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     print(f"describing the {len(pairs)} images of {images} and their label maps, in {path}", flush=True)
     values: Counter[int] = Counter()
     for _, label in pairs.values():
-        values.update(np.unique(read_source_label(label)).tolist())
+        values.update(np.unique(read_source_label(label).pixels).tolist())
     if len(values) < 2:
         raise UserError(f"{labels}: all label maps have the one value {min(values)} everywhere: no classes to describe")
     pattern, told = guess_pattern(list(pairs))
@@ -108,13 +109,15 @@ def guess_pattern(names: Sequence[str]) -> tuple[str, str]:
     while found := _last_piece(rests, numbered=any(piece.kind != "same" for piece in pieces)):
         rests, piece = found
         pieces.insert(0, piece)
+    dated, rests = _first_dates(rests)
     first, rests = _first_words(rests)
-    counted = any(piece.kind == "number" for piece in pieces)
+    first, view = dated + first, not first
+    counted = bool(dated) or any(piece.kind == "number" for piece in pieces)
     if not (first or counted or any(piece.kind == "word" for piece in pieces)):
         told = "names.pattern: each image is of a patient of its own; if not, name what of the name is the patient"
         prefix = os.path.commonprefix(list(names))
         return r"(?P<patient>.+)", told + (f" (all names begin with {prefix!r})" if prefix else "")
-    pattern = f"{first}(?P<patient>.+?){_with_groups(pieces, view=not first)}"
+    pattern = f"{first}(?P<patient>.+?){_with_groups(pieces, view)}"
     matches = [re.fullmatch(pattern, name) for name in names]
     patients = {match["patient"] for match in matches}
     told = f"names.pattern: {len(patients)} patients (as {min(patients)!r})"
@@ -185,6 +188,8 @@ def _may_be_the_patient(numbers: Sequence[re.Match], left: set[str], numbered: b
     plain = all(number[0].isdigit() for number in numbers)
     if plain and not numbered:
         return False
+    if any(number["other"] for number in numbers):  # any letters: they count where they are fewer than what they follow
+        return len(numbers) > len(left)
     few = len(left) <= MOST_VIEWS and not any(word[-1].isdigit() for words in _varying(left) for word in words)
     return few or (numbered and len(numbers) > len(left))
 
@@ -203,6 +208,15 @@ def _with_groups(pieces: Sequence[Piece], view: bool) -> str:
             joined = f"{run[0].between}(?P<{title}>{_without_brackets(inner)}){run[-1].after}"
         text += joined
     return text
+
+
+def _first_dates(names: Sequence[str]) -> tuple[str, list[str]]:
+    """The dates that all `names` begin with, as a regular expression, and the rest of them, which must have letters: a
+    mere number may be that of the day's patient."""
+    matches = [FIRST_DATE.fullmatch(name) for name in names]
+    if not all(matches):
+        return "", list(names)
+    return ANY_DATE + _part(matches, "after"), [match["rest"] for match in matches]
 
 
 def _first_words(names: Sequence[str]) -> tuple[str, list[str]]:

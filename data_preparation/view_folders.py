@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from annotated_types import Interval
 
-from camus import INFO_LARGEST, METADATA_COLUMNS, VIEW_NAMES
+from camus import INFO_LARGEST, METADATA_COLUMNS, PHANTOMS, RELEASE_FOLDERS, VIEW_NAMES
 from command import UserError
 from dataset_description import COLUMNS, DESCRIPTION, METADATA, Description, camus, read_description
 from dataset_schema import Millimetres, Table
@@ -19,7 +19,7 @@ from names import ALL_VIEWS, SPLITS, Naming, Stem, naming_of
 from picture_files import decode_image, decode_labels, is_picture, passed_over, read_bytes
 from schema import Record, checked, parse_csv
 
-IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
+KINDS = IMAGES, ANNOTATIONS, SECTOR_ANNOTATIONS = "images", "annotations", "sector_annotations"
 MOST_WARNINGS = 20
 
 
@@ -143,6 +143,21 @@ def is_made_here(folder: Path) -> bool:
     return read_description(folder).names.table == Table(path=METADATA, columns=COLUMNS)
 
 
+def is_product(folder: Path) -> bool:
+    """Whether the toolkit made this folder, which holds view folders' kinds of pictures and no others: by its table."""
+    table = folder / METADATA
+    if not (is_view_folder(folder) and table.is_file()):
+        return False
+    with open(table, "rb") as file:
+        columns = file.readline(1 << 12).decode(errors="replace").strip().split(",")
+    known = {*KINDS, METADATA, DESCRIPTION, PHANTOMS}
+    return (
+        columns[0] == "stem"
+        and {*columns} <= {*METADATA_COLUMNS}
+        and all(path.name in known or path.name.startswith(".") for path in folder.iterdir())
+    )
+
+
 def find_view_folders(folder: Path) -> list[Path]:
     """`folder` itself if it is a view folder, otherwise the view folders of the extracted set in it.
 
@@ -152,7 +167,12 @@ def find_view_folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder} is not a folder")
     if is_view_folder(folder):
         return [folder]
-    found = [folder / name for name in names_of_set(folder) if is_view_folder(folder / name)]
+    views = [folder / name for name in names_of_set(folder)]
+    for view in views:
+        missing = [kind for kind in (IMAGES, ANNOTATIONS) if not (view / kind).is_dir()]
+        if len(missing) == 1:
+            raise UserError(f"{view} is not whole: {missing[0]}/ is missing")
+    found = [view for view in views if is_view_folder(view)]
     if not found:
         raise UserError(
             f"{folder} is neither a view folder (with images/ and annotations/) nor a folder of view folders"
@@ -230,7 +250,17 @@ def write_metadata(folder: Path, rows: Iterable[dict[str, object]]) -> None:
         writer.writerows(sorted(rows, key=lambda row: row["stem"]))
 
 
-def metadata_row(stem: Stem, known: dict[str, dict[str, str]]) -> dict[str, object]:
-    """The row of an image made from a real frame: what is known of the frame, and what the name says."""
+def metadata_row(stem: Stem, *known: Mapping[str, Mapping[str, str]]) -> dict[str, object]:
+    """The row of an image made from a real frame: what is known of the frame or its label map, by the first of the
+    tables `known` that has it, and what the name says."""
     named = {"patient": stem.patient, "view": stem.view, "phase": stem.phase, "split": stem.split}
-    return {**named, **known.get(stem.source, {}), "stem": str(stem)}
+    rows = (table[name] for table in known for name in (stem.label_map, stem.source) if name in table)
+    return {**named, **next(rows, {}), "stem": str(stem)}
+
+
+def person_of(patient: str, split: str, row: Mapping[str, str], own: bool) -> str:
+    """Who is shown, by a name that is the same in all splits: `patient`, but of the test patients of CAMUS' older
+    release, which counts them anew. Whether it is of that, `row` of metadata.csv tells, where the data set is not one's
+    `own`; where it does not, it may be."""
+    anew = split == "testing" and not own and RELEASE_FOLDERS[0] not in Path(row.get("source") or "").parts
+    return f"{patient} of testing" if anew else patient

@@ -124,6 +124,12 @@ def refuse_unknown_flags(settings_class: type, args: Sequence[str]) -> None:
         raise UserError(f"there is no flag {arg.split('=')[0]}{hint} (--help lists all settings)")
 
 
+def print_any_text() -> None:
+    """Have letters that the terminal's encoding lacks printed as escapes, rather than end a command in the middle."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def one_line(error: BaseException) -> str | None:
     """What to tell the user of `error`; None if it is a bug of ours, which deserves its traceback."""
     if isinstance(error, UserError):
@@ -137,11 +143,16 @@ def run_command(
     main: Callable[[Settings], Any], settings_class: type[Settings], args: Sequence[str] | None = None, description=""
 ) -> int:
     """Read the settings, call `main` with them, and return the exit code (2 for a mistake of the user)."""
+    print_any_text()
     try:
         main(parse_settings(settings_class, args, description))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read along has gone, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed
+        return 1
     except Exception as error:
         text = one_line(error)
         if text is None:

@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import outputs
 from command import UserError
-from outputs import new_folders
 from parallel import for_each
+
+new_folders = partial(outputs.new_folders, made_here=lambda folder: not (folder / "thesis").exists())
 
 
 def write(folder, name, text):
@@ -57,6 +59,17 @@ def test_overwrite_replaces_whole_folders_and_nothing_else(tmp_path):
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
         *("a", "a/new", "mine", "mine/old")
     ]
+
+
+def test_what_is_not_made_here_is_not_replaced(tmp_path):
+    write(tmp_path, "a", "old")
+    write(tmp_path, "b", "thesis")
+    with (
+        pytest.raises(UserError, match="holds b, which does not look made by this toolkit"),
+        new_folders(tmp_path, ["a", "b", "c"], overwrite=True),
+    ):
+        pytest.fail("the work was begun")
+    assert (tmp_path / "a/old").exists() and (tmp_path / "b/thesis").exists()
 
 
 @pytest.mark.parametrize("end", ["error", "terminated"])
@@ -182,7 +195,7 @@ def killed(source, target):
     done.append(rename(source, target))
 
 Path.rename = killed
-with new_folders(parent, ["a", "b"], overwrite=True) as building:
+with new_folders(parent, ["a", "b"], True, made_here=lambda folder: True) as building:
     for name in ("a", "b"):
         (building / name).mkdir()
         (building / name / "new").write_text("new")

@@ -53,7 +53,11 @@ def test_phantoms_replace_phantoms_but_nothing_else(run, tmp_path, tree):
     (tmp_path / "database_nifti/PHANTOMS.txt").unlink()
     del after["database_nifti/PHANTOMS.txt"]
     outcome = run("make_phantom_camus", *flags, "--overwrite", "True")
-    assert outcome.code == 2 and "database_nifti holds no phantoms" in outcome.err and tree(tmp_path) == after
+    assert (
+        outcome.code == 2
+        and "holds database_nifti, which does not look made by this toolkit" in outcome.err
+        and tree(tmp_path) == after
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from made_up_sets import draw_head
 
 from command import UserError
+from medical_writing import write_medical_image
 from source_files import read_dicom, read_source_image, read_source_label
 from view_folders import read_metadata
 
@@ -36,14 +37,14 @@ def head() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("ending", [".png", ".nii.gz", ".nii", ".mhd", ".mha", ".dcm", ".DICOM"])
 def test_each_kind_of_file_gives_the_same_pixels(head, tmp_path, ending):
     path = tmp_path / f"x{ending}"
-    for pixels, read in ((head[0], lambda path: read_source_image(path).pixels), (head[1], read_source_label)):
+    for pixels, read in ((head[0], read_source_image), (head[1], read_source_label)):
         if ending == ".png":
             cv2.imwrite(str(path), pixels)
         else:
             write(path.with_suffix(".dcm") if ending == ".DICOM" else path, pixels)
         if ending == ".DICOM":
             path.with_suffix(".dcm").rename(path)
-        assert np.array_equal(read(path), pixels)
+        assert np.array_equal(read(path).pixels, pixels)
     assert read_source_image(path).spacing_mm == (None if ending == ".png" else (0.25, 0.5))
 
 
@@ -53,7 +54,7 @@ def test_dicom_of_equal_channels_and_compressed_without_loss(head, tmp_path):
     assert np.array_equal(read_source_image(three).pixels, image)
     for compressor in ("JPEG", "JPEG2000"):
         path = write(tmp_path / f"{compressor}.dcm", label, compressor)
-        assert np.array_equal(read_source_label(path), label)
+        assert np.array_equal(read_source_label(path).pixels, label)
 
 
 def test_dicom_that_is_refused(head, tmp_path):
@@ -97,3 +98,21 @@ def test_spacing_comes_from_the_file_else_from_the_description(heads, extract_he
     rows = read_metadata(tmp_path / "views" / "all_views")
     spacing = {stem: (row["spacing_depth_mm"], row["spacing_lateral_mm"]) for stem, row in rows.items()}
     assert spacing.pop("HC_0040 (left)") == ("0.25", "0.5") and set(spacing.values()) == {("1.5", "1.5")}
+
+
+@pytest.mark.parametrize(("size", "told"), [((0.1, 0.1), True), ((1, 1), False)])
+def test_a_size_that_is_not_believed_is_told_where_the_description_stands_in(
+    heads, extract_heads, tmp_path, size, told
+):
+    """Of 0.1 mm these pictures would be 2 cm wide; 1 x 1 is what a file has that does not say."""
+    image, label = draw_head(200, np.random.default_rng(1))
+    for kind, pixels in (("pictures", image), ("maps", label)):
+        (heads / kind / "HC_0040 (left).png").unlink()
+        write_medical_image(heads / kind / "HC_0040 (left).nii.gz", pixels, size)
+    table = heads / "splits.csv"
+    table.write_text(table.read_text().replace("HC_0040 (left).png", "HC_0040 (left)"))
+    outcome = extract_heads()
+    assert outcome.code == 0
+    assert read_metadata(tmp_path / "views/all_views")["HC_0040 (left)"]["spacing_depth_mm"] == "1.5"
+    assert ("pixels of 0.1 x 0.1 mm" in outcome.err) == told
+    assert ("and 1.5 x 1.5 mm of the description taken instead" in outcome.err) == told

@@ -125,3 +125,20 @@ def test_a_mean_of_nothing_is_refused(describe, extract_heads):
     describe(lambda content: content.update(reported={"skull": {"classes": [1], "in_mean": False}}))
     refused = extract_heads()
     assert refused.code == 2 and "none is in_mean" in refused.err
+
+
+def test_blanks_around_a_name_in_a_table_make_no_other_patient(heads, describe, extract_heads, tmp_path):
+    """Of both sides of each head, one row has a blank behind the patient's name, as spreadsheets leave it."""
+
+    def by_table(content):
+        content["names"]["pattern"] = None
+        content["names"]["table"]["columns"] = {"file": "picture", "patient": "who"}
+
+    describe(by_table)
+    names = sorted(path.name for path in (heads / "pictures").iterdir())
+    rows = [f"{name},{name[:7]}{' ' * ('right' in name)}" for name in names]
+    (heads / "splits.csv").write_text("\n".join(["picture,who", *rows]))
+    outcome = extract_heads("--share_testing", 0.2, "--share_validation", 0.2)
+    assert outcome.code == 0 and "10 frames of 5 patients (3 training, 1 validation, 1 testing)" in outcome.out
+    splits = [patients_of(tmp_path / "views", split) for split in ("training", "validation", "testing")]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 5

@@ -11,6 +11,12 @@ P, VIEWS, PHASES = range(1, 10), ("A2C", "A4C"), ("ED", "ES")
 FOUR = ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES")
 VIEW, SIDES = {"view": set(VIEWS)}, {"view": {"left", "right"}}
 
+
+def day(person: int, visit: int) -> str:
+    """A date of a visit, as a compact word: hardly anybody shares one."""
+    return f"20{18 + person % 4}{1 + (5 * person + visit) % 12:02d}{1 + (7 * person + 3 * visit) % 28:02d}"
+
+
 # (person, name) of each image, and what is found beside the patients.
 NAMES = {
     "views of CAMUS": ([(p, f"patient{p:04d}_{v}") for p in P for v in FOUR], {"view": set(FOUR)}),
@@ -97,6 +103,14 @@ NAMES = {
     "site, number": ([(p, f"site{p % 3}_{p:03d}_{v}") for p in P for v in VIEWS], VIEW),
     "site, exam of a patient": ([(p, f"site{p % 3}_exam{p:03d}_{v}") for p in P for v in VIEWS], VIEW),
     "group, number": ([(p, f"{'MF'[p % 2]}_{p:03d}_{v}") for p in P for v in VIEWS], VIEW),
+    "dates of each": ([(p, f"p{p:02d}_{day(p, i)}_{v}") for p in P for i in (0, 1) for v in VIEWS], VIEW),
+    "dates of each alone": ([(p, f"p{p:02d}_{day(p, i)}") for p in P for i in (0, 1)], {}),
+    "date first, visits": ([(p, f"{day(p, i)}_p{p}_{v}") for p in P for i in (0, 1) for v in VIEWS], VIEW),
+    "visit by a letter, view": ([(p, f"p{p:02d}_v{i}_{v}") for p in P for i in (1, 2) for v in VIEWS], VIEW),
+    "beat and frame by letters": ([(p, f"p{p:02d}_b{i}_f{j}") for p in P for i in (1, 2) for j in (1, 2)], {}),
+    "month, view": ([(p, f"{p:03d}_M{m}_{v}") for p in P for m in (0, 6, 12) for v in VIEWS], VIEW),
+    "numbered chamber": ([(p, f"Patient{p}_LV{i}") for p in P for i in (1, 2)], {}),
+    "numbered chamber, two patients": ([(p, f"p{p}_LV{i}") for p in P[:2] for i in (1, 2)], {}),
     "year, number": ([(p, f"20{10 + p % 2}_{p:02d}_{v}") for p in P for v in VIEWS], VIEW),
 }
 

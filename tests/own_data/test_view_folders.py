@@ -85,3 +85,38 @@ def test_folders_made_from_views_are_no_views(extract_heads, run, tmp_path):
     assert {path.name for path in views.iterdir()} == {
         name for view in ("left", "right", "all_views") for name in (view, f"{view}_augmented")
     }
+
+
+@pytest.mark.parametrize("place", ["2CH_ED/raw_dicom/a.dcm", "all_views/thesis.txt", "left/notes.txt"])
+def test_folders_that_the_toolkit_has_not_made_are_not_replaced(extract_heads, tmp_path, place):
+    """Whatever they are called: like a view that is extracted, or like one of CAMUS."""
+    mine = tmp_path / "views" / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused = extract_heads("--overwrite", "True")
+    assert refused.code == 2 and f"holds {place.split('/')[0]}, which does not look made by this toolkit" in refused.err
+    assert tree(tmp_path / "views") == {place: b"mine"}
+
+
+def test_deforming_does_not_replace_what_it_reads(run, extract_heads, tmp_path):
+    """A view of one's own may be called like the folder that is made of another."""
+    assert extract_heads().code == 0
+    views = tmp_path / "views"
+    (views / "right").rename(views / "left_sector")
+    before = tree(views)
+    flags = ("--data_folder", views, "--save_folder", views, "--add_augmentation", "False", "--overwrite", "True")
+    refused = run("augment_camus_labels", *flags)
+    assert refused.code == 2 and "left_sector, which is read here, would be replaced" in refused.err
+    assert tree(views) == before
+
+
+def test_flags_without_effect_are_refused(run, heads, extract_heads, tmp_path):
+    assert extract_heads().code == 0
+    flags = ("--data_folder", tmp_path / "views", "--save_folder", tmp_path / "out", "--cone", "fit")
+    refused = run("augment_camus_labels", *flags)  # heads lie in no sector
+    assert refused.code == 2 and "--cone fit has no effect on a data set whose description has no sector" in refused.err
+    where = ("--images", heads / "pictures", "--labels", heads / "maps", "--dataset", tmp_path / "new.json")
+    for flag, value in (("--seed", 9), ("--overwrite", True), ("--share_testing", 0.5), ("--save_folder_path", "x")):
+        refused = run("extract_dataset", *where, "--write_template", True, flag, value)
+        assert refused.code == 2 and f"{flag} {value} has no effect with --write_template True" in refused.err
+    assert not (tmp_path / "new.json").exists()
