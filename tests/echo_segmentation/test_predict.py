@@ -126,7 +126,7 @@ def test_areas_volumes_and_ejection_fraction_are_those_of_the_written_label_maps
     assert float(rows["patient0001_2CH_half_sequence", "1"]["cavity_area_cm2"]) == pytest.approx(area, rel=0.1)
     assert rows["anything", "0"]["cavity_area_cm2"] == ""
     (row,) = read_csv(output / "ejection_fraction.csv")
-    assert row["patient"], row["source"] == ("patient0001", "sequence")
+    assert (row["patient"], row["source"]) == ("patient0001", "sequence")
     assert (row["es_frame_2ch"], row["es_frame_4ch"]) == ("2", "1")
     frames = [{view: int(row[f"{phase}_frame_{view.lower()}"]) for view in SIZES} for phase in ("ed", "es")]
     volumes = [biplane_volume_ml(*(measure_long_axis(labels[v][f[v]], spacing) for v in SIZES)) for f in frames]
