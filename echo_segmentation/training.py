@@ -113,8 +113,8 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
         if row["val_dice_mean"] > progress.best_dice:
             progress.best_epoch, progress.best_dice = epoch, row["val_dice_mean"]
             run.save_best()
+        log_epoch(writers, row, validation, predicted.labels, run)  # told twice is mended on resuming, untold is not
         run.save_last()
-        log_epoch(writers, row, validation, predicted.labels, run)
     for writer in writers.values():
         writer.close()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import training
 from checkpoint import load_file, read_checkpoint
@@ -98,6 +99,29 @@ def test_resuming_equals_not_stopping(train, hearts, tiny, tmp_path, monkeypatch
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
     for name in ("log.csv", "metrics.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+@pytest.mark.parametrize("place", ["log_epoch", "save_last"])
+def test_every_epoch_is_in_the_events_once_wherever_a_run_was_killed(train, hearts, tiny, tmp_path, monkeypatch, place):
+    """Killed in the second epoch, before or after its events are written: TensorBoard shows each of the three once."""
+    command = ("--data-dir", hearts, "--output-dir", tmp_path, *tiny, "--epochs", 3, "--test-viz-num", 0)
+    owner = training if place == "log_epoch" else training.Run
+    original, calls = getattr(owner, place), []
+
+    def killed_in_the_second(*arguments):
+        calls.append(place)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, killed_in_the_second)
+        assert train(*command) == 130
+    assert train(*command) == 0
+    for split in ("train", "val"):
+        events = EventAccumulator(str(tmp_path / "logs" / split)).Reload()
+        for name in ("loss", "dice_mean"):
+            assert [event.step for event in events.Scalars(name)] == [1, 2, 3]
 
 
 def test_last_holds_the_last_epoch_and_model_the_best(train, hearts, tiny, tmp_path):
