@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from checkpoint import Checkpoint, load_weights
 from command import UserError
 from devices import autocast
+from losses import Loss, image_losses
 from model import build_network, check_size
 
 PUBLISHED_SIZE = 256  # of a checkpoint that does not say
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def load_network(path: Path, checkpoint: Checkpoint, size: int, device: torch.device) -> nn.Module:
@@ -109,7 +109,7 @@ class Predicted:
     reference: np.ndarray
     """The label maps of the set, alike."""
     loss: float
-    """Mean per case."""
+    """Mean of what each case has by itself."""
 
 
 def predict(
@@ -126,7 +126,7 @@ def predict(
         probabilities = predictor(images)
         # The logarithm is a logit: the softmax inside of the loss leaves it as it is.
         logits = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
-        total += loss(logits, labels.to(predictor.device).long()).item() * len(images)
+        total += image_losses(loss, logits, labels.to(predictor.device).long()).sum().item()
         predictions.append(probabilities.argmax(1).byte().cpu().numpy())
         references.append(labels.numpy())
         if each is not None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from cases import Case, description_of, find_cases
 from checkpoint import Checkpoint, read_checkpoint
@@ -14,8 +13,9 @@ from dataset_description import Description
 from devices import choose_device, compile_for, memory_of
 from evaluation import Report, evaluate
 from frames import Frames, choose_frames
-from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, load_network, predict
+from inference import PUBLISHED_SIZE, Predicted, Predictor, load_network, predict
 from loader import make_loader
+from losses import make_loss, told_loss
 from predictions import find_predictions, read_predictions
 from settings import CommonSettings, TestSettings, agreed_classes
 
@@ -35,7 +35,7 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     compiled = compile_for(device, network) if settings.compile_model else network
     origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
-    loss = nn.functional.cross_entropy
+    loss = told_loss(checkpoint.description)
     with memory_of(settings):
         evaluate_network(predictor, case_set, frames, loss, classes, settings, origin, description)
 
@@ -44,21 +44,22 @@ def evaluate_network(
     predictor: Predictor,
     case_set: CaseSet,
     frames: Frames,
-    loss: Loss,
+    loss: str,
     num_classes: int,
     settings: CommonSettings,
     origin: dict[str, Any],
     description: Description,
 ) -> Predicted:
-    """Predict, and write the results into settings.output_dir; returns the predictions at network size."""
+    """Predict, and write the results into settings.output_dir; returns the predictions at network size. `loss` is its
+    name."""
     loader = make_loader(case_set, settings.batch_size, predictor.device, settings.num_workers, settings.pin_memory)
     labels: list[np.ndarray] = []
 
     def on_the_grid_of_the_reference(index: int, probabilities: np.ndarray) -> None:
         labels.append(frames.from_network(index, probabilities))
 
-    predicted = predict(predictor, loader, loss, each=on_the_grid_of_the_reference)
-    origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss}
+    predicted = predict(predictor, loader, make_loss(loss), each=on_the_grid_of_the_reference)
+    origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss, "loss_name": loss}
     folder = Path(settings.output_dir)
     evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings, description), predicted.labels)
     return predicted

@@ -20,8 +20,9 @@ from dataset_description import Description
 from devices import autocast, choose_device, compile_for, memory_of
 from figures import class_colours, overlay
 from frames import Frames
-from inference import Loss, Predicted, Predictor, batches_of, load_network, normalise, predict
+from inference import Predicted, Predictor, batches_of, load_network, normalise, predict
 from loader import make_loader
+from losses import Loss, make_loss
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
 from output_files import EventFile, new_file
@@ -73,16 +74,6 @@ def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.devic
 def learning_rate(step: int, steps: int, start: float, end: float) -> float:
     """Half a cosine from `start` at step 0 to `end` at the last of `steps` (Loshchilov & Hutter 2017, eq. 5)."""
     return end + (start - end) * (1 + math.cos(math.pi * step / max(steps - 1, 1))) / 2
-
-
-def make_loss(name: str) -> Loss:
-    """Cross-entropy of logits (batch, classes, height, width), mean over pixels; dice_ce adds the soft Dice loss."""
-    if name == "ce":
-        return nn.functional.cross_entropy
-    from segmentation_models_pytorch.losses import DiceLoss
-
-    dice = DiceLoss("multiclass")
-    return lambda logits, labels: nn.functional.cross_entropy(logits, labels) + dice(logits, labels)
 
 
 def mean_dice(
@@ -178,10 +169,10 @@ def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.devi
     # Read: the run's own network, and last.pth, stay at the last epoch.
     checkpoint = read_checkpoint(run.folder / "model.pth")
     network = load_network(run.folder / "model.pth", checkpoint, settings.img_size, device)
-    loss, classes = make_loss(settings.loss), settings.num_classes
+    classes = settings.num_classes
     origin = {"model": str(run.folder / "model.pth"), "epoch": checkpoint.description["epoch"], "split": "testing"}
     predictor = Predictor(network, run.mean, run.std, device)
-    predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin, run.description)
+    predicted = evaluate_network(predictor, testing, frames, settings.loss, classes, settings, origin, run.description)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes, run.description)}
     run.save_last()
     with EventFile(run.folder / "logs" / "test") as writer:

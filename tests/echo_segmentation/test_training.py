@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import training
 from checkpoint import load_file, read_checkpoint
 from command import UserError
+from losses import make_loss, told_loss
 from model import build_network
-from training import learning_rate, make_loss
+from training import learning_rate
 
 
 def read_log(folder) -> list[dict[str, str]]:
@@ -135,6 +136,20 @@ def test_last_holds_the_last_epoch_and_model_the_best(train, hearts, tiny, tmp_p
     assert int(last["network"][name]) == 3 * batches
     assert int(best.weights[name]) == best.description["epoch"] * batches
     assert last["progress"]["log"][-1]["test_dice_mean"] > 0
+
+
+def test_a_test_of_the_checkpoint_has_the_loss_of_its_training(train, judge, hearts, tiny, tmp_path):
+    """At any size of the batches: that of the training, taken over each image."""
+    flags = ("--data-dir", hearts, "--test-viz-num", 0)
+    assert train(*flags, *tiny, "--output-dir", tmp_path / "run", "--epochs", 1, "--loss", "dice_ce") == 0
+    tested = float(read_log(tmp_path / "run")[-1]["test_loss"])
+    told = [json.loads((tmp_path / "run" / "summary.json").read_text())]
+    for size in (3, 8):
+        command = ("--model-path", tmp_path / "run" / "model.pth", "--gpu", "cpu", "--batch-size", size)
+        assert judge(*flags, *command, "--output-dir", tmp_path / str(size)) == 0
+        told.append(json.loads((tmp_path / str(size) / "summary.json").read_text()))
+    assert [summary["loss_name"] for summary in told] == ["dice_ce"] * 3
+    assert [summary["loss"] for summary in told] == pytest.approx([tested] * 3, rel=1e-5)
 
 
 def test_weights_without_their_training_are_not_written_over(train, trained_again, hearts, tiny, capsys):
@@ -285,3 +300,9 @@ def test_losses_by_hand():
     labels[0, :2] = 1
     assert make_loss("ce")(logits, labels).item() == pytest.approx(math.log(2))
     assert make_loss("dice_ce")(logits, labels).item() == pytest.approx(math.log(2) + 0.5, abs=1e-5)
+
+
+def test_the_loss_that_a_checkpoint_tells():
+    assert told_loss({"settings": {"loss": "dice_ce"}}) == "dice_ce"
+    for description in ({}, {"settings": None}, {"settings": {"loss": "other"}}, {"settings": {"loss": ["ce"]}}):
+        assert told_loss(description) == "ce"
