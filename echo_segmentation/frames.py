@@ -17,7 +17,7 @@ from PIL import Image
 from cases import SPLITS, Case
 from command import UserError
 from dataset import CaseSet, resize_annotation
-from geometry import nearest_indices, one_hot, to_native
+from geometry import native_probabilities, nearest_indices, one_hot
 from medical_images import MedicalImage, is_medical_image, read_frame, unknown_spacing, without_suffix
 
 REAL_STEM = re.compile(rf"patient\d+_[^_]+_(ED|ES)(_({'|'.join(SPLITS)}))?")
@@ -52,8 +52,8 @@ class NetworkFrames:
         return extent and (extent[0] / size, extent[1] / size)
 
     def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
-        """Class probabilities (classes, size, size) -> labels (size, size) uint8."""
-        return probabilities.argmax(0).astype(np.uint8)
+        """Class probabilities (classes, size, size): they lie on the grid of the reference as they are."""
+        return probabilities
 
     def from_png(self, index: int, labels: np.ndarray) -> np.ndarray:
         """A label map of any size that covers the frame -> labels (size, size) uint8."""
@@ -131,13 +131,13 @@ class NativeFrames:
         return without_suffix(self.paths[index][0])
 
     def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
-        """Class probabilities (classes, size, size) -> labels on the frame's own grid, uint8."""
+        """Class probabilities (classes, size, size) -> the same on the frame's own grid."""
         case = self.cases[index]
-        return to_native(probabilities, self.label(index).shape, case.alignment, size_on_disk(case))
+        return native_probabilities(probabilities, self.label(index).shape, case.alignment, size_on_disk(case))
 
     def from_png(self, index: int, labels: np.ndarray) -> np.ndarray:
         """A label map that lies on the extracted image, at any size -> labels on the frame's own grid, uint8."""
-        return self.from_network(index, one_hot(labels))
+        return self.from_network(index, one_hot(labels)).argmax(0).astype(np.uint8)
 
     def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
         """A label map in the geometry of the frame's own file, or of the extracted image -> labels on that grid, uint8.

@@ -20,7 +20,7 @@ from devices import choose_device, memory_of
 from ejection_fraction import as_camus
 from figures import class_colours, cycle_curves, overlay
 from folder_lock import FolderLock
-from geometry import to_native
+from geometry import native_probabilities
 from inference import PUBLISHED_SIZE, Predictor, load_network
 from label_writing import write_like
 from medical_images import MedicalImage, unknown_spacing
@@ -110,7 +110,8 @@ def predict_frames(predictor: Predictor, frames: np.ndarray, size: int, batch_si
     """Grey frames (frames, height, width) uint8 -> label maps alike. The network sees them at size x size."""
     resized = torch.from_numpy(np.stack([resize_image(frame, size) for frame in frames]))
     batches = (predictor(batch).cpu().numpy() for batch in resized.split(batch_size))
-    return np.stack([to_native(probabilities, frames.shape[1:]) for batch in batches for probabilities in batch])
+    found = (native_probabilities(probabilities, frames.shape[1:]) for batch in batches for probabilities in batch)
+    return np.stack([predictor.label_map(probabilities) for probabilities in found])
 
 
 def write_labels(

@@ -56,7 +56,7 @@ def evaluate_network(
     labels: list[np.ndarray] = []
 
     def on_the_grid_of_the_reference(index: int, probabilities: np.ndarray) -> None:
-        labels.append(frames.from_network(index, probabilities))
+        labels.append(predictor.label_map(frames.from_network(index, probabilities)))
 
     predicted = predict(predictor, loader, make_loss(loss), each=on_the_grid_of_the_reference)
     origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss, "loss_name": loss}
