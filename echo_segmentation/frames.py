@@ -17,7 +17,7 @@ from PIL import Image
 from cases import SPLITS, Case
 from command import UserError
 from dataset import CaseSet, resize_annotation
-from geometry import native_probabilities, nearest_indices, one_hot
+from geometry import native_probabilities, native_step, nearest_indices, one_hot
 from medical_images import MedicalImage, is_medical_image, read_frame, unknown_spacing, without_suffix
 
 REAL_STEM = re.compile(rf"patient\d+_[^_]+_(ED|ES)(_({'|'.join(SPLITS)}))?")
@@ -47,9 +47,14 @@ class NetworkFrames:
         return self.case_set[index][1]
 
     def spacing_mm(self, index: int) -> tuple[float, float] | None:
-        """Depth and lateral distance of pixel centres (rows, columns), if the size of the frame is known."""
-        extent, size = self.cases[index].extent_mm, self.case_set.size
-        return extent and (extent[0] / size, extent[1] / size)
+        """Depth and lateral distance of pixel centres (rows, columns), if the size of the frame is known: native pixels
+        between those of the extraction, by its rule, and these resized to the network's size."""
+        case = self.cases[index]
+        if case.extent_mm is None:
+            return None
+        axes = zip(case.extent_mm, case.native_size, size_on_disk(case), strict=True)
+        steps = [(mm / native) * native_step(native, size, case.alignment) * size for mm, native, size in axes]
+        return steps[0] / self.case_set.size, steps[1] / self.case_set.size
 
     def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
         """Class probabilities (classes, size, size): they lie on the grid of the reference as they are."""

@@ -19,6 +19,12 @@ def nearest_indices(native: int, size: int) -> np.ndarray:
     return (np.arange(size) * ((native - 1) / max(size - 1, 1))).astype(int)
 
 
+def native_step(native: int, size: int, alignment: Alignment) -> float:
+    """How many of the `native` pixels of an axis lie between neighbours of the `size` extracted ones: (N - 1) / (n - 1)
+    with `nearest`, whose first and last copy the first and last; N / n with `area`. A single pixel covers all."""
+    return (native - 1) / (size - 1) if alignment == "nearest" and min(native, size) > 1 else native / size
+
+
 def rescale(coordinates: np.ndarray, old: int, new: int) -> np.ndarray:
     """Coordinates along an axis of `old` pixels -> of `new` pixels over the same extent; pixel centres are integers."""
     return (coordinates + 0.5) * new / old - 0.5

@@ -75,7 +75,9 @@ def test_summary_is_overall_and_per_group_in_mm(trained):
 
 
 def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_path, capsys):
-    """The hearts' frames are 120 mm deep and 105 mm wide. Without metadata.csv: pixels, and it is said."""
+    """The hearts' frames are 400 x 300 pixels of 0.3 x 0.35 mm, brought to 64 x 64 as published and to 32 x 32 by area.
+    Without metadata.csv: pixels, and it is said.
+    """
     shutil.copytree(hearts, tmp_path / "data")
     (tmp_path / "data" / "metadata.csv").unlink()
     flags = ("--data-dir", tmp_path / "data", "--model-path", trained / "model.pth", "--gpu", "cpu")
@@ -88,7 +90,7 @@ def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_
     cases = load_cases(find_cases(str(hearts), "testing"), 32, 4, 1)
     for index, (mm, px) in enumerate(zip(*tables, strict=True)):
         predicted = np.asarray(Image.open(trained / "predictions" / f"{mm['stem']}.png"))
-        for row, unit, spacing in ((mm, "mm@32", (120 / 32, 105 / 32)), (px, "px@32", (1, 1))):
+        for row, unit, spacing in ((mm, "mm@32", (0.3 * 399 / 63 * 2, 0.35 * 299 / 63 * 2)), (px, "px@32", (1, 1))):
             expected = surface_distances(predicted == 3, cases[index][1] == 3, spacing)
             assert (row["unit"], row["grid"]) == (unit, "32x32")
             for name, value in expected.items():

@@ -179,7 +179,7 @@ def test_a_missed_structure_is_counted_and_costs_the_diagonal_if_asked_for(judge
     labels[labels == 3] = 0
     Image.fromarray(labels).save(file)
     flags = ("--data-dir", release / "nearest", "--predictions", tmp_path / "p", "--test-viz-num", 0)
-    for penalty, n, mean in (("none", 7, 0.0), ("diagonal", 8, np.hypot(120, 105) / 8)):
+    for penalty, n, mean in (("none", 7, 0.0), ("diagonal", 8, np.hypot(0.6 * 199 * 64 / 63, 0.7 * 149 * 64 / 63) / 8)):
         assert judge(*flags, "--test-shuffle", "--missed-distance", penalty, "--output-dir", tmp_path / penalty) == 0
         summary = json.loads((tmp_path / penalty / "summary.json").read_text())
         found = summary["overall"]["la"]
