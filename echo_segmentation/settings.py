@@ -182,7 +182,8 @@ class TestSettings(CommonSettings, InferenceSettings):
     split: Literal["testing", "validation", "training"] = "testing"
     """Split that is evaluated."""
     image_quality: tuple[str, ...] = ()
-    """Only frames of these image qualities, as metadata.csv names them (Good Medium). Default: all."""
+    """Only frames of these image qualities, as metadata.csv names them (Good Medium): one that no frame has is an
+    error. Default: all."""
     num_classes: Classes | None = None
     """Classes of the network: known from the checkpoint; another number given here is an error. Of
     --predictions: as many as the dataset.json of the data says; 4 without one."""

@@ -33,7 +33,7 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     case_set = load_in_order(cases, size, classes, settings)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     compiled = compile_for(device, network) if settings.compile_model else network
-    origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
+    origin = {"model": str(settings.model_path)} | selection(settings) | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
     loss = told_loss(checkpoint.description)
     with memory_of(settings):
@@ -74,8 +74,13 @@ def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     files = find_predictions(settings.predictions, case_set.cases)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     labels = read_predictions(files, frames, classes)
-    origin = {"predictions": str(settings.predictions), "split": settings.split}
+    origin = {"predictions": str(settings.predictions)} | selection(settings)
     evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings, description))
+
+
+def selection(settings: TestSettings) -> dict[str, Any]:
+    """Which cases were evaluated, for summary.json; `image_quality` there are the groups."""
+    return {"split": settings.split, "only_image_quality": list(settings.image_quality)}
 
 
 def load_in_order(cases: list[Case], size: int, num_classes: int, settings: TestSettings) -> CaseSet:

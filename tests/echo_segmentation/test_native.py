@@ -289,7 +289,13 @@ def test_a_training_ends_in_native_geometry_and_in_float32(train, release, make_
 def test_only_frames_of_a_quality(judge, trained, release, tmp_path, capsys):
     flags = ("--data-dir", release / "area", "--model-path", trained / "model.pth", "--gpu", "cpu")
     flags += ("--output-dir", tmp_path / "o", "--test-viz-num", 0)
-    assert judge(*flags, "--image-quality", "Good", "Medium") == 0
-    assert {row["patient"] for row in read_metrics(tmp_path / "o").values()} == {"patient0001"}
-    assert judge(*flags, "--image-quality", "Medium") == 2
-    assert "image qualities there: Good, Poor" in capsys.readouterr().err
+    for qualities, patients in ((["Good"], {"patient0001"}), (["Poor", "Good"], {"patient0001", "patient0002"})):
+        assert judge(*flags, "--image-quality", *qualities) == 0
+        assert {row["patient"] for row in read_metrics(tmp_path / "o").values()} == patients
+        assert json.loads((tmp_path / "o" / "summary.json").read_text())["only_image_quality"] == qualities
+    for qualities, unknown in ((["Medium"], "Medium"), (["Good", "Medium", "poor"], "Medium poor")):
+        assert judge(*flags, "--image-quality", *qualities) == 2
+        told = f"--image-quality {unknown}: no such case; image qualities there: Good, Poor\n"
+        assert told in capsys.readouterr().err
+    assert judge(*flags) == 0
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["only_image_quality"] == []
