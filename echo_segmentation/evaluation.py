@@ -1,5 +1,6 @@
 """Everything that is written about predictions on a set of cases: tables, summary, label maps and figures."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from metrics import evaluate_case, evaluated_structures, ultrasound_cone
 from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
 from results import RESULT_FILES, UNFINISHED
-from rows import Row, structures_in, write_rows
+from rows import REFERENCE, Row, structures_in, write_rows
 from summary import Penalty, console_line, summarise, table
+
+DIGEST_LENGTH = 16  # characters: enough to tell labels apart, not to withstand forgery
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def evaluate_cases(
         spacing = spacing_mm if frames.in_mm else (1.0, 1.0)
         row = {name: getattr(case, name) for name in ("stem", "patient", "view", "phase", "image_quality")}
         row |= {"unit": frames.unit, "grid": "x".join(map(str, reference.shape))}
+        row[REFERENCE] = digest_of(reference)
         row["diagonal"] = float(np.hypot(*np.multiply(reference.shape, spacing)))
         row |= evaluate_case(
             predicted, reference, structures, spacing, ultrasound_cone(image) if description.sector else None
@@ -123,6 +127,11 @@ def evaluate_cases(
     finally:
         torch.set_num_threads(threads)
     return list(rows), list(axes)
+
+
+def digest_of(labels: np.ndarray) -> str:
+    """The beginning of the SHA-256 of a label map (height, width) uint8, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()[:DIGEST_LENGTH]
 
 
 def write_label_maps(
