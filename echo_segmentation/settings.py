@@ -197,12 +197,14 @@ class TestSettings(CommonSettings, InferenceSettings):
     std: Annotated[float, Interval(gt=0)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
     compare: tuple[Path, Path] | None = None
-    """Two output folders: print their results side by side, with paired differences, and do nothing else."""
+    """Two output folders: print their results side by side, with paired differences, and do nothing else. No other
+    setting has a part in it."""
 
     def check(self) -> None:
         """Raises UserError if something is missing or makes no sense."""
         check_settings(self)
         if self.compare is not None:
+            refuse_beside(self, "compare")
             return
         if not self.data_dir or (self.model_path is None) == (self.predictions is None):
             needed = "needed are --data-dir and one of --model-path and --predictions"
@@ -263,6 +265,17 @@ class PredictSettings(InferenceSettings):
             return
         if not self.output_dir.is_dir() or any(path.name != LOCK for path in self.output_dir.iterdir()):
             raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
+
+
+def refuse_beside(settings: TestSettings, alone: str) -> None:
+    """Raises UserError for a setting that was given beside `alone`, and would be ignored; but for output_dir, which a
+    script may give to all of its commands."""
+    for option in fields(settings):
+        default, given = option.default, getattr(settings, option.name)
+        # By type too: a GPU that was asked for is a plain string.
+        if option.name not in (alone, "output_dir") and (type(given), given) != (type(default), default):
+            spelt = option.name.replace("_", "-")
+            raise UserError(f"--{spelt} has no part in --{alone}, which reads two evaluations: leave it out")
 
 
 def check_spacing(spacing_mm: tuple[float, ...]) -> None:
