@@ -21,6 +21,7 @@ from label_writing import write_like
 from metrics import evaluate_case, evaluated_structures, ultrasound_cone
 from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
+from recorded import write_settings
 from results import RESULT_FILES, UNFINISHED
 from rows import REFERENCE, Row, structures_in, write_rows
 from summary import Penalty, console_line, summarise, table
@@ -37,6 +38,8 @@ class Report:
     seed: int = 0
     penalty: Penalty = "none"
     description: Description = field(default_factory=camus)
+    settings: dict[str, Any] | None = None
+    """Written as settings.json, if given."""
 
 
 def evaluate(
@@ -51,6 +54,7 @@ def evaluate(
     """Compare label maps, each on the grid of its reference, and write the results; prints and returns the summary.
 
     Written: metrics.csv, ejection_fraction.csv, summary.json (with `origin` in it), camus_table.md and .csv, figures/,
+    settings.json (those of `report`, if it has any),
     predictions/ where `network_labels` (cases, size, size) are given, and predictions_native/ (NIfTI in the geometry
     of the source) where the frames are native. Nothing of an earlier evaluation is left there, and while results come,
     with summary.json as the last, UNFINISHED stands beside them.
@@ -66,6 +70,8 @@ def evaluate(
     print(console_line(summary["overall"], description))
     print(table(summary))
     remove_earlier(output_dir)
+    if report.settings is not None:
+        write_settings(output_dir, report.settings)
     write_label_maps(frames, predictions, network_labels, output_dir)
     draw(frames, predictions, rows, report, output_dir / "figures")
     if patients:

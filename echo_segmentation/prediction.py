@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from checkpoint import Checkpoint, read_checkpoint
+from checkpoint import Checkpoint, read_checkpoint, sha256_of
 from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
@@ -26,6 +26,7 @@ from label_writing import write_like
 from medical_images import MedicalImage, unknown_spacing
 from output_files import new_file
 from progress import next_step, track
+from recorded import write_settings
 from recordings import Recording
 from rows import write_rows
 from settings import PredictSettings
@@ -40,6 +41,8 @@ def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     with FolderLock(settings.output_dir), memory_of(settings):
         settings.check_output_dir()  # another run may have been here meanwhile
+        recorded = settings.as_dict() | {"checkpoint_sha256": sha256_of(settings.model_path)}
+        write_settings(settings.output_dir, recorded)
         write_predictions(predictor, size, settings, recordings, checkpoint.dataset)
 
 

@@ -17,7 +17,7 @@ from frames import choose_frames
 from results import RESULT_FOLDERS, refuse_foreign_results
 from settings import TrainSettings, agreed_classes, refuse_native
 
-OF_A_TRAINING = ("last.pth", "settings.json", "log.csv")
+OF_A_TRAINING = ("last.pth", "log.csv")
 
 
 def main(settings: TrainSettings) -> None:

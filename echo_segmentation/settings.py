@@ -1,14 +1,15 @@
 """Every setting of the segmentation commands: its name, default, range and meaning, once."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
 from command import UserError, YesNo
 from dataset_description import Description, camus
 from folder_lock import LOCK
+from recorded import Recorded
 from results import RESULT_FOLDERS
 from schema import check_settings
 
@@ -50,7 +51,7 @@ class Unasked(str):
 
 
 @dataclass(kw_only=True)
-class CommonSettings:
+class CommonSettings(Recorded):
     DASHES: ClassVar[bool] = True  # the published commands spell their flags so
 
     output_dir: Path = Path("./output")
@@ -147,14 +148,9 @@ class TrainSettings(CommonSettings):
         if self.model_path is not None and self.encoder_weights != "none":
             raise UserError(f"--encoder-weights {self.encoder_weights}: the weights are those of --model-path")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values only, so that it can be written as JSON and into a checkpoint."""
-        plain = {Path: str, type(Path()): str, Unasked: str, tuple: list}
-        return {name: plain.get(type(value), lambda v: v)(value) for name, value in asdict(self).items()}
-
 
 @dataclass(kw_only=True)
-class InferenceSettings:
+class InferenceSettings(Recorded):
     test_time_augmentation: YesNo = False
     """Average the class probabilities of each image and of its mirror image: twice the time."""
     remove_stray_parts: YesNo = False

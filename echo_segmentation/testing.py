@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cases import Case, description_of, find_cases
-from checkpoint import Checkpoint, read_checkpoint
+from checkpoint import Checkpoint, read_checkpoint, sha256_of
 from command import UserError
 from dataset import CaseSet, load_cases, read_image
 from dataset_description import Description
@@ -36,8 +36,10 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     origin = {"model": str(settings.model_path)} | selection(settings) | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
     loss = told_loss(checkpoint.description)
+    recorded = settings.as_dict() | {"checkpoint_sha256": sha256_of(settings.model_path)}
+    report = how_to_report(settings, description, recorded)
     with memory_of(settings):
-        evaluate_network(predictor, case_set, frames, loss, classes, settings, origin, description)
+        evaluate_network(predictor, case_set, frames, loss, classes, settings, origin, report)
 
 
 def evaluate_network(
@@ -48,7 +50,7 @@ def evaluate_network(
     num_classes: int,
     settings: CommonSettings,
     origin: dict[str, Any],
-    description: Description,
+    report: Report,
 ) -> Predicted:
     """Predict, and write the results into settings.output_dir; returns the predictions at network size. `loss` is its
     name."""
@@ -61,7 +63,7 @@ def evaluate_network(
     predicted = predict(predictor, loader, make_loss(loss), each=on_the_grid_of_the_reference)
     origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss, "loss_name": loss}
     folder = Path(settings.output_dir)
-    evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings, description), predicted.labels)
+    evaluate(frames, labels, num_classes, folder, origin, report, predicted.labels)
     return predicted
 
 
@@ -75,7 +77,8 @@ def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     labels = read_predictions(files, frames, classes)
     origin = {"predictions": str(settings.predictions)} | selection(settings)
-    evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings, description))
+    report = how_to_report(settings, description, settings.as_dict())
+    evaluate(frames, labels, classes, settings.output_dir, origin, report)
 
 
 def selection(settings: TestSettings) -> dict[str, Any]:
@@ -89,8 +92,10 @@ def load_in_order(cases: list[Case], size: int, num_classes: int, settings: Test
     return case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
 
 
-def how_to_report(settings: CommonSettings, description: Description) -> Report:
-    return Report(settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance, description)
+def how_to_report(settings: CommonSettings, description: Description, recorded: dict[str, Any] | None = None) -> Report:
+    """`recorded` is written as settings.json; a training has done it."""
+    of_report = settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance
+    return Report(*of_report, description, recorded)
 
 
 def refuse_other_classes(settings: TestSettings, checkpoint: Checkpoint, description: Description) -> None:

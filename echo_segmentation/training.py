@@ -5,7 +5,6 @@ index), and torch's generator is seeded by (seed, epoch). So `last.pth` holds we
 generator.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -25,11 +24,12 @@ from loader import make_loader
 from losses import Loss, make_loss
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
-from output_files import EventFile, new_file
+from output_files import EventFile
 from progress import next_step, track
+from recorded import write_settings
 from run_state import LAST, LOG_COLUMNS, Run
 from settings import TrainSettings
-from testing import WRITTEN, evaluate_network
+from testing import WRITTEN, evaluate_network, how_to_report
 
 
 def train_and_evaluate(
@@ -40,8 +40,7 @@ def train_and_evaluate(
     """
     device = choose_device(settings.gpu)
     run = start(settings, sets, device, description)
-    with new_file(settings.output_dir / "settings.json") as path:
-        path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
+    write_settings(settings.output_dir, settings.as_dict())
     with memory_of(settings):
         train(run, sets["training"], sets["validation"], device)
         if "testing" in sets:
@@ -171,8 +170,8 @@ def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.devi
     network = load_network(run.folder / "model.pth", checkpoint, settings.img_size, device)
     classes = settings.num_classes
     origin = {"model": str(run.folder / "model.pth"), "epoch": checkpoint.description["epoch"], "split": "testing"}
-    predictor = Predictor(network, run.mean, run.std, device)
-    predicted = evaluate_network(predictor, testing, frames, settings.loss, classes, settings, origin, run.description)
+    predictor, report = Predictor(network, run.mean, run.std, device), how_to_report(settings, run.description)
+    predicted = evaluate_network(predictor, testing, frames, settings.loss, classes, settings, origin, report)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes, run.description)}
     run.save_last()
     with EventFile(run.folder / "logs" / "test") as writer:

@@ -1,8 +1,11 @@
 """predict.py on files of every kind: what it writes, in whose geometry, and what it refuses before it starts."""
 
 import csv
+import hashlib
+import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,14 @@ def test_label_maps_show_the_hearts_in_the_geometry_of_their_files(output, truth
             assert mean_dice(frame, expected) > 0.6
             number = f"_{index}" if len(frames) > 1 else ""
             assert np.array_equal(read_annotation(output / "labels" / f"{name}{number}.png"), frame)
+
+
+def test_settings_are_recorded_with_the_checkpoint(output, truth, trained):
+    found = json.loads((output / "settings.json").read_text())
+    assert set(found) == {field.name for field in fields(PredictSettings)} | {"checkpoint_sha256"}
+    assert found["checkpoint_sha256"] == hashlib.sha256((trained / "model.pth").read_bytes()).hexdigest()
+    asked = {"input": [str(truth["folder"][0])], "batch_size": 2, "gpu": "cpu", "spacing_mm": [], "mean": None}
+    assert {name: found[name] for name in asked} == asked
 
 
 def test_a_png_gives_classes_in_colours_and_every_frame_an_overlay(output, truth):
