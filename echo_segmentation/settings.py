@@ -105,7 +105,8 @@ class TrainSettings(CommonSettings):
     encoder_weights: str = "none"
     """Pre-trained weights of the encoder, downloaded unless cached: imagenet and so on. none: no download."""
     model_path: Path | None = None
-    """Start from the weights of this checkpoint (of the same architecture) instead of random ones."""
+    """Start from the weights of this checkpoint (of the same architecture) instead of random ones. A run that goes on
+    has no more need of the file, and refuses one with other weights."""
     num_classes: Classes | None = None
     """Classes of the labels: values 0 .. num_classes - 1. Default: as many as the dataset.json of the data says, where
     another number given here is an error; 4, those of CAMUS, without one."""

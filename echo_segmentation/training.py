@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from checkpoint import load_weights, read_checkpoint
+from checkpoint import load_weights, read_checkpoint, sha256_of
 from command import UserError
 from dataset import CaseSet
 from dataset_description import Description
@@ -57,15 +57,18 @@ def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.devic
     unet = {"encoder_name": settings.encoder_name, "decoder_channels": settings.decoder_channels} if is_unet else {}
     architecture = Architecture(settings.model_name, settings.num_classes, **unet)
     torch.manual_seed(settings.seed)
-    replaced = settings.model_path is not None or (Path(settings.output_dir) / LAST).exists()
+    goes_on = (Path(settings.output_dir) / LAST).exists()
+    replaced = settings.model_path is not None or goes_on
     network = build_network(architecture, "none" if replaced else settings.encoder_weights)
     check_size(network, architecture, settings.img_size)
-    if settings.model_path is not None:
-        checkpoint = read_checkpoint(settings.model_path)
+    starts_from = None if goes_on else settings.model_path
+    if starts_from is not None:
+        checkpoint = read_checkpoint(starts_from)
         if checkpoint.architecture != architecture:
-            raise UserError(f"{settings.model_path} is of {checkpoint.architecture}, asked for is {architecture}")
-        load_weights(network, checkpoint, settings.model_path)
+            raise UserError(f"{starts_from} is of {checkpoint.architecture}, asked for is {architecture}")
+        load_weights(network, checkpoint, starts_from)
     run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, sets, description)
+    run.start_sha256 = sha256_of(starts_from) if starts_from is not None else None
     run.resume()
     return run
 
