@@ -106,7 +106,8 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
         if row["val_dice_mean"] > progress.best_dice:
             progress.best_epoch, progress.best_dice = epoch, row["val_dice_mean"]
             run.save_best()
-        log_epoch(writers, row, validation, predicted.labels, run)  # told twice is mended on resuming, untold is not
+        # Before the state: an epoch told twice counts once in TensorBoard, one that was not told would never be there.
+        log_epoch(writers, row, validation, predicted.labels, run)
         run.save_last()
     for writer in writers.values():
         writer.close()
