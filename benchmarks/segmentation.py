@@ -23,8 +23,8 @@ from convolution import Conv2d  # noqa: E402
 from dataset import CaseSet  # noqa: E402
 from inference import normalise  # noqa: E402
 from loader import make_loader  # noqa: E402
+from losses import make_loss  # noqa: E402
 from model import Architecture, build_network  # noqa: E402
-from training import make_loss  # noqa: E402
 
 BATCH, CLASSES = 16, 4
 WIDE, THIN = (256, 128, 64, 32, 16), (64, 48, 32, 16, 8)

@@ -92,7 +92,7 @@ def over_seeds(folders: list[Path], structure: str, metric: str) -> np.ndarray:
 
 
 def ejection_fraction(folder: Path) -> dict[str, float]:
-    rows = read_rows(folder / "ejection_fraction.csv", ("patient",))
+    rows = read_rows(folder / "ejection_fraction.csv", ("patient",), ("ef_predicted", "ef_reference"))
     return agreement([row["ef_predicted"] for row in rows], [row["ef_reference"] for row in rows])
 
 

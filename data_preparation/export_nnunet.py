@@ -19,6 +19,7 @@ from medical_writing import write_medical_image
 from names import SPLITS
 from outputs import new_folders
 from parallel import default_workers, for_each
+from resizing import native_step
 from schema import check_settings
 from view_folders import (
     SECTOR_ANNOTATIONS,
@@ -59,14 +60,16 @@ class ExportSettings:
 
 
 def spacing_of(row: Mapping[str, str], shape: tuple[int, int]) -> tuple[float, float]:
-    """(depth, lateral) mm per pixel of a frame that now has `shape` (height, width), from its row of metadata.csv.
+    """(depth, lateral) mm between pixels of a frame that now has `shape` (height, width), from its row of metadata.csv;
+    a row that does not say how it was extracted was so as published, by `nearest`.
 
-    Raises UserError if the row does not say.
+    Raises UserError if the row does not say how large its pixels are.
     """
-    found = []
+    found, interpolation = [], row.get("image_interpolation") or "nearest"
     for axis, native, size in zip(("depth", "lateral"), ("height", "width"), shape, strict=True):
         try:
-            spacing = float(row[f"spacing_{axis}_mm"]) * int(row[f"native_{native}"]) / size
+            step = native_step(int(row[f"native_{native}"]), size, interpolation)
+            spacing = float(row[f"spacing_{axis}_mm"]) * step
         except (KeyError, TypeError, ValueError):
             spacing = math.nan
         found.append(spacing)

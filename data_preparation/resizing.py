@@ -32,6 +32,12 @@ def nearest_indices(size: int, new_size: int) -> np.ndarray:
     return (np.arange(new_size) * ((size - 1) / (new_size - 1))).astype(int)
 
 
+def native_step(size: int, new_size: int, interpolation: str) -> float:
+    """How many of `size` input pixels lie between neighbours of `new_size` output pixels: (N - 1) / (n - 1) of them by
+    `nearest`, N / n by `area`. A single pixel covers all."""
+    return (size - 1) / (new_size - 1) if interpolation == "nearest" and min(size, new_size) > 1 else size / new_size
+
+
 def resize_nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """`pixels` [rows, columns] at height x width by the published rule: first on first, last on last, rounded down."""
     return pixels[np.ix_(nearest_indices(pixels.shape[0], height), nearest_indices(pixels.shape[1], width))]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -72,6 +72,7 @@ class MetadataRow(Record):
     ef: Annotated[float, Interval(gt=0, le=INFO_LARGEST["ef"])] | None = None
     edv_ml: Annotated[float, Interval(gt=0, le=INFO_LARGEST["edv_ml"])] | None = None
     esv_ml: Annotated[float, Interval(gt=0, le=INFO_LARGEST["esv_ml"])] | None = None
+    image_interpolation: Literal["nearest", "area"] = "nearest"
 
 
 @dataclass(frozen=True)

@@ -134,12 +134,13 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 
 def with_quality(cases: list[Case], qualities: Sequence[str]) -> list[Case]:
-    """The cases whose image quality is one of `qualities`; all if none is named. Raises UserError if none is left."""
-    kept = [case for case in cases if not qualities or case.image_quality in qualities]
-    if not kept:
-        there = ", ".join(sorted({case.image_quality for case in cases} - {""})) or "none: metadata.csv does not tell"
-        raise UserError(f"--image-quality {' '.join(qualities)}: no such case; image qualities there: {there}")
-    return kept
+    """The cases whose image quality is one of `qualities`; all if none is named. Raises UserError for one that no case
+    has: misspelt, it would leave cases out unnoticed."""
+    there = {case.image_quality for case in cases} - {""}
+    if unknown := [quality for quality in qualities if quality not in there]:
+        told = ", ".join(sorted(there)) or "none: metadata.csv does not tell"
+        raise UserError(f"--image-quality {' '.join(unknown)}: no such case; image qualities there: {told}")
+    return [case for case in cases if not qualities or case.image_quality in qualities]
 
 
 def description_of(data_dir: str) -> Description:

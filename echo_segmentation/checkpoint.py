@@ -5,6 +5,7 @@
 dict of PyTorch carries, which `torch.load(weights_only=True)` keeps.
 """
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,12 @@ def load_file(path: Path) -> Any:
     except Exception as error:  # broken files fail in many ways: zip, pickle, tensor storage
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a checkpoint of tensors and plain values ({reason})") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

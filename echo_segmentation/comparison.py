@@ -15,9 +15,10 @@ from scipy.stats import bootstrap, wilcoxon
 
 from command import UserError
 from patients import QUANTITIES
-from rows import METRICS, Row, column, missed, read_rows, structures_in
+from rows import METRICS, REFERENCE, Row, column, missed, read_rows, structures_in
 
 RESAMPLINGS, CONFIDENCE = 9999, 0.95
+MOST_NAMED = 5
 NAMES = {"edv_ml": "EDV", "esv_ml": "ESV", "ef": "EF"}
 
 
@@ -99,7 +100,8 @@ def _averaged(title: str, values: np.ndarray, patients: Sequence[str]) -> Differ
 def compare(first: Path, second: Path) -> str:
     """The comparison of two output folders as a table of text.
 
-    Raises UserError if the runs have no case in common, other units, or were evaluated on other grids.
+    Raises UserError if the runs have no case in common, other units, or were evaluated on other grids or against other
+    reference labels.
     """
     runs = [{row["stem"]: row for row in read_rows(folder / "metrics.csv")} for folder in (first, second)]
     common = sorted(runs[0].keys() & runs[1].keys())
@@ -107,6 +109,7 @@ def compare(first: Path, second: Path) -> str:
         raise UserError(f"{first} and {second}: no case in common")
     rows = [[run[stem] for stem in common] for run in runs]
     refuse_other_grids(first, second, *rows)
+    refuse_other_references(first, second, *rows)
     lines = [f"A: {first}", f"B: {second}", f"{len(common)} cases in common"]
     alone = [len(run) - len(common) for run in runs]
     if any(alone):
@@ -147,9 +150,23 @@ def refuse_other_grids(first: Path, second: Path, first_rows: Sequence[Row], sec
         raise UserError(f"{first} and {second} have other sizes of a pixel, so distances would not compare: {hint}")
 
 
+def refuse_other_references(first: Path, second: Path, first_rows: Sequence[Row], second_rows: Sequence[Row]) -> None:
+    """Raises UserError if reference labels differ, naming some; tables from before do not tell them."""
+    pairs = zip(first_rows, second_rows, strict=True)
+    digests = [(a["stem"], a.get(REFERENCE), b.get(REFERENCE)) for a, b in pairs]
+    others = [stem for stem, one, other in digests if one and other and one != other]
+    if others:
+        named = ", ".join(others[:MOST_NAMED]) + (" and others" if len(others) > MOST_NAMED else "")
+        raise UserError(
+            f"{len(others)} cases have other reference labels in {first} than in {second}: {named}; evaluate both "
+            "against the same"
+        )
+
+
 def _patients(folder: Path) -> list[Row]:
     path = folder / "ejection_fraction.csv"
-    return read_rows(path, ("patient",)) if path.is_file() else []
+    numbers = [f"{quantity}_{source}" for quantity in QUANTITIES for source in ("predicted", "reference")]
+    return read_rows(path, ("patient",), numbers) if path.is_file() else []
 
 
 def _line(d: Difference) -> str:

@@ -1,5 +1,6 @@
 """Everything that is written about predictions on a set of cases: tables, summary, label maps and figures."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -20,9 +21,12 @@ from label_writing import write_like
 from metrics import evaluate_case, evaluated_structures, ultrasound_cone
 from output_files import new_file
 from patients import Axes, ejection_fractions, measure_patients, summarise_patients
+from recorded import write_settings
 from results import RESULT_FILES, UNFINISHED
-from rows import Row, structures_in, write_rows
+from rows import REFERENCE, Row, structures_in, write_rows
 from summary import Penalty, console_line, summarise, table
+
+DIGEST_LENGTH = 16  # characters: enough to tell labels apart, not to withstand forgery
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Report:
     seed: int = 0
     penalty: Penalty = "none"
     description: Description = field(default_factory=camus)
+    settings: dict[str, Any] | None = None
+    """Written as settings.json, if given."""
 
 
 def evaluate(
@@ -48,6 +54,7 @@ def evaluate(
     """Compare label maps, each on the grid of its reference, and write the results; prints and returns the summary.
 
     Written: metrics.csv, ejection_fraction.csv, summary.json (with `origin` in it), camus_table.md and .csv, figures/,
+    settings.json (those of `report`, if it has any),
     predictions/ where `network_labels` (cases, size, size) are given, and predictions_native/ (NIfTI in the geometry
     of the source) where the frames are native. Nothing of an earlier evaluation is left there, and while results come,
     with summary.json as the last, UNFINISHED stands beside them.
@@ -63,6 +70,8 @@ def evaluate(
     print(console_line(summary["overall"], description))
     print(table(summary))
     remove_earlier(output_dir)
+    if report.settings is not None:
+        write_settings(output_dir, report.settings)
     write_label_maps(frames, predictions, network_labels, output_dir)
     draw(frames, predictions, rows, report, output_dir / "figures")
     if patients:
@@ -106,6 +115,7 @@ def evaluate_cases(
         spacing = spacing_mm if frames.in_mm else (1.0, 1.0)
         row = {name: getattr(case, name) for name in ("stem", "patient", "view", "phase", "image_quality")}
         row |= {"unit": frames.unit, "grid": "x".join(map(str, reference.shape))}
+        row[REFERENCE] = digest_of(reference)
         row["diagonal"] = float(np.hypot(*np.multiply(reference.shape, spacing)))
         row |= evaluate_case(
             predicted, reference, structures, spacing, ultrasound_cone(image) if description.sector else None
@@ -123,6 +133,11 @@ def evaluate_cases(
     finally:
         torch.set_num_threads(threads)
     return list(rows), list(axes)
+
+
+def digest_of(labels: np.ndarray) -> str:
+    """The beginning of the SHA-256 of a label map (height, width) uint8, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()[:DIGEST_LENGTH]
 
 
 def write_label_maps(

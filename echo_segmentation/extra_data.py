@@ -27,7 +27,7 @@ def find_extra(
     with other classes, and for images of a patient of `cases` that is held out.
     """
     found: dict[str, list[Case]] = {}
-    places = {place_of(data_dir)}
+    places, own = {place_of(data_dir)}, description_of(data_dir) != camus()
     for folder in folders:
         check_data_dir(folder, FLAG)
         if place_of(folder) in places:
@@ -35,7 +35,7 @@ def find_extra(
         places.add(place_of(folder))
         refuse_other_classes(folder, data_dir)
         found[folder] = find_cases(folder, "training", flag=FLAG)
-        refuse_leaks(folder, found[folder], cases)
+        refuse_leaks(folder, found[folder], cases, own)
     if found:
         tell({data_dir: cases["training"], **found}, {data_dir: oversample})
     return [case for of_folder in found.values() for case in of_folder]
@@ -71,10 +71,11 @@ def refuse_other_classes(folder: str, data_dir: str) -> None:
         raise UserError(f"{FLAG} {folder}: other classes ({theirs}) than {data_dir} has ({ours})")
 
 
-def refuse_leaks(folder: str, extra: Sequence[Case], cases: Mapping[str, Sequence[Case]]) -> None:
+def refuse_leaks(folder: str, extra: Sequence[Case], cases: Mapping[str, Sequence[Case]], own: bool = False) -> None:
     """Raises UserError if one of `extra` shows a patient of validation or testing, naming them.
 
-    Copies of such frames, and synthetic ones made from their label maps, count alike.
+    Copies of such frames, and synthetic ones made from their label maps, count alike. Of one's `own` data a name of a
+    patient is one person's, wherever the frames lie; the two CAMUS releases count patients anew.
     """
     held_out: dict[str, list[tuple[str, Case]]] = {}
     for split in HELD_OUT:
@@ -86,7 +87,7 @@ def refuse_leaks(folder: str, extra: Sequence[Case], cases: Mapping[str, Sequenc
         if named in HELD_OUT:
             leaks.setdefault(f"{case.patient or case.stem} ({named})", case.stem)
         for split, other in held_out.get(case.patient, ()) if case.patient else ():
-            if same_person(case, other):
+            if own or same_person(case, other):
                 leaks.setdefault(f"{case.patient} ({split})", case.stem)
                 break
     if leaks:

@@ -4,6 +4,7 @@ The two classes here answer the same questions: the image and reference label of
 class probabilities, or somebody's label map, on the grid of the reference.
 """
 
+import math
 import os
 import re
 import sys
@@ -17,9 +18,10 @@ from PIL import Image
 from cases import SPLITS, Case
 from command import UserError
 from dataset import CaseSet, resize_annotation
-from geometry import nearest_indices, one_hot, to_native
+from geometry import native_probabilities, native_step, nearest_indices, one_hot
 from medical_images import MedicalImage, is_medical_image, read_frame, unknown_spacing, without_suffix
 
+DIRECTION_TOLERANCE = 1e-3  # of direction cosines, which files round
 REAL_STEM = re.compile(rf"patient\d+_[^_]+_(ED|ES)(_({'|'.join(SPLITS)}))?")
 
 
@@ -47,21 +49,26 @@ class NetworkFrames:
         return self.case_set[index][1]
 
     def spacing_mm(self, index: int) -> tuple[float, float] | None:
-        """Depth and lateral distance of pixel centres (rows, columns), if the size of the frame is known."""
-        extent, size = self.cases[index].extent_mm, self.case_set.size
-        return extent and (extent[0] / size, extent[1] / size)
+        """Depth and lateral distance of pixel centres (rows, columns), if the size of the frame is known: native pixels
+        between those of the extraction, by its rule, and these resized to the network's size."""
+        case = self.cases[index]
+        if case.extent_mm is None:
+            return None
+        axes = zip(case.extent_mm, case.native_size, size_on_disk(case), strict=True)
+        steps = [(mm / native) * native_step(native, size, case.alignment) * size for mm, native, size in axes]
+        return steps[0] / self.case_set.size, steps[1] / self.case_set.size
 
     def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
-        """Class probabilities (classes, size, size) -> labels (size, size) uint8."""
-        return probabilities.argmax(0).astype(np.uint8)
+        """Class probabilities (classes, size, size): they lie on the grid of the reference as they are."""
+        return probabilities
 
     def from_png(self, index: int, labels: np.ndarray) -> np.ndarray:
         """A label map of any size that covers the frame -> labels (size, size) uint8."""
         return resize_annotation(labels, self.case_set.size)
 
-    def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
-        """A label map in the geometry of the frame's own file -> labels (size, size) uint8."""
-        case = self.cases[index]
+    def from_medical(self, index: int, image: MedicalImage) -> np.ndarray:
+        """A label map in the geometry of the frame's own file, which is not at hand -> labels (size, size) uint8."""
+        case, labels = self.cases[index], image.frames[0]
         if labels.shape == size_on_disk(case):
             return self.from_png(index, labels)
         if case.native_size and labels.shape != case.native_size:
@@ -131,21 +138,24 @@ class NativeFrames:
         return without_suffix(self.paths[index][0])
 
     def from_network(self, index: int, probabilities: np.ndarray) -> np.ndarray:
-        """Class probabilities (classes, size, size) -> labels on the frame's own grid, uint8."""
+        """Class probabilities (classes, size, size) -> the same on the frame's own grid."""
         case = self.cases[index]
-        return to_native(probabilities, self.label(index).shape, case.alignment, size_on_disk(case))
+        return native_probabilities(probabilities, self.label(index).shape, case.alignment, size_on_disk(case))
 
     def from_png(self, index: int, labels: np.ndarray) -> np.ndarray:
         """A label map that lies on the extracted image, at any size -> labels on the frame's own grid, uint8."""
-        return self.from_network(index, one_hot(labels))
+        return self.from_network(index, one_hot(labels)).argmax(0).astype(np.uint8)
 
-    def from_medical(self, index: int, labels: np.ndarray) -> np.ndarray:
+    def from_medical(self, index: int, image: MedicalImage) -> np.ndarray:
         """A label map in the geometry of the frame's own file, or of the extracted image -> labels on that grid, uint8.
 
-        Raises UserError for one of another shape.
+        Raises UserError for one of another shape, or whose axes have another direction.
         """
-        native, extracted = self.label(index).shape, size_on_disk(self.cases[index])
-        if labels.shape == native:
+        source, labels = self.source(index), image.frames[0]
+        native, extracted = source.frames.shape[1:], size_on_disk(self.cases[index])
+        on_frame = labels.shape == native
+        refuse_other_direction(image, source, extracted=not on_frame and labels.shape == extracted)
+        if on_frame:
             return labels
         if labels.shape != extracted:
             raise UserError(other_shape(labels.shape, native, extracted))
@@ -159,6 +169,28 @@ def other_shape(shape: tuple[int, ...], native: tuple[int, int], extracted: tupl
     """That a label map lies neither on its frame nor on the image extracted from it."""
     sizes = [" x ".join(map(str, one)) for one in (shape, native, extracted)]
     return f"it has {sizes[0]} pixels, the frame {sizes[1]}, and what was extracted from it {sizes[2]}"
+
+
+def in_plane(direction: Sequence[float]) -> np.ndarray:
+    """Where the lateral and the depth axis point: the columns of a (2, 2) float64, of 2 or 3 dimensions."""
+    axes = math.isqrt(len(direction))
+    return np.reshape(direction, (axes, axes))[:2, :2]
+
+
+def refuse_other_direction(image: MedicalImage, source: MedicalImage, extracted: bool) -> None:
+    """Raises UserError for a label map whose axes do not point where those of its frame do, which would be compared
+    mirrored or turned. One of the `extracted` size may have the identity, too, as what export_nnunet.py writes.
+    """
+    if not (image.direction and source.direction):
+        return
+    theirs, ours = in_plane(image.direction), in_plane(source.direction)
+    if any(np.allclose(theirs, one, rtol=0, atol=DIRECTION_TOLERANCE) for one in (ours, *[np.eye(2)] * extracted)):
+        return
+    told = [" ".join(f"{value:.4g}" for value in one.ravel()) for one in (theirs, ours)]
+    raise UserError(
+        f"{image.path}: its axes have the direction {told[0]}, those of the frame ({source.path}) {told[1]}: bring it "
+        "to the frame's grid"
+    )
 
 
 def size_on_disk(case: Case) -> tuple[int, int]:

@@ -19,6 +19,12 @@ def nearest_indices(native: int, size: int) -> np.ndarray:
     return (np.arange(size) * ((native - 1) / max(size - 1, 1))).astype(int)
 
 
+def native_step(native: int, size: int, alignment: Alignment) -> float:
+    """How many of the `native` pixels of an axis lie between neighbours of the `size` extracted ones: (N - 1) / (n - 1)
+    with `nearest`, whose first and last copy the first and last; N / n with `area`. A single pixel covers all."""
+    return (native - 1) / (size - 1) if alignment == "nearest" and min(native, size) > 1 else native / size
+
+
 def rescale(coordinates: np.ndarray, old: int, new: int) -> np.ndarray:
     """Coordinates along an axis of `old` pixels -> of `new` pixels over the same extent; pixel centres are integers."""
     return (coordinates + 0.5) * new / old - 0.5
@@ -59,18 +65,30 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
     return (1 - TIE_WEIGHT) * shares + TIE_WEIGHT * np.stack(around)
 
 
+def native_probabilities(
+    probabilities: np.ndarray,
+    native: tuple[int, int],
+    alignment: Alignment = "area",
+    extracted: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Class probabilities (classes, h, w) on the network's grid -> (classes, H, W) float32, (H, W) being `native`.
+
+    They are interpolated linearly; `extracted`: see `network_coordinates`.
+    """
+    for axis, (full, small) in enumerate(zip(native, extracted or probabilities.shape[1:], strict=True), start=1):
+        at = network_coordinates(full, probabilities.shape[axis], alignment, small)
+        probabilities = interpolate(probabilities, at, axis)
+    return probabilities
+
+
 def to_native(
     probabilities: np.ndarray,
     native: tuple[int, int],
     alignment: Alignment = "area",
     extracted: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Class probabilities (classes, h, w) on the network's grid -> labels (H, W) uint8 of shape `native`.
+    """As `native_probabilities` -> labels (H, W) uint8: each native pixel takes the likeliest class.
 
-    The probabilities are interpolated linearly, and each native pixel takes the likeliest class: borders are then as
-    fine as the frame, where an enlarged label map would have steps. `extracted`: see `network_coordinates`.
+    Borders are then as fine as the frame, where an enlarged label map would have steps.
     """
-    for axis, (full, small) in enumerate(zip(native, extracted or probabilities.shape[1:], strict=True), start=1):
-        at = network_coordinates(full, probabilities.shape[axis], alignment, small)
-        probabilities = interpolate(probabilities, at, axis)
-    return probabilities.argmax(0).astype(np.uint8)
+    return native_probabilities(probabilities, native, alignment, extracted).argmax(0).astype(np.uint8)

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from checkpoint import Checkpoint, load_weights
 from command import UserError
 from devices import autocast
+from losses import Loss, image_losses
 from model import build_network, check_size
 
 PUBLISHED_SIZE = 256  # of a checkpoint that does not say
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def load_network(path: Path, checkpoint: Checkpoint, size: int, device: torch.device) -> nn.Module:
@@ -46,7 +46,7 @@ class Predictor:
     test_time_augmentation: bool = False
     """The mean of what the network says of an image and of its mirror image."""
     remove_stray_parts: bool = False
-    """See `without_stray_parts`."""
+    """Whether `label_map` is `without_stray_parts`."""
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,16 @@ class Predictor:
         probabilities = self._softmax(grey)
         if self.test_time_augmentation:
             probabilities = (probabilities + self._softmax(grey.flip(-1)).flip(-1)) / 2
-        return without_stray_parts(probabilities) if self.remove_stray_parts else probabilities
+        return probabilities
+
+    def label_map(self, probabilities: np.ndarray) -> np.ndarray:
+        """Class probabilities (classes, height, width) on the grid of a label map -> that label map, uint8.
+
+        Stray parts are removed here: what is in one piece at the network's size may be in two on the frame's own grid.
+        """
+        if self.remove_stray_parts:
+            probabilities = without_stray_parts(torch.from_numpy(probabilities)[None])[0].numpy()
+        return probabilities.argmax(0).astype(np.uint8)
 
     def _softmax(self, grey: torch.Tensor) -> torch.Tensor:
         with autocast(self.device, self.mixed_precision):
@@ -109,7 +118,7 @@ class Predicted:
     reference: np.ndarray
     """The label maps of the set, alike."""
     loss: float
-    """Mean per case."""
+    """Mean of what each case has by itself."""
 
 
 def predict(
@@ -126,12 +135,10 @@ def predict(
         probabilities = predictor(images)
         # The logarithm is a logit: the softmax inside of the loss leaves it as it is.
         logits = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
-        total += loss(logits, labels.to(predictor.device).long()).item() * len(images)
-        predictions.append(probabilities.argmax(1).byte().cpu().numpy())
+        total += image_losses(loss, logits, labels.to(predictor.device).long()).sum().item()
         references.append(labels.numpy())
-        if each is not None:
-            first = sum(map(len, predictions[:-1]))
-            for index, found in enumerate(probabilities.cpu().numpy(), start=first):
-                each(index, found)
-    reference = np.concatenate(references)
-    return Predicted(np.concatenate(predictions), reference, total / len(reference))
+        for found in probabilities.cpu().numpy():
+            if each is not None:
+                each(len(predictions), found)
+            predictions.append(predictor.label_map(found))
+    return Predicted(np.stack(predictions), np.concatenate(references), total / len(predictions))

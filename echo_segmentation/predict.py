@@ -1,9 +1,9 @@
 """Label maps, areas and volumes of images that have no labels, single frames and sequences: pictures, NIfTI or MHD.
 
 Written into --output-dir: labels/ (of NIfTI and MHD a .nii.gz in the image's own geometry; of every frame a .png of
-class values with a colour for each), overlays/, frames.csv (the cavity's area and long axis in each frame), and of
-patients whose files are named like CAMUS' (patient0001_4CH_ED, patient0001_4CH_half_sequence): volumes.csv,
-ejection_fraction.csv and, of sequences, figures/.
+class values with a colour for each), overlays/, frames.csv (the cavity's area and long axis in each frame),
+settings.json, and of patients whose files are named like CAMUS' (patient0001_4CH_ED, patient0001_4CH_half_sequence):
+volumes.csv, ejection_fraction.csv and, of sequences, figures/.
 """
 
 import sys

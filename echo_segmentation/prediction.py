@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from checkpoint import Checkpoint, read_checkpoint
+from checkpoint import Checkpoint, read_checkpoint, sha256_of
 from command import UserError
 from cycles import Cycle, Ventricle, collect_cycles, measure_ventricle, summary_row, time_rows
 from dataset import resize_image
@@ -20,12 +20,13 @@ from devices import choose_device, memory_of
 from ejection_fraction import as_camus
 from figures import class_colours, cycle_curves, overlay
 from folder_lock import FolderLock
-from geometry import to_native
+from geometry import native_probabilities
 from inference import PUBLISHED_SIZE, Predictor, load_network
 from label_writing import write_like
 from medical_images import MedicalImage, unknown_spacing
 from output_files import new_file
 from progress import next_step, track
+from recorded import write_settings
 from recordings import Recording
 from rows import write_rows
 from settings import PredictSettings
@@ -40,6 +41,8 @@ def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     with FolderLock(settings.output_dir), memory_of(settings):
         settings.check_output_dir()  # another run may have been here meanwhile
+        recorded = settings.as_dict() | {"checkpoint_sha256": sha256_of(settings.model_path)}
+        write_settings(settings.output_dir, recorded)
         write_predictions(predictor, size, settings, recordings, checkpoint.dataset)
 
 
@@ -110,7 +113,8 @@ def predict_frames(predictor: Predictor, frames: np.ndarray, size: int, batch_si
     """Grey frames (frames, height, width) uint8 -> label maps alike. The network sees them at size x size."""
     resized = torch.from_numpy(np.stack([resize_image(frame, size) for frame in frames]))
     batches = (predictor(batch).cpu().numpy() for batch in resized.split(batch_size))
-    return np.stack([to_native(probabilities, frames.shape[1:]) for batch in batches for probabilities in batch])
+    found = (native_probabilities(probabilities, frames.shape[1:]) for batch in batches for probabilities in batch)
+    return np.stack([predictor.label_map(probabilities) for probabilities in found])
 
 
 def write_labels(

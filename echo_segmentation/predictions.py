@@ -46,16 +46,17 @@ def read_predictions(files: Sequence[Path], frames: Frames, num_classes: int) ->
     """The label map of each case, brought to the grid of its reference, uint8.
 
     A PNG file lies on the image as extracted, at any size; a NIfTI or MHD file on the frame as in the data set. Raises
-    UserError, listing every file that cannot be read, or has a class beyond num_classes - 1.
+    UserError, listing every file that cannot be read, has a class beyond num_classes - 1, another shape or, where the
+    frames' own files are known, axes of another direction.
     """
     labels, problems = [], []
     for index, file in enumerate(files):
         try:
-            medical = is_medical_image(file)
-            found = read_frame(file).frames[0] if medical else read_annotation(file)
+            image = read_frame(file) if is_medical_image(file) else None
+            found = image.pixels if image else read_annotation(file)
             if (top := int(found.max())) >= num_classes:
                 raise UserError(f"{file}: class {top}")
-            labels.append((frames.from_medical if medical else frames.from_png)(index, found))
+            labels.append(frames.from_medical(index, image) if image else frames.from_png(index, found))
         except UserError as error:
             problems.append(str(error))
     if problems:

@@ -11,11 +11,12 @@ RESULT_FILES = ("summary.json", "metrics.csv", "ejection_fraction.csv", "camus_t
 UNFINISHED = "unfinished.txt"
 
 
-def refuse_foreign_results(output_dir: Path) -> None:
-    """Raises UserError for files where results are put, and old ones deleted, that no evaluation has left there."""
+def refuse_foreign_results(output_dir: Path, *further: str) -> None:
+    """Raises UserError for files where results are put, and old ones deleted, that no evaluation has left there; those
+    named `further` too."""
     if (output_dir / UNFINISHED).exists() or is_summary(output_dir / "summary.json"):
         return
-    tables = (output_dir / name for name in RESULT_FILES)
+    tables = (output_dir / name for name in (*RESULT_FILES, *further))
     folders = (output_dir / name for name in RESULT_FOLDERS)
     pictures = (path for folder in folders for path in (*folder.glob("*.png"), *folder.glob("*.nii.gz")))
     found = next((path for path in (*tables, *pictures) if path.exists()), None)

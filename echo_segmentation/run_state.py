@@ -10,7 +10,7 @@ import torch
 from annotated_types import Interval, Len
 from torch import nn
 
-from checkpoint import load_file, read_checkpoint, save_model
+from checkpoint import load_file, read_checkpoint, save_model, sha256_of
 from command import UserError
 from dataset import CaseSet
 from dataset_description import Description, camus
@@ -76,6 +76,7 @@ class SavedState(Record):
     progress: SavedProgress
     data: dict[str, str]
     settings: dict[str, Any]
+    start_sha256: str | None = None
 
 
 class Run:
@@ -96,6 +97,12 @@ class Run:
         self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
         self.progress = Progress()
         self.folder = Path(settings.output_dir)
+        self.start_sha256: str | None = None
+        """Of the weights of --model-path that the run began with; None also of a run from before it was kept."""
+
+    def start(self) -> dict[str, str]:
+        """What is kept of the weights of --model-path, if the run began with any."""
+        return {} if self.start_sha256 is None else {"start_sha256": self.start_sha256}
 
     def describe(self) -> dict[str, Any]:
         """What model.pth says of itself, beside the architecture."""
@@ -107,6 +114,7 @@ class Run:
             "epoch": self.progress.best_epoch,
             "val_dice_mean": self.progress.best_dice,
             "settings": self.settings.as_dict(),
+            **self.start(),
             **({} if self.description == camus() else {"dataset": self.description.as_json()}),
         }
 
@@ -121,13 +129,14 @@ class Run:
             "progress": vars(self.progress),
             "data": self.data,
             "settings": self.settings.as_dict(),
+            **self.start(),
         }
         write_rows(self.folder / "log.csv", self.progress.log)
         with new_file(self.folder / LAST) as temporary:
             save_tensors(state, temporary)
 
     def resume(self) -> None:
-        """Continue from last.pth, if there is one.
+        """Continue from last.pth, if there is one: the weights of --model-path are then not needed any more.
 
         Raises UserError if it was made with other settings or data, or if it is missing although there is a model.pth.
         """
@@ -137,6 +146,7 @@ class Run:
             return
         state = checked(SavedState, load_file(path), f"{path}: not the state of a training; give another --output-dir")
         refuse_changes(path, state, self.settings, self.data)
+        self.start_sha256 = state.start_sha256
         load_weights(self.network, checked_weights(state.network, str(path)), str(path))
         check_moments(state.optimizer.state, [p.shape for p in self.network.parameters()], path)
         # Of the saved optimiser only what the steps have added: the learning rate is that of the settings.
@@ -155,9 +165,10 @@ class Run:
         with contextlib.suppress(UserError):
             about = read_checkpoint(path).description
             theirs = about.get("settings")
-            same = isinstance(theirs, dict) and not changed_settings(theirs, self.settings)
-            if about.get("epoch") == 1 and same:
-                return
+            if isinstance(theirs, dict) and about.get("epoch") == 1 and not changed_settings(theirs, self.settings):
+                began = theirs.get("model_path"), about.get("start_sha256")
+                if not other_start(*began, self.settings.model_path):
+                    return
         raise UserError(
             f"{path} is there without the last.pth of its training, and would be written over: move it away, or give "
             "another --output-dir"
@@ -175,9 +186,24 @@ def check_moments(moments: dict[int, Moments], shapes: Sequence[torch.Size], pat
 
 
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
-    """Names of the settings that make another run of it."""
+    """Names of the settings that make another run of it; of --model-path see `other_start`."""
     new, old = settings.as_dict(), with_defaults(old)
-    return [name for name in new if name not in FREE_TO_CHANGE and new[name] != old[name]]
+    return [name for name in new if name not in (*FREE_TO_CHANGE, "model_path") and new[name] != old[name]]
+
+
+def other_start(old: Any, sha256: str | None, new: Path | None) -> str:
+    """What differs between the --model-path that a run began with and `new`; nothing if both are the same weights,
+    wherever they lie. By the file's `sha256` where it is known and the file still there, otherwise by its name.
+    """
+    if old is None and new is None:
+        return ""
+    was = "None" if old is None else Path(str(old)).name
+    if old is not None and new is not None:
+        if sha256 is not None and new.is_file():
+            return "" if sha256_of(new) == sha256 else f"--model-path: {new} has other weights than {shown(was)} had"
+        if new.name == was:
+            return ""
+    return f"--model-path: {shown(was)} there, {new} now"
 
 
 def with_defaults(old: dict[str, Any]) -> dict[str, Any]:
@@ -196,6 +222,8 @@ def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data:
         f"--{name.replace('_', '-')}: {shown(old[name])} there, {new[name]} now"
         for name in changed_settings(old, settings)
     ]
+    if start := other_start(old["model_path"], state.start_sha256, settings.model_path):
+        differ.append(start)
     others = [split for split in data if data[split] != state.data.get(split)]
     flags = dict.fromkeys(data, "--data-dir")
     if settings.extra_data_dir or old["extra_data_dir"]:

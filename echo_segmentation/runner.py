@@ -17,17 +17,17 @@ from frames import choose_frames
 from results import RESULT_FOLDERS, refuse_foreign_results
 from settings import TrainSettings, agreed_classes, refuse_native
 
-OF_A_TRAINING = ("last.pth", "settings.json", "log.csv")
+OF_A_TRAINING = ("last.pth", "log.csv")
 
 
 def main(settings: TrainSettings) -> None:
     """Check all that is cheap to check, then import what is slow, then train and evaluate."""
     settings.check()
     check_data_dir(settings.data_dir)
-    if settings.model_path is not None and not settings.model_path.is_file():
+    there = {path.name for path in settings.output_dir.glob("*")}
+    if settings.model_path is not None and "last.pth" not in there and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
     refuse_foreign_results(settings.output_dir)
-    there = {path.name for path in settings.output_dir.glob("*")}
     if "summary.json" in there and not there & {*OF_A_TRAINING}:
         raise UserError(f"--output-dir {settings.output_dir}: holds an evaluation, and no training; give another one")
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}

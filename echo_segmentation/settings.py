@@ -1,14 +1,15 @@
 """Every setting of the segmentation commands: its name, default, range and meaning, once."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
 from command import UserError, YesNo
 from dataset_description import Description, camus
 from folder_lock import LOCK
+from recorded import Recorded
 from results import RESULT_FOLDERS
 from schema import check_settings
 
@@ -50,7 +51,7 @@ class Unasked(str):
 
 
 @dataclass(kw_only=True)
-class CommonSettings:
+class CommonSettings(Recorded):
     DASHES: ClassVar[bool] = True  # the published commands spell their flags so
 
     output_dir: Path = Path("./output")
@@ -104,7 +105,8 @@ class TrainSettings(CommonSettings):
     encoder_weights: str = "none"
     """Pre-trained weights of the encoder, downloaded unless cached: imagenet and so on. none: no download."""
     model_path: Path | None = None
-    """Start from the weights of this checkpoint (of the same architecture) instead of random ones."""
+    """Start from the weights of this checkpoint (of the same architecture) instead of random ones. A run that goes on
+    has no more need of the file, and refuses one with other weights."""
     num_classes: Classes | None = None
     """Classes of the labels: values 0 .. num_classes - 1. Default: as many as the dataset.json of the data says, where
     another number given here is an error; 4, those of CAMUS, without one."""
@@ -147,14 +149,9 @@ class TrainSettings(CommonSettings):
         if self.model_path is not None and self.encoder_weights != "none":
             raise UserError(f"--encoder-weights {self.encoder_weights}: the weights are those of --model-path")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values only, so that it can be written as JSON and into a checkpoint."""
-        plain = {Path: str, type(Path()): str, Unasked: str, tuple: list}
-        return {name: plain.get(type(value), lambda v: v)(value) for name, value in asdict(self).items()}
-
 
 @dataclass(kw_only=True)
-class InferenceSettings:
+class InferenceSettings(Recorded):
     test_time_augmentation: YesNo = False
     """Average the class probabilities of each image and of its mirror image: twice the time."""
     remove_stray_parts: YesNo = False
@@ -182,7 +179,8 @@ class TestSettings(CommonSettings, InferenceSettings):
     split: Literal["testing", "validation", "training"] = "testing"
     """Split that is evaluated."""
     image_quality: tuple[str, ...] = ()
-    """Only frames of these image qualities, as metadata.csv names them (Good Medium). Default: all."""
+    """Only frames of these image qualities, as metadata.csv names them (Good Medium): one that no frame has is an
+    error. Default: all."""
     num_classes: Classes | None = None
     """Classes of the network: known from the checkpoint; another number given here is an error. Of
     --predictions: as many as the dataset.json of the data says; 4 without one."""
@@ -196,12 +194,14 @@ class TestSettings(CommonSettings, InferenceSettings):
     std: Annotated[float, Interval(gt=0)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
     compare: tuple[Path, Path] | None = None
-    """Two output folders: print their results side by side, with paired differences, and do nothing else."""
+    """Two output folders: print their results side by side, with paired differences, and do nothing else. No other
+    setting has a part in it."""
 
     def check(self) -> None:
         """Raises UserError if something is missing or makes no sense."""
         check_settings(self)
         if self.compare is not None:
+            refuse_beside(self, "compare")
             return
         if not self.data_dir or (self.model_path is None) == (self.predictions is None):
             needed = "needed are --data-dir and one of --model-path and --predictions"
@@ -262,6 +262,17 @@ class PredictSettings(InferenceSettings):
             return
         if not self.output_dir.is_dir() or any(path.name != LOCK for path in self.output_dir.iterdir()):
             raise UserError(f"--output-dir {self.output_dir}: is there already and not empty; give another")
+
+
+def refuse_beside(settings: TestSettings, alone: str) -> None:
+    """Raises UserError for a setting that was given beside `alone`, and would be ignored; but for output_dir, which a
+    script may give to all of its commands."""
+    for option in fields(settings):
+        default, given = option.default, getattr(settings, option.name)
+        # By type too: a GPU that was asked for is a plain string.
+        if option.name not in (alone, "output_dir") and (type(given), given) != (type(default), default):
+            spelt = option.name.replace("_", "-")
+            raise UserError(f"--{spelt} has no part in --{alone}, which reads two evaluations: leave it out")
 
 
 def check_spacing(spacing_mm: tuple[float, ...]) -> None:

@@ -1,7 +1,8 @@
 """Evaluate a segmentation network, or anybody's label maps, on real images as CAMUS does; or compare two such runs.
 
-Written into --output-dir: metrics.csv, ejection_fraction.csv, summary.json, camus_table.md and .csv, figures/,
-predictions/ of a network, and with --native-dir predictions_native/, NIfTI files in the geometry of their frames.
+Written into --output-dir: metrics.csv, ejection_fraction.csv, summary.json, settings.json, camus_table.md and .csv,
+figures/, predictions/ of a network, and with --native-dir predictions_native/, NIfTI files in the geometry of their
+frames.
 """
 
 import sys
@@ -10,6 +11,7 @@ from cases import check_data_dir, description_of, find_cases, with_quality
 from command import UserError, run_command
 from folder_lock import FolderLock
 from progress import next_step
+from recorded import SETTINGS
 from results import RESULT_FOLDERS, refuse_foreign_results
 from settings import TestSettings, refuse_native
 
@@ -33,7 +35,7 @@ def main(settings: TestSettings) -> None:
         raise UserError(
             f"--output-dir {settings.output_dir}: holds a training ({', '.join(trained)}); give another one"
         )
-    refuse_foreign_results(settings.output_dir)
+    refuse_foreign_results(settings.output_dir, SETTINGS)
     refuse_native(settings.native_dir, description_of(settings.data_dir))
     cases = with_quality(find_cases(settings.data_dir, settings.split), settings.image_quality)
     what = settings.predictions or settings.model_path

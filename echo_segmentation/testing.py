@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from cases import Case, description_of, find_cases
-from checkpoint import Checkpoint, read_checkpoint
+from checkpoint import Checkpoint, read_checkpoint, sha256_of
 from command import UserError
 from dataset import CaseSet, load_cases, read_image
 from dataset_description import Description
 from devices import choose_device, compile_for, memory_of
 from evaluation import Report, evaluate
 from frames import Frames, choose_frames
-from inference import PUBLISHED_SIZE, Loss, Predicted, Predictor, load_network, predict
+from inference import PUBLISHED_SIZE, Predicted, Predictor, load_network, predict
 from loader import make_loader
+from losses import make_loss, told_loss
 from predictions import find_predictions, read_predictions
 from settings import CommonSettings, TestSettings, agreed_classes
 
@@ -33,34 +33,37 @@ def evaluate_checkpoint(settings: TestSettings, cases: list[Case]) -> None:
     case_set = load_in_order(cases, size, classes, settings)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     compiled = compile_for(device, network) if settings.compile_model else network
-    origin = {"model": str(settings.model_path), "split": settings.split} | settings.inference_options()
+    origin = {"model": str(settings.model_path)} | selection(settings) | settings.inference_options()
     predictor = Predictor(compiled, mean, std, device, **settings.inference_options())
-    loss = nn.functional.cross_entropy
+    loss = told_loss(checkpoint.description)
+    recorded = settings.as_dict() | {"checkpoint_sha256": sha256_of(settings.model_path)}
+    report = how_to_report(settings, description, recorded)
     with memory_of(settings):
-        evaluate_network(predictor, case_set, frames, loss, classes, settings, origin, description)
+        evaluate_network(predictor, case_set, frames, loss, classes, settings, origin, report)
 
 
 def evaluate_network(
     predictor: Predictor,
     case_set: CaseSet,
     frames: Frames,
-    loss: Loss,
+    loss: str,
     num_classes: int,
     settings: CommonSettings,
     origin: dict[str, Any],
-    description: Description,
+    report: Report,
 ) -> Predicted:
-    """Predict, and write the results into settings.output_dir; returns the predictions at network size."""
+    """Predict, and write the results into settings.output_dir; returns the predictions at network size. `loss` is its
+    name."""
     loader = make_loader(case_set, settings.batch_size, predictor.device, settings.num_workers, settings.pin_memory)
     labels: list[np.ndarray] = []
 
     def on_the_grid_of_the_reference(index: int, probabilities: np.ndarray) -> None:
-        labels.append(frames.from_network(index, probabilities))
+        labels.append(predictor.label_map(frames.from_network(index, probabilities)))
 
-    predicted = predict(predictor, loader, loss, each=on_the_grid_of_the_reference)
-    origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss}
+    predicted = predict(predictor, loader, make_loss(loss), each=on_the_grid_of_the_reference)
+    origin |= {"mean": predictor.mean, "std": predictor.std, "loss": predicted.loss, "loss_name": loss}
     folder = Path(settings.output_dir)
-    evaluate(frames, labels, num_classes, folder, origin, how_to_report(settings, description), predicted.labels)
+    evaluate(frames, labels, num_classes, folder, origin, report, predicted.labels)
     return predicted
 
 
@@ -73,8 +76,14 @@ def evaluate_predictions(settings: TestSettings, cases: list[Case]) -> None:
     files = find_predictions(settings.predictions, case_set.cases)
     frames = choose_frames(settings.native_dir, case_set, classes, settings.spacing_mm)
     labels = read_predictions(files, frames, classes)
-    origin = {"predictions": str(settings.predictions), "split": settings.split}
-    evaluate(frames, labels, classes, settings.output_dir, origin, how_to_report(settings, description))
+    origin = {"predictions": str(settings.predictions)} | selection(settings)
+    report = how_to_report(settings, description, settings.as_dict())
+    evaluate(frames, labels, classes, settings.output_dir, origin, report)
+
+
+def selection(settings: TestSettings) -> dict[str, Any]:
+    """Which cases were evaluated, for summary.json; `image_quality` there are the groups."""
+    return {"split": settings.split, "only_image_quality": list(settings.image_quality)}
 
 
 def load_in_order(cases: list[Case], size: int, num_classes: int, settings: TestSettings) -> CaseSet:
@@ -83,8 +92,10 @@ def load_in_order(cases: list[Case], size: int, num_classes: int, settings: Test
     return case_set.shuffled(settings.seed) if settings.test_shuffle else case_set
 
 
-def how_to_report(settings: CommonSettings, description: Description) -> Report:
-    return Report(settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance, description)
+def how_to_report(settings: CommonSettings, description: Description, recorded: dict[str, Any] | None = None) -> Report:
+    """`recorded` is written as settings.json; a training has done it."""
+    of_report = settings.test_viz_num, settings.bootstrap, settings.seed, settings.missed_distance
+    return Report(*of_report, description, recorded)
 
 
 def refuse_other_classes(settings: TestSettings, checkpoint: Checkpoint, description: Description) -> None:

@@ -5,7 +5,6 @@ index), and torch's generator is seeded by (seed, epoch). So `last.pth` holds we
 generator.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -13,22 +12,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from checkpoint import load_weights, read_checkpoint
+from checkpoint import load_weights, read_checkpoint, sha256_of
 from command import UserError
 from dataset import CaseSet
 from dataset_description import Description
 from devices import autocast, choose_device, compile_for, memory_of
 from figures import class_colours, overlay
 from frames import Frames
-from inference import Loss, Predicted, Predictor, batches_of, load_network, normalise, predict
+from inference import Predicted, Predictor, batches_of, load_network, normalise, predict
 from loader import make_loader
+from losses import Loss, make_loss
 from metrics import dice_scores, structure_masks, structures_of
 from model import Architecture, build_network, check_size
-from output_files import EventFile, new_file
+from output_files import EventFile
 from progress import next_step, track
+from recorded import write_settings
 from run_state import LAST, LOG_COLUMNS, Run
 from settings import TrainSettings
-from testing import WRITTEN, evaluate_network
+from testing import WRITTEN, evaluate_network, how_to_report
 
 
 def train_and_evaluate(
@@ -39,8 +40,7 @@ def train_and_evaluate(
     """
     device = choose_device(settings.gpu)
     run = start(settings, sets, device, description)
-    with new_file(settings.output_dir / "settings.json") as path:
-        path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n", encoding="utf-8")
+    write_settings(settings.output_dir, settings.as_dict())
     with memory_of(settings):
         train(run, sets["training"], sets["validation"], device)
         if "testing" in sets:
@@ -57,15 +57,18 @@ def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.devic
     unet = {"encoder_name": settings.encoder_name, "decoder_channels": settings.decoder_channels} if is_unet else {}
     architecture = Architecture(settings.model_name, settings.num_classes, **unet)
     torch.manual_seed(settings.seed)
-    replaced = settings.model_path is not None or (Path(settings.output_dir) / LAST).exists()
+    goes_on = (Path(settings.output_dir) / LAST).exists()
+    replaced = settings.model_path is not None or goes_on
     network = build_network(architecture, "none" if replaced else settings.encoder_weights)
     check_size(network, architecture, settings.img_size)
-    if settings.model_path is not None:
-        checkpoint = read_checkpoint(settings.model_path)
+    starts_from = None if goes_on else settings.model_path
+    if starts_from is not None:
+        checkpoint = read_checkpoint(starts_from)
         if checkpoint.architecture != architecture:
-            raise UserError(f"{settings.model_path} is of {checkpoint.architecture}, asked for is {architecture}")
-        load_weights(network, checkpoint, settings.model_path)
+            raise UserError(f"{starts_from} is of {checkpoint.architecture}, asked for is {architecture}")
+        load_weights(network, checkpoint, starts_from)
     run = Run(network.to(device, memory_format=torch.channels_last), architecture, settings, sets, description)
+    run.start_sha256 = sha256_of(starts_from) if starts_from is not None else None
     run.resume()
     return run
 
@@ -73,16 +76,6 @@ def start(settings: TrainSettings, sets: dict[str, CaseSet], device: torch.devic
 def learning_rate(step: int, steps: int, start: float, end: float) -> float:
     """Half a cosine from `start` at step 0 to `end` at the last of `steps` (Loshchilov & Hutter 2017, eq. 5)."""
     return end + (start - end) * (1 + math.cos(math.pi * step / max(steps - 1, 1))) / 2
-
-
-def make_loss(name: str) -> Loss:
-    """Cross-entropy of logits (batch, classes, height, width), mean over pixels; dice_ce adds the soft Dice loss."""
-    if name == "ce":
-        return nn.functional.cross_entropy
-    from segmentation_models_pytorch.losses import DiceLoss
-
-    dice = DiceLoss("multiclass")
-    return lambda logits, labels: nn.functional.cross_entropy(logits, labels) + dice(logits, labels)
 
 
 def mean_dice(
@@ -113,8 +106,9 @@ def train(run: Run, training: CaseSet, validation: CaseSet, device: torch.device
         if row["val_dice_mean"] > progress.best_dice:
             progress.best_epoch, progress.best_dice = epoch, row["val_dice_mean"]
             run.save_best()
-        run.save_last()
+        # Before the state: an epoch told twice counts once in TensorBoard, one that was not told would never be there.
         log_epoch(writers, row, validation, predicted.labels, run)
+        run.save_last()
     for writer in writers.values():
         writer.close()
 
@@ -178,10 +172,10 @@ def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.devi
     # Read: the run's own network, and last.pth, stay at the last epoch.
     checkpoint = read_checkpoint(run.folder / "model.pth")
     network = load_network(run.folder / "model.pth", checkpoint, settings.img_size, device)
-    loss, classes = make_loss(settings.loss), settings.num_classes
+    classes = settings.num_classes
     origin = {"model": str(run.folder / "model.pth"), "epoch": checkpoint.description["epoch"], "split": "testing"}
-    predictor = Predictor(network, run.mean, run.std, device)
-    predicted = evaluate_network(predictor, testing, frames, loss, classes, settings, origin, run.description)
+    predictor, report = Predictor(network, run.mean, run.std, device), how_to_report(settings, run.description)
+    predicted = evaluate_network(predictor, testing, frames, settings.loss, classes, settings, origin, report)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes, run.description)}
     run.save_last()
     with EventFile(run.folder / "logs" / "test") as writer:

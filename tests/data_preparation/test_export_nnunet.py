@@ -11,7 +11,7 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from dataset_description import parse_description
-from export_nnunet import label_names
+from export_nnunet import label_names, spacing_of
 from medical_images import read_medical_image
 from names import parse_stem
 from view_folders import METADATA, encode_png, read_image, read_metadata
@@ -70,9 +70,17 @@ def test_synthetic_frames_pass_nnunets_own_check(run, synthetic, tmp_path):
     assert all(case.endswith(("_0", "_1")) for case in cases(out / "labelsTr"))
 
 
-def test_every_frame_is_there_with_its_pixels_and_their_size(run, releases, extracted, tmp_path):
-    """As nnU-Net's reader sees them. Along each axis the image is as long in mm as the native frame."""
+@pytest.mark.parametrize("rule", ["nearest", "area"])
+def test_every_frame_is_there_with_its_pixels_and_their_size(run, releases, extracted, tmp_path, rule):
+    """As nnU-Net's reader sees them. By area the image is as long in mm as the native frame, along each axis; by the
+    published rule its first and last pixel are copies of the first and last, and as far from one another.
+    """
     out, view = tmp_path / NAME, extracted / "all_views"
+    if rule == "area":
+        view = tmp_path / "area" / "2CH_ED"
+        flags = ("--save_folder_path", view.parent, "--view_names", "2CH_ED", "--save_img_size", 64, 48)
+        camus = ("--camus_data_folder", releases["nifti"], "--image_interpolation", "area")
+        assert run("extract_camus_data", *camus, *flags).code == 0
     assert export(run, view, out).code == 0
     reader = determine_reader_writer_from_dataset_json(json.loads((out / "dataset.json").read_text()), verbose=False)()
     rows = read_metadata(view)
@@ -87,10 +95,22 @@ def test_every_frame_is_there_with_its_pixels_and_their_size(run, releases, extr
             assert np.array_equal(image[0, 0], read_image(view / "images" / split / f"{case}.png"))
             assert np.array_equal(label[0, 0], read_image(view / "annotations" / split / f"{case}.png"))
             native = read_medical_image(releases["nifti"] / rows[case]["source"])
-            length = np.multiply(native.pixels.shape, native.spacing_mm)
-            np.testing.assert_allclose(np.multiply(read["spacing"][1:], image.shape[2:]), length, rtol=1e-4)
+            less = 1 if rule == "nearest" else 0
+            length = np.multiply(np.subtract(native.pixels.shape, less), native.spacing_mm)
+            found = np.multiply(read["spacing"][1:], np.subtract(image.shape[2:], less))
+            np.testing.assert_allclose(found, length, rtol=1e-4)
             seen.add(case)
     assert seen == set(rows)
+
+
+def test_the_size_of_a_pixel_by_hand():
+    """Of 301 x 200 native pixels 61 x 50; a row from before that does not say how is of a frame copied as published."""
+    row = {"native_height": "301", "native_width": "200", "spacing_depth_mm": "0.3", "spacing_lateral_mm": "0.5"}
+    nearest, area = (1.5, 0.5 * 199 / 49), (0.3 * 301 / 61, 2.0)
+    for told, expected in (({}, nearest), ({"image_interpolation": ""}, nearest)):
+        assert spacing_of(row | told, (61, 50)) == pytest.approx(expected)
+    for rule, expected in (("nearest", nearest), ("area", area)):
+        assert spacing_of(row | {"image_interpolation": rule}, (61, 50)) == pytest.approx(expected)
 
 
 def test_the_split_is_ours_and_by_patient(run, extracted, tmp_path):

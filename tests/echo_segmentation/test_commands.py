@@ -179,6 +179,15 @@ def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, c
         (["--data-dir", "{hearts}", "--predictions", "{run}", "--gpu", "cpu"], "--gpu is about a network"),
         (["--data-dir", "{hearts}", "--predictions", "{run}", "--compile-model"], "--compile-model is about a network"),
         (["--compare", "{hearts}", "{run}"], "no metrics.csv"),
+        (["--compare", "{run}", "{run}", "--bootstrap", "1000"], "--bootstrap has no part in --compare"),
+        (
+            ["--compare", "{run}", "{run}", "--missed-distance", "diagonal"],
+            "--missed-distance has no part in --compare",
+        ),
+        (["--compare", "{run}", "{run}", "--image-quality", "Good"], "--image-quality has no part in --compare"),
+        (["--compare", "{run}", "{run}", "--remove-stray-parts"], "--remove-stray-parts has no part in --compare"),
+        (["--compare", "{run}", "{run}", "--gpu", "cuda:0"], "--gpu has no part in --compare"),
+        (["--compare", "{run}", "{run}", "--data-dir", "{hearts}"], "--data-dir has no part in --compare"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--spacing-mm", "-1"], "--spacing-mm -1.0"),
         (["--data-dir", "{hearts}", "--predictions", "{run}", "--mean", "0.1", "--std", "0.2"], "--mean is about a"),
         (
@@ -191,6 +200,12 @@ def test_wrong_settings_of_testing(judge, hearts, trained, tmp_path, capsys, fla
     places = {"hearts": hearts, "run": trained, "model": trained / "model.pth"}
     filled = [flag.format(**places) for flag in flags]
     assert message in fails(judge, capsys, *filled, "--output-dir", tmp_path)
+
+
+def test_a_comparison_may_be_given_a_folder_for_results(judge, trained, tmp_path, capsys):
+    """It writes nothing there."""
+    assert judge("--compare", trained, trained, "--output-dir", tmp_path / "o") == 0
+    assert "8 cases in common" in capsys.readouterr().out and not (tmp_path / "o").exists()
 
 
 def test_a_last_checkpoint_that_is_none(train, trained, hearts, tiny, tmp_path, capsys):

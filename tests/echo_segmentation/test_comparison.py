@@ -1,12 +1,19 @@
 """Two runs in pairs: by frame, then by patient; p-values and intervals against exact values and simulation."""
 
+import hashlib
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from PIL import Image
 from scipy.stats import binom
 
 from command import UserError
 from comparison import Difference, compare, holm, paired_differences, paired_p_value
-from rows import METRICS, write_rows
+from patients import QUANTITIES
+from rows import METRICS, read_rows, write_rows
 
 STRUCTURES = ("lv_endo", "lv_epi", "la", "lv_myo")
 
@@ -144,6 +151,63 @@ def test_runs_that_cannot_be_compared(tmp_path, change, message):
     a, b = (write(tmp_path / run, make_rows({}, "abc", **known)) for run, known in (("a", {}), ("b", change)))
     with pytest.raises(UserError, match=message):
         compare(a, b)
+
+
+def test_runs_against_other_reference_labels_are_refused(tmp_path):
+    """Digests that look like numbers are none. A table from before, without them, is compared as it was."""
+    digests = ["0000000000000012", "12e4000000000000", "abcdef0123456789", *"defghij"]
+    changed = ["0000000000000012", "12e4000000000001", "abcdef0123456780", *"DEFGHI", "j"]
+    names = [f"p{n}" for n in range(10)]
+    a = write(tmp_path / "a", make_rows({}, names, reference_sha256=digests))
+    b = write(tmp_path / "b", make_rows({}, names, reference_sha256=changed))
+    before = write(tmp_path / "before", make_rows({}, names))
+    with pytest.raises(UserError) as told:
+        compare(a, b)
+    assert str(told.value) == (
+        f"8 cases have other reference labels in {a} than in {b}: s001, s002, s003, s004, s005 and others; evaluate "
+        "both against the same"
+    )
+    for first, second in ((a, a), (a, before), (before, b)):
+        assert line_of(compare(first, second), "la dice")[2] == "+0.0000"
+
+
+def test_the_digest_is_of_the_reference_label_on_its_grid(judge, release, tmp_path):
+    """Labels of one frame drawn otherwise, the release's left as they are: the digest of the network's grid alone
+    changes, of that frame alone, and the two runs are not compared."""
+    other = Path(shutil.copytree(release / "nearest", tmp_path / "data"))
+    stem = "patient0001_2CH_ED_testing"
+    path = other / "annotations" / "testing" / f"{stem}.png"
+    labels = np.array(Image.open(path))
+    labels[0, 0] = 3
+    Image.fromarray(labels).save(path)
+    found = {}
+    for name, data, native in (("a", release / "nearest", ()), ("b", other, ()), ("c", release / "nearest", "native"),
+                               ("d", other, "native")):  # fmt: skip
+        flags = ["--data-dir", data, "--predictions", release / "nearest" / "annotations" / "testing"]
+        flags += ["--native-dir", release / "camus"] if native else []
+        assert judge(*flags, "--test-viz-num", 0, "--output-dir", tmp_path / name) == 0
+        found[name] = {row["stem"]: row["reference_sha256"] for row in read_rows(tmp_path / name / "metrics.csv")}
+    assert found["b"][stem] == hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+    truth = sitk.ReadImage(str(release / "camus/database_nifti/patient0001/patient0001_2CH_ED_gt.nii.gz"))
+    native = sitk.GetArrayFromImage(truth).astype(np.uint8)
+    assert found["c"][stem] == hashlib.sha256(native.tobytes()).hexdigest()[:16]
+    assert [name for name in found["a"] if found["a"][name] != found["b"][name]] == [stem] and found["c"] == found["d"]
+    with pytest.raises(UserError, match=f"1 cases have other reference labels in .*: {stem}; evaluate both"):
+        compare(tmp_path / "a", tmp_path / "b")
+    assert line_of(compare(tmp_path / "c", tmp_path / "d"), "la dice")[2] == "+0.0000"
+
+
+@pytest.mark.parametrize("column", ["la_hd95", "lv_endo_msd", "diagonal", "ef_predicted", "esv_ml_reference"])
+def test_a_table_without_a_column_of_numbers_is_refused(tmp_path, column):
+    patients = [{"patient": name} for name in "abc"]
+    for row in patients:
+        row |= {f"{q}_{source}": 50.0 for q in QUANTITIES for source in ("predicted", "reference")}
+    rows = [{k: v for k, v in row.items() if k != column} for row in make_rows({}, "abc")]
+    patients = [{k: v for k, v in row.items() if k != column} for row in patients]
+    a = write(tmp_path / "a", rows, patients)
+    name = "ejection_fraction.csv" if "_reference" in column or "_predicted" in column else "metrics.csv"
+    with pytest.raises(UserError, match=f"{name}: not a table of this program, or empty, or of an earlier version"):
+        compare(a, a)
 
 
 def test_a_table_of_an_earlier_version_is_refused(tmp_path):

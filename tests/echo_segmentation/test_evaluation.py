@@ -1,9 +1,11 @@
 """test_model.py: the checkpoint tells everything, summaries by hand, and runs compared in pairs."""
 
 import csv
+import hashlib
 import json
 import re
 import shutil
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from evaluation import without_nan
 from figures import pick_cases
 from metrics import surface_distances
 from model import build_camus_unet
+from settings import TestSettings
 from summary import bootstrap_interval, console_line, describe, summarise, summarise_cases
 
 
@@ -75,7 +78,9 @@ def test_summary_is_overall_and_per_group_in_mm(trained):
 
 
 def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_path, capsys):
-    """The hearts' frames are 120 mm deep and 105 mm wide. Without metadata.csv: pixels, and it is said."""
+    """The hearts' frames are 400 x 300 pixels of 0.3 x 0.35 mm, brought to 64 x 64 as published and to 32 x 32 by area.
+    Without metadata.csv: pixels, and it is said.
+    """
     shutil.copytree(hearts, tmp_path / "data")
     (tmp_path / "data" / "metadata.csv").unlink()
     flags = ("--data-dir", tmp_path / "data", "--model-path", trained / "model.pth", "--gpu", "cpu")
@@ -88,7 +93,7 @@ def test_millimetres_are_pixels_times_their_spacing(judge, trained, hearts, tmp_
     cases = load_cases(find_cases(str(hearts), "testing"), 32, 4, 1)
     for index, (mm, px) in enumerate(zip(*tables, strict=True)):
         predicted = np.asarray(Image.open(trained / "predictions" / f"{mm['stem']}.png"))
-        for row, unit, spacing in ((mm, "mm@32", (120 / 32, 105 / 32)), (px, "px@32", (1, 1))):
+        for row, unit, spacing in ((mm, "mm@32", (0.3 * 399 / 63 * 2, 0.35 * 299 / 63 * 2)), (px, "px@32", (1, 1))):
             expected = surface_distances(predicted == 3, cases[index][1] == 3, spacing)
             assert (row["unit"], row["grid"]) == (unit, "32x32")
             for name, value in expected.items():
@@ -123,9 +128,31 @@ def test_a_kill_leaves_no_table_of_other_label_maps(judge, trained, hearts, tmp_
         patch.setattr(evaluation, "draw", killed)
         assert judge(*flags, "--remove-stray-parts") == 130
     left = {file.name for file in (tmp_path / "o").iterdir()}
-    assert left == {"predictions", "figures", "unfinished.txt"}
+    assert left == {"predictions", "figures", "unfinished.txt", "settings.json"}
+    assert json.loads((tmp_path / "o" / "settings.json").read_text())["remove_stray_parts"] is True  # its own
     assert judge(*flags) == 0
     assert {file.name for file in (tmp_path / "o").iterdir()} == first
+
+
+def test_settings_are_recorded_with_the_checkpoint_they_were_used_on(judge, trained, hearts, tmp_path, capsys):
+    """All of them; of label maps there is no checkpoint. A settings.json of something else is not replaced."""
+    flags = ("--data-dir", hearts, "--test-viz-num", 0, "--image-quality", "Good", "--missed-distance", "diagonal")
+    network = ("--model-path", trained / "model.pth", "--gpu", "cpu", "--batch-size", 3)
+    assert judge(*flags, *network, "--output-dir", tmp_path / "o") == 0
+    found = json.loads((tmp_path / "o" / "settings.json").read_text())
+    assert set(found) == {field.name for field in fields(TestSettings)} | {"checkpoint_sha256"}
+    assert found["checkpoint_sha256"] == hashlib.sha256((trained / "model.pth").read_bytes()).hexdigest()
+    asked = {"data_dir": str(hearts), "model_path": str(trained / "model.pth"), "batch_size": 3, "gpu": "cpu"}
+    asked |= {"image_quality": ["Good"], "missed_distance": "diagonal", "predictions": None, "img_size": None}
+    assert {name: found[name] for name in asked} == asked
+    assert judge(*flags, "--predictions", trained / "predictions", "--output-dir", tmp_path / "o") == 0
+    found = json.loads((tmp_path / "o" / "settings.json").read_text())
+    assert found["predictions"] == str(trained / "predictions") and "checkpoint_sha256" not in found
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "settings.json").write_text("{}")
+    assert judge(*flags, *network, "--output-dir", tmp_path / "other") == 2
+    assert "settings.json, which is no result of ours" in capsys.readouterr().err
+    assert (tmp_path / "other" / "settings.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("output", ["mine", "mine/predictions/..", "mine/predictions"])

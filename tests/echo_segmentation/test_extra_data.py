@@ -10,7 +10,9 @@ import pytest
 
 from cases import SPLITS, find_cases
 from checkpoint import load_file
+from command import UserError
 from dataset import load_cases
+from dataset_description import camus
 from extra_data import find_extra, same_person
 
 SHORT = ("--epochs", 1, "--test-viz-num", 0)
@@ -130,6 +132,21 @@ def test_where_sources_are_known_they_tell_who_is_who(hearts, synthetic, tmp_pat
         assert same_person(find_cases(str(folder), "training")[0], testing)
     # Without sources, training and testing of the older release are two people who share a number.
     assert not same_person(find_cases(str(synthetic), "training")[0], find_cases(str(hearts), "testing")[0])
+
+
+def test_of_own_data_a_name_is_one_person_wherever_the_frames_lie(hearts, synthetic, tmp_path):
+    """CAMUS' older release counts its patients anew in testing; nobody else's data are taken to do so."""
+    real = with_sources(shutil.copytree(hearts, tmp_path / "real"), "hospital/{split}/a.png")
+    extra = with_sources(shutil.copytree(synthetic, tmp_path / "extra"), "clips/{split}/a.png")
+    cases = {split: find_cases(str(real), split) for split in ("training", "testing")}
+    assert len(find_extra([str(extra)], str(real), cases)) == 8  # of CAMUS, by the folders of the sources
+    classes = [{"name": name} for name in camus().class_names]
+    content = {"name": "Hearts", "names": {"pattern": "(?P<patient>.+)"}, "classes": classes}
+    for folder in (real, extra):
+        (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="training images of 2 patients that are kept for validation or test") as told:
+        find_extra([str(extra)], str(real), cases)
+    assert "patient0001 (testing): patient0001_2CH_ED_training" in str(told.value)
 
 
 def test_a_wrong_folder_is_told_by_its_flag(train, hearts, synthetic, tiny, tmp_path, capsys):

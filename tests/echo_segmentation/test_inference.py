@@ -11,6 +11,7 @@ from dataset import CaseSet
 from devices import compile_for, memory_of
 from inference import Predictor, predict, without_stray_parts
 from loader import make_loader
+from losses import make_loss
 from settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -61,6 +62,20 @@ def test_a_set_is_predicted_as_its_images_are_and_its_loss_is_the_cross_entropy(
     assert np.array_equal(found.reference, labels)
     chosen = np.take_along_axis(expected, labels[:, None], axis=1)
     assert found.loss == pytest.approx(-np.log(chosen).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ce", "dice_ce"])
+def test_the_loss_of_a_set_knows_neither_size_nor_order_of_its_batches(images, name):
+    """It is the mean of what each image has by itself; the soft Dice of a batch would be another number in each."""
+    labels = np.random.default_rng(1).integers(0, 3, images.shape, dtype=np.uint8)
+    labels[0], labels[1] = 0, 1  # images that lack classes
+    predictor, loss = Predictor(Shifted(), MEAN, STD, CPU), make_loss(name)
+    logits = torch.from_numpy(softmax_by_hand(images, -1)).log()
+    alone = [loss(logits[i : i + 1], torch.from_numpy(labels[i : i + 1]).long()).item() for i in range(len(images))]
+    for batch_size, order in ((1, slice(None)), (2, slice(None)), (5, slice(None)), (2, slice(None, None, -1))):
+        arrays = (np.ascontiguousarray(images.numpy()[order]), np.ascontiguousarray(labels[order]))
+        loader = make_loader(CaseSet([None] * len(images), 0, np.zeros(256), arrays), batch_size, CPU, 0, False)
+        assert predict(predictor, loader, loss).loss == pytest.approx(np.mean(alone), rel=1e-5)
 
 
 def as_probabilities(labels: np.ndarray, second: np.ndarray, classes: int = 4) -> torch.Tensor:

@@ -12,15 +12,20 @@ import torch
 from drawn_release import NATIVE, SPACING
 from PIL import Image
 from scipy.ndimage import binary_erosion
+from scipy.ndimage import label as connected_parts
 from scipy.spatial.distance import cdist
 
 import inference
+import predict
+import prediction
+import testing
 from cases import Case
 from checkpoint import load_weights, read_checkpoint
-from command import UserError
+from command import UserError, run_command
 from geometry import nearest_indices, one_hot, to_native
 from model import build_network
 from predictions import find_predictions
+from settings import PredictSettings
 
 
 def read_metrics(folder):
@@ -70,6 +75,42 @@ def test_a_network_is_evaluated_by_its_probabilities_on_the_native_grid(judge, t
         assert float(row["la_dice"]) == pytest.approx(2 * (masks[0] & masks[1]).sum() / sum(m.sum() for m in masks))
     assert differ / 8 > 0.01
     assert {file.name for file in (tmp_path / "figures").iterdir()} >= {"dice.png", "overlays.png"}
+
+
+class Patches(torch.nn.Module):
+    """A network that sees patches of all classes, whatever the image shows."""
+
+    def forward(self, grey):
+        noise = torch.randn(1, 4, *grey.shape[2:], generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.avg_pool2d(noise, 3, stride=1, padding=1).mul(8).expand(len(grey), -1, -1, -1)
+
+
+def most_parts(labels: np.ndarray) -> int:
+    return max(connected_parts(labels == value)[1] for value in (1, 2, 3))
+
+
+def test_stray_parts_are_removed_on_the_grid_that_is_written_and_measured(
+    judge, trained, release, tmp_path, monkeypatch
+):
+    """Patches that are linked by a corner at the network's size come apart where probabilities are interpolated."""
+    monkeypatch.setattr(testing, "load_network", lambda *_: Patches())
+    monkeypatch.setattr(prediction, "load_network", lambda *_: Patches())
+    flags = ["--model-path", trained / "model.pth", "--gpu", "cpu"]
+    data = ["--data-dir", release / "nearest", "--native-dir", release / "camus", "--test-viz-num", 0]
+    for name, asked in (("without", "False"), ("with", "True")):
+        assert judge(*flags, *data, "--remove-stray-parts", asked, "--output-dir", tmp_path / name) == 0
+        made = ["--input", str(release / "camus"), "--output-dir", str(tmp_path / f"{name}_predicted")]
+        command = [*map(str, flags), *made, "--remove-stray-parts", asked]
+        assert run_command(predict.main, PredictSettings, command) == 0
+        folders = [tmp_path / name / "predictions_native", tmp_path / f"{name}_predicted" / "labels"]
+        parts = [most_parts(read_labels(path)) for folder in folders for path in folder.glob("*.nii.gz")]
+        parts += [most_parts(np.asarray(Image.open(path))) for path in (tmp_path / name / "predictions").iterdir()]
+        assert len(parts) == 24
+        assert max(parts) == 1 if asked == "True" else min(parts) > 1
+    labels = read_labels(tmp_path / "with" / "predictions_native" / "patient0001_2CH_ED.nii.gz")
+    truth = read_labels(release / "camus" / "database_nifti" / "patient0001" / "patient0001_2CH_ED_gt.nii.gz")
+    dice = 2 * ((labels == 3) & (truth == 3)).sum() / ((labels == 3).sum() + (truth == 3).sum())
+    assert float(read_metrics(tmp_path / "with")["patient0001_2CH_ED_testing"]["la_dice"]) == pytest.approx(dice)
 
 
 @pytest.mark.parametrize("rule", ["area", "nearest"])
@@ -138,7 +179,7 @@ def test_a_missed_structure_is_counted_and_costs_the_diagonal_if_asked_for(judge
     labels[labels == 3] = 0
     Image.fromarray(labels).save(file)
     flags = ("--data-dir", release / "nearest", "--predictions", tmp_path / "p", "--test-viz-num", 0)
-    for penalty, n, mean in (("none", 7, 0.0), ("diagonal", 8, np.hypot(120, 105) / 8)):
+    for penalty, n, mean in (("none", 7, 0.0), ("diagonal", 8, np.hypot(0.6 * 199 * 64 / 63, 0.7 * 149 * 64 / 63) / 8)):
         assert judge(*flags, "--test-shuffle", "--missed-distance", penalty, "--output-dir", tmp_path / penalty) == 0
         summary = json.loads((tmp_path / penalty / "summary.json").read_text())
         found = summary["overall"]["la"]
@@ -248,7 +289,13 @@ def test_a_training_ends_in_native_geometry_and_in_float32(train, release, make_
 def test_only_frames_of_a_quality(judge, trained, release, tmp_path, capsys):
     flags = ("--data-dir", release / "area", "--model-path", trained / "model.pth", "--gpu", "cpu")
     flags += ("--output-dir", tmp_path / "o", "--test-viz-num", 0)
-    assert judge(*flags, "--image-quality", "Good", "Medium") == 0
-    assert {row["patient"] for row in read_metrics(tmp_path / "o").values()} == {"patient0001"}
-    assert judge(*flags, "--image-quality", "Medium") == 2
-    assert "image qualities there: Good, Poor" in capsys.readouterr().err
+    for qualities, patients in ((["Good"], {"patient0001"}), (["Poor", "Good"], {"patient0001", "patient0002"})):
+        assert judge(*flags, "--image-quality", *qualities) == 0
+        assert {row["patient"] for row in read_metrics(tmp_path / "o").values()} == patients
+        assert json.loads((tmp_path / "o" / "summary.json").read_text())["only_image_quality"] == qualities
+    for qualities, unknown in ((["Medium"], "Medium"), (["Good", "Medium", "poor"], "Medium poor")):
+        assert judge(*flags, "--image-quality", *qualities) == 2
+        told = f"--image-quality {unknown}: no such case; image qualities there: Good, Poor\n"
+        assert told in capsys.readouterr().err
+    assert judge(*flags) == 0
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["only_image_quality"] == []

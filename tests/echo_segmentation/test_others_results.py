@@ -55,6 +55,63 @@ def test_a_nifti_of_the_extracted_size_lies_on_its_pixels_as_a_picture_does(judg
     assert tables[0] == tables[1]
 
 
+def turned(path, to, direction):
+    """The medical file with other axes: the same pixels elsewhere in the world."""
+    image = sitk.ReadImage(str(path))
+    image.SetDirection(direction)
+    sitk.WriteImage(image, str(to))
+
+
+MIRRORED, TURNED, NEARLY = (-1.0, 0.0, 0.0, 1.0), (0.0, 1.0, -1.0, 0.0), (1.0, 5e-4, -5e-4, 1.0)
+
+
+@pytest.mark.parametrize(("theirs", "ours", "refused"), [
+    (MIRRORED, None, True),
+    (None, TURNED, True),
+    (TURNED, TURNED, False),
+    (NEARLY, None, False),
+    (None, None, False),
+])  # fmt: skip
+def test_a_map_whose_axes_point_elsewhere_is_refused_and_not_mirrored(
+    judge, release, tmp_path, capsys, theirs, ours, refused
+):
+    """The reference label of one frame with the direction `theirs`, its frame with `ours` (None: the identity)."""
+    name = "patient0001_2CH_ED"
+    camus, maps = shutil.copytree(release / "camus", tmp_path / "camus"), tmp_path / "maps"
+    maps.mkdir()
+    for path in camus.rglob("*_gt.nii.gz"):
+        shutil.copy(path, maps / path.name.replace("_gt", ""))
+    frame = camus / "database_nifti" / "patient0001" / f"{name}.nii.gz"
+    for path, direction in ((maps / f"{name}.nii.gz", theirs), (frame, ours)):
+        if direction:
+            turned(path, path, direction)
+    flags = ("--data-dir", release / "area", "--native-dir", camus, "--predictions", maps, "--test-viz-num", 0)
+    assert judge(*flags, "--output-dir", tmp_path / "o") == (2 if refused else 0)
+    said = capsys.readouterr().err
+    directions = {MIRRORED: "-1 0 0 1", TURNED: "0 1 -1 0", None: "1 0 0 1"}
+    if refused:
+        told = f"{maps / name}.nii.gz: its axes have the direction {directions[theirs]}, those of the frame ({frame})"
+        assert f"{told} {directions[ours]}" in said and "1 predictions cannot be evaluated" in said
+        assert said.count("its axes have") == 1
+    else:
+        table = (tmp_path / "o" / "metrics.csv").read_text().splitlines()
+        place = table[0].split(",").index("la_dice")
+        assert [float(line.split(",")[place]) for line in table[1:]] == [1] * 8
+
+
+def test_a_map_of_the_extracted_size_may_have_the_directions_of_the_export(judge, release, tmp_path, capsys):
+    """export_nnunet.py writes the identity, whatever the frame's own file says; another one is still refused."""
+    name, camus = "patient0001_2CH_ED", shutil.copytree(release / "camus", tmp_path / "camus")
+    frame = camus / "database_nifti" / "patient0001" / f"{name}.nii.gz"
+    turned(frame, frame, TURNED)
+    maps = as_nifti(release / "area" / "annotations" / "testing", tmp_path / "maps")
+    flags = ("--data-dir", release / "area", "--native-dir", camus, "--predictions", maps, "--test-viz-num", 0)
+    assert judge(*flags, "--output-dir", tmp_path / "o") == 0
+    turned(maps / f"{name}_testing.nii.gz", maps / f"{name}_testing.nii.gz", MIRRORED)
+    assert judge(*flags, "--output-dir", tmp_path / "o") == 2
+    assert f"the direction -1 0 0 1, those of the frame ({frame}) 0 1 -1 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_a_map_of_another_shape_is_refused_and_not_stretched(judge, release, tmp_path, capsys, native):
     """Transposed, say."""

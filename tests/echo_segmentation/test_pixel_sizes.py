@@ -2,12 +2,16 @@
 
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from drawn_release import NATIVE, SPACING
 
 from cases import find_cases
-from frames import NativeFrames, with_spacing
+from dataset import load_cases
+from frames import NativeFrames, NetworkFrames, with_spacing
+from geometry import nearest_indices
 
 
 def test_frames_of_unknown_pixel_size_are_compared_in_pixels_until_it_is_given(release, tmp_path, capsys):
@@ -34,6 +38,25 @@ def test_frames_of_unknown_pixel_size_are_compared_in_pixels_until_it_is_given(r
     assert [case.extent_mm is None for case in cases] == [True, True, *[False] * 6]
     assert "the size of the pixels of 2 frames is not believed" in capsys.readouterr().err
     assert with_spacing(cases[0], (0.5, 0.4)).extent_mm == (NATIVE[0] * 0.5, NATIVE[1] * 0.4)
+
+
+@pytest.mark.parametrize("rule", ["nearest", "area"])
+def test_pixels_of_the_network_are_as_far_apart_as_what_they_show(release, rule):
+    """A ramp of native coordinates, extracted to 64 pixels by the rule and resized to 32: mean distance in mm of what
+    neighbouring pixels show. The frame's length by the number of pixels is 1 % less with `nearest`.
+    """
+    case_set = load_cases(find_cases(str(release / rule), "testing"), 32, 4, 1)
+    found = NetworkFrames(case_set).spacing_mm(0)
+    for axis, (native, spacing) in enumerate(zip(NATIVE, SPACING, strict=True)):
+        ramp = np.arange(native, dtype=np.float32)[None]
+        copied = ramp[:, nearest_indices(native, 64)]
+        small = copied if rule == "nearest" else cv2.resize(ramp, (64, 1), interpolation=cv2.INTER_AREA)
+        seen = cv2.resize(small, (32, 1), interpolation=cv2.INTER_AREA)[0]
+        assert found[axis] == pytest.approx(spacing * np.diff(seen).mean(), rel=5e-3)
+        step = (native - 1) / 63 if rule == "nearest" else native / 64
+        assert found[axis] == pytest.approx(2 * spacing * step, rel=1e-9)
+    twice = NetworkFrames(case_set, (0.5, 0.4)).spacing_mm(0)
+    assert twice == pytest.approx([mm * given / own for mm, given, own in zip(found, (0.5, 0.4), SPACING, strict=True)])
 
 
 def test_a_pixel_size_given_at_the_extraction_holds(release, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """predict.py on files of every kind: what it writes, in whose geometry, and what it refuses before it starts."""
 
 import csv
+import hashlib
+import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +104,14 @@ def test_label_maps_show_the_hearts_in_the_geometry_of_their_files(output, truth
             assert np.array_equal(read_annotation(output / "labels" / f"{name}{number}.png"), frame)
 
 
+def test_settings_are_recorded_with_the_checkpoint(output, truth, trained):
+    found = json.loads((output / "settings.json").read_text())
+    assert set(found) == {field.name for field in fields(PredictSettings)} | {"checkpoint_sha256"}
+    assert found["checkpoint_sha256"] == hashlib.sha256((trained / "model.pth").read_bytes()).hexdigest()
+    asked = {"input": [str(truth["folder"][0])], "batch_size": 2, "gpu": "cpu", "spacing_mm": [], "mean": None}
+    assert {name: found[name] for name in asked} == asked
+
+
 def test_a_png_gives_classes_in_colours_and_every_frame_an_overlay(output, truth):
     labels = Image.open(output / "labels" / "anything.png")
     assert mean_dice(np.asarray(labels), truth["anything"][0]) > 0.6
@@ -126,7 +137,7 @@ def test_areas_volumes_and_ejection_fraction_are_those_of_the_written_label_maps
     assert float(rows["patient0001_2CH_half_sequence", "1"]["cavity_area_cm2"]) == pytest.approx(area, rel=0.1)
     assert rows["anything", "0"]["cavity_area_cm2"] == ""
     (row,) = read_csv(output / "ejection_fraction.csv")
-    assert row["patient"], row["source"] == ("patient0001", "sequence")
+    assert (row["patient"], row["source"]) == ("patient0001", "sequence")
     assert (row["es_frame_2ch"], row["es_frame_4ch"]) == ("2", "1")
     frames = [{view: int(row[f"{phase}_frame_{view.lower()}"]) for view in SIZES} for phase in ("ed", "es")]
     volumes = [biplane_volume_ml(*(measure_long_axis(labels[v][f[v]], spacing) for v in SIZES)) for f in frames]

@@ -63,11 +63,12 @@ def test_bytes_that_are_no_table():
 
 
 def test_a_table_of_metrics(tmp_path):
-    from rows import TEXTS, read_rows
+    from rows import METRICS, NUMBERS, TEXTS, read_rows
 
     path = tmp_path / "metrics.csv"
-    header = ",".join((*TEXTS, "lv_dice"))
-    texts = ",".join("x" for _ in TEXTS)
+    others = (*NUMBERS, *(f"lv_{metric}" for metric in METRICS if metric != "dice"))
+    header = ",".join((*TEXTS, *others, "lv_dice"))
+    texts = ",".join(["x" for _ in TEXTS] + ["1" for _ in others])
     path.write_text(f"{header}\n{texts},0.5\n{texts},\n")
     first, second = read_rows(path)
     assert first["lv_dice"] == 0.5 and math.isnan(second["lv_dice"]) and first["stem"] == "x"
