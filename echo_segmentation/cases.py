@@ -6,7 +6,7 @@ an optional `<data>/metadata.csv`.
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +21,7 @@ from schema import Record, checked, parse_csv, shown
 
 SPLITS = ("training", "validation", "testing")
 KINDS = ("images", "annotations")
+SECTOR_ANNOTATIONS = "sector_annotations"  # beside them in what the diffusion model is trained with, or sampled from
 PHASES = ("ED", "ES")
 STEM = re.compile(r"(?P<patient>patient\d+)_(?P<view>[^_]+)_(?P<phase>ED|ES)(_.*)?")
 GEOMETRY = ("native_height", "native_width", "spacing_depth_mm", "spacing_lateral_mm")
@@ -81,7 +82,7 @@ def check_data_dir(data_dir: str, flag: str = "--data-dir") -> None:
         if folder.is_dir():
             continue
         hint = f"give a folder that holds {KINDS[0]} and {KINDS[1]}, or a path with %s in that place (/path/%s/)"
-        if kind == "annotations" and split_folder(data_dir, "sector_annotations", "").is_dir():
+        if kind == "annotations" and split_folder(data_dir, SECTOR_ANNOTATIONS, "").is_dir():
             hint = "it has sector_annotations, the labels of the diffusion model: run prepare_inference4segmentation.py"
         elif "%" in data_dir.replace("%s", ""):
             hint = "the only place holder is %s"
@@ -107,6 +108,7 @@ def find_cases(data_dir: str, split: str, optional: bool = False, flag: str = "-
         raise UserError(f"{len(problems)} files of {split} have no partner:", problems)
     if not images:
         raise UserError(f"{folders[0]}: no pictures")
+    refuse_deformed(data_dir, images, flag)
     table, own = read_metadata(metadata_file(data_dir)), description_of(data_dir) != camus()
     cases = [_describe(stem, images[stem], annotations[stem], table.get(stem, {}), own) for stem in sorted(images)]
     doubtful = sum(bool(table.get(case.stem, {}).get(GEOMETRY[2])) and case.extent_mm is None for case in cases)
@@ -117,6 +119,18 @@ def find_cases(data_dir: str, split: str, optional: bool = False, flag: str = "-
             file=sys.stderr,
         )
     return cases
+
+
+def refuse_deformed(data_dir: str, stems: Collection[str], flag: str) -> None:
+    """Raises UserError for deformed label maps, made to sample from: they lie beside images that are not theirs."""
+    if not split_folder(data_dir, SECTOR_ANNOTATIONS, "").is_dir():
+        return
+    names = re.compile(rf".+{description_of(data_dir).names.mark}\d+", re.DOTALL)
+    if deformed := [stem for stem in stems if names.fullmatch(stem)]:
+        raise UserError(
+            f"{flag} {data_dir}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: "
+            "that is to sample from; give real frames, or the folder that prepare_inference4segmentation.py makes"
+        )
 
 
 def _pictures(folder: Path) -> dict[str, Path]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cases import find_cases
 from command import UserError, parse_settings
 from devices import choose_device
 from model import build_camus_unet
@@ -108,6 +109,22 @@ def test_sector_labels_are_sent_to_be_converted(train, make_folder, tmp_path, ca
     assert file.name in said
     (data / "annotations").rename(data / "sector_annotations")
     assert "prepare_inference4segmentation.py" in fails(train, capsys, "--data-dir", data)
+
+
+@pytest.mark.parametrize("folder", ["data", "extra"])
+def test_deformed_label_maps_beside_real_images_are_not_trained_on(train, make_folder, tmp_path, capsys, folder):
+    """A folder to sample from; one of synthetic images, with names alike but images of their own, is."""
+    made = {name: make_folder(tmp_path / name) for name in ("data", "extra")}
+    for kind in ("images", "annotations"):
+        for path in sorted((made[folder] / kind / "training").iterdir()):
+            path.rename(path.with_stem(f"{path.stem}_0"))
+    flags = ("--data-dir", made["data"], "--extra-data-dir", made["extra"])
+    (made[folder] / "sector_annotations").mkdir()
+    said = fails(train, capsys, *flags)
+    flag = "--data-dir" if folder == "data" else "--extra-data-dir"
+    assert f"{flag} {made[folder]}" in said and "label maps are deformed (as " in said
+    (made[folder] / "sector_annotations").rmdir()
+    assert find_cases(str(made[folder]), "training")
 
 
 @pytest.mark.parametrize(("top", "message"), [(255, "scaled to be seen"), (4, "--num-classes 3")])
