@@ -16,7 +16,7 @@ from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
-from guided_diffusion.training import startup
+from guided_diffusion.training import startup, unfinished
 from guided_diffusion.training.memory import device_memory, fit_step
 from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
 from guided_diffusion.training.preemption import StopRequest
@@ -83,6 +83,7 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     one = run.examples.microbatch([0], training=True).to(run.world.device)
     network = parallel_network(run, one)
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
+    run.world.fail_together(clear_savedir, run)
     while last is None or run.step < last:
         microbatches = source.next_step()
         take_step(run, network, microbatches, stop)
@@ -108,6 +109,12 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
             run.writer.wait()
             log.say(f"asked to stop: saved at step {run.step}; run the same command to go on")
             return
+
+
+def clear_savedir(run: TrainingRun) -> None:
+    """Have rank 0 delete what --overwrite gives up: now that all was read, and the first step is about to be taken."""
+    if run.world.is_main and run.settings.overwrite:
+        unfinished.remove_strays(run.settings.savedir, run.saved_at)
 
 
 def take_step(

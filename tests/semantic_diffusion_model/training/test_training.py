@@ -13,7 +13,7 @@ from guided_diffusion.process.timesteps import FixedSampler
 from guided_diffusion.runs import checkpoints
 from guided_diffusion.runs.distributed import AgreedError
 from guided_diffusion.training.loop import train
-from guided_diffusion.training.resuming import newest_complete
+from guided_diffusion.training.resuming import newest_start
 from guided_diffusion.training.run_log import MACHINE_COLUMNS
 
 # Everything with a state of its own is on: two averages, timesteps by their losses, dropout, clipping, microbatches.
@@ -146,7 +146,7 @@ def test_the_same_command_goes_on_where_the_network_came_from_a_checkpoint(unint
     given = {"savedir", "resume_checkpoint", "batch_size_train"}
     train(tiny(**common, lr_anneal_steps=1), given)
     train(tiny(**common, lr_anneal_steps=2), given)
-    assert newest_complete(str(tmp_path), pytest.fail) == 2
+    assert newest_start(str(tmp_path), pytest.fail).step == 2
     state = torch.load(tmp_path / "opt000002.pt", weights_only=True)
     assert (state["run"]["settings"]["num_res_blocks"], state["run"]["settings"]["diffusion_steps"]) == (1, 2)
     with pytest.raises(UserError, match="--num_res_blocks 2.*has 1"):
@@ -176,7 +176,7 @@ def test_settings_that_do_not_change_results_may_change(uninterrupted, tmp_path,
     free = {"use_checkpoint": False, "modulation": "dense", "log_interval": 1, "save_interval": 3, "microbatch": -1}
     train(tiny(**{"savedir": str(tmp_path)} | RICH | free | {"lr_anneal_steps": 5, "dropout": 0.1}), set())
     assert [row["step"] for row in rows_of(tmp_path)] == ["3", "4", "5"]
-    assert newest_complete(str(tmp_path), pytest.fail) == 5
+    assert newest_start(str(tmp_path), pytest.fail).step == 5
     said = "".join(capsys.readouterr())
     assert "dropout in parts of -1 is drawn otherwise than in" in said
 
