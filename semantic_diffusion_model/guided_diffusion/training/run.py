@@ -72,9 +72,10 @@ class TrainingRun:
         self.optimiser.load_state_dict(state["optimizer"])
         where = start.state
         own = {name: value.shape for name, value in self.timesteps.state_dict().items()}
-        check_arrays(state["timesteps"], own, f"{where}, timesteps")
+        timesteps = self.timesteps.readable(state["timesteps"])
+        check_arrays(timesteps, own, f"{where}, timesteps")
         check_arrays({"metrics": state["metrics"]}, {"metrics": self.statistics.sums.shape}, where)
-        self.timesteps.load_state_dict(state["timesteps"])
+        self.timesteps.load_state_dict(timesteps)
         self.statistics.load(state["metrics"], self.world)
         self.origin = f"those of step {step}, {digest_of(map(str, state['files'].items()))}"
         self.step, self.samples, self.memory_choice = step, state["samples"], state.get("parts")

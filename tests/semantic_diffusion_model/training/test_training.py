@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from command import UserError
+from guided_diffusion.process.diffusion import GaussianDiffusion
 from guided_diffusion.process.timesteps import FixedSampler
 from guided_diffusion.runs import checkpoints
 from guided_diffusion.runs.distributed import AgreedError
@@ -303,3 +304,25 @@ def test_paths_of_object_storage_take_the_same_way(tmp_path, tiny, random_weight
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model000003.pt", "ema_0.9999_000003.pt", "opt000003.pt", "preview_000002.png", "log.txt"} <= names
     assert "model000002.pt" not in names and any(name.startswith("events") for name in names)
+
+
+@pytest.mark.parametrize("left", [None, torch.inf], ids=["saved now", "saved by an older version"])
+def test_a_step_that_was_skipped_for_its_loss_does_not_spoil_the_checkpoints_after_it(
+    tmp_path, tiny, random_weights, monkeypatch, left
+):
+    """The timesteps of such a step are not learned from: a loss that is no number must not come into the state."""
+    common = {"savedir": str(tmp_path), "resume_checkpoint": str(random_weights), "diffusion_steps": 2}
+    common |= {"schedule_sampler": "loss-second-moment", "batch_size_train": 2, "save_interval": 1}
+    losses_of = GaussianDiffusion.training_losses
+    with monkeypatch.context() as patch:
+        spoilt = lambda *args: {name: value * torch.nan for name, value in losses_of(*args).items()}  # noqa: E731
+        patch.setattr(GaussianDiffusion, "training_losses", spoilt)
+        train(tiny(**common, lr_anneal_steps=1), set())
+    assert rows_of(tmp_path)[-1]["skipped_steps"] == "1"
+    if left is not None:
+        state = torch.load(tmp_path / "opt000001.pt", weights_only=True)
+        state["timesteps"]["losses"][:, -1] = left
+        torch.save(state, tmp_path / "opt000001.pt")
+    train(tiny(**common, lr_anneal_steps=2), set())
+    assert [row["skipped_steps"] for row in rows_of(tmp_path)] == ["1", "1"]
+    assert torch.load(tmp_path / "opt000002.pt", weights_only=True)["timesteps"]["losses"].isfinite().all()
