@@ -17,6 +17,7 @@
     entries         evaluation.json: every number in its place
     report          evaluation.md: the same as tables, with how to read them
     figures         the same as pictures
+    output_folder   what is written, and how a former evaluation makes room
 
 Read `speckle` and `fingerprints` for what is measured, `resampling` and `memorisation` for how it is judged, and `job`
 for the whole.
