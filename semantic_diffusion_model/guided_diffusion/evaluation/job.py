@@ -13,7 +13,7 @@ from evaluation_settings import SETS, EvaluationSettings
 from guided_diffusion.evaluation import agreement, diversity, entries, figures, memorisation, report
 from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
-from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
+from guided_diffusion.evaluation.distances import ENOUGH_IMAGES, standardised
 from guided_diffusion.evaluation.features import Features, read_encoder, read_inception
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
 from guided_diffusion.evaluation.image_sets import (
@@ -234,12 +234,14 @@ def judged(
 
 
 def judge_copies(real: Real, synthetic: Measured) -> tuple[entries.Entry, memorisation.Judgement]:
-    """The entry `memorisation`, with distances in the encoder's features where there is one."""
+    """The entry `memorisation`, with distances in the encoder's features, in standard deviations of the real frames,
+    where there is one."""
     nearest = [measured.tables["nearest"] for measured in (synthetic, real.held_out)]
     entry, judgement = memorisation.report(*nearest, synthetic.frames, real.training.frames, real.held_out.frames)
     entry["features"] = None
     if "encoder" in synthetic.tables:
-        clouds = [measured.tables["encoder"] for measured in (synthetic, real.held_out, real.training)]
+        sides = real.all, synthetic, real.held_out, real.training
+        _, *clouds = standardised(*(measured.tables["encoder"] for measured in sides))
         entry["features"] = memorisation.nearest_in_features(*clouds, real.barred)
     return entry, judgement
 

@@ -10,6 +10,8 @@ from dataset_description import camus
 from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
 from guided_diffusion.evaluation.image_sets import Frame
+from guided_diffusion.evaluation.job import Real, judge_copies
+from guided_diffusion.evaluation.measuring import Measured
 from guided_diffusion.evaluation.memorisation import judge, nearest_in_features, report, sentence
 
 TRAINING, HELD_OUT, HONEST = 60, 30, 200
@@ -159,3 +161,23 @@ def test_nearest_in_features_counts_what_is_closer_than_any_held_out_frame():
     found = nearest_in_features(synthetic, held_out, training)
     assert found["closer_than_closest_held_out"] == 0.5
     assert found["closest_held_out"] == pytest.approx(2) and found["closest_synthetic"] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_distances_in_features_are_in_standard_deviations_of_the_real_frames():
+    """A feature a thousand times as large as the others counts as they do."""
+    generator = np.random.default_rng(0)
+    training, held_out, made = (generator.normal(size=(count, 3)).astype(np.float32) for count in (20, 12, 15))
+
+    def found(scale: np.ndarray) -> dict:
+        sides = []
+        for features in (training, held_out, made):
+            tables = {"encoder": features * scale + 7, "nearest": np.full((len(features), 2, 3), 0.1)}
+            sides.append(Measured([Frame(f"f{i}", "", "", f"p{i}", "", "") for i in range(len(features))], tables))
+        real = Real(sides[0] + sides[1], sides[0], sides[1], None, None)
+        return judge_copies(real, sides[2])[0]["features"]
+
+    deviations = np.concatenate([training, held_out]).std(0)
+    distances = np.linalg.norm((made[:, None] - training[None]) / deviations, axis=-1).min(1)
+    for scale in (np.ones(3, np.float32), np.array([1, 1000, 0.1], np.float32)):
+        assert found(scale)["closest_synthetic"] == pytest.approx(distances.min(), rel=1e-3)
+        assert found(scale)["median_synthetic"] == pytest.approx(np.median(distances), rel=1e-3)
