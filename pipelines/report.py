@@ -77,6 +77,7 @@ def apart(entry: dict[str, Any]) -> str:
         for section in sections
         for row, keys in entry[section].items()
         for key, one in keys.items()
+        if one["difference"] is not None and one["yardstick"] is not None  # else it was not judged
     }
     outside = {name: abs(one["difference"]) / one["yardstick"] if one["yardstick"] else 0
                for name, one in differences.items() if one["outside"]}  # fmt: skip

@@ -12,6 +12,8 @@ import torch
 from launching import NETWORK, words_of
 from PIL import Image
 
+from guided_diffusion.training.run_log import MACHINE_COLUMNS
+
 KILLS = pytest.mark.parametrize(
     ("seed", "kills"), [(0, [3]), pytest.param(1, [11, 11], marks=pytest.mark.slow)], ids=["fast", "all"]
 )
@@ -60,6 +62,12 @@ def timed(forge, command: str, flags: list, log: Path) -> float:
     return time.monotonic() - start
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """A progress.csv without the columns about the machine."""
+    with open(path, newline="") as file:
+        return [{name: row[name] for name in row if name not in MACHINE_COLUMNS} for row in csv.DictReader(file)]
+
+
 def same_weights(one: Path, other: Path) -> bool:
     ours, theirs = (torch.load(path, weights_only=True) for path in (one, other))
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -77,6 +85,9 @@ def test_training(forge, datadir, tmp_path, survived, seed, kills):
     for killed in all_killed(forge, "image_train", flags, "--savedir", tmp_path, seed, kills, seconds):
         assert sorted(path.name for path in killed.glob("*.pt")) == names
         assert all(same_weights(whole / name, killed / name) for name in names if not name.startswith("opt"))
+        assert rows_of(whole / "progress.csv") == rows_of(killed / "progress.csv")
+        previews = [{path.name: path.read_bytes() for path in run.glob("preview_*.png")} for run in (whole, killed)]
+        assert previews[0] == previews[1] and len(previews[0]) == 6
 
 
 @KILLS

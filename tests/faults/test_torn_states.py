@@ -14,7 +14,7 @@ from config import Settings
 from guided_diffusion.runs.checkpoints import read_checkpoint
 from guided_diffusion.training.loop import train
 from guided_diffusion.training.optimisation import Optimiser
-from guided_diffusion.training.resuming import newest_complete, read_state
+from guided_diffusion.training.resuming import newest_start, read_state
 
 SAVED = (2, 4)
 FAULT, PROMISE = "a torn or damaged checkpoint", "the one before is gone on from, said in a line"
@@ -127,9 +127,9 @@ TEARS += [weights_not_finite]
 def test_the_checkpoint_before_is_taken(copied, tear, survived):
     survived(FAULT, PROMISE)
     said: list[str] = []
-    assert newest_complete(str(copied), said.append) == 4 and not said
+    assert newest_start(str(copied), said.append).step == 4 and not said
     tear(copied)
-    assert newest_complete(str(copied), said.append) == 2
+    assert newest_start(str(copied), said.append).step == 2
     (line,) = said
     assert line.startswith("warning: checkpoint 4 is passed over: ") and "\n" not in line and len(line) < 500
 
@@ -152,7 +152,7 @@ def test_sizes_alone_are_what_older_states_know(copied):
         state["files"] = {name: (copied / name).stat().st_size for name in state["files"]}
 
     change_state(copied, to_sizes)
-    assert newest_complete(str(copied), pytest.fail) == 4
+    assert newest_start(str(copied), pytest.fail).step == 4
 
 
 def test_a_flipped_byte_is_found_by_every_reader_of_weights(copied, survived):

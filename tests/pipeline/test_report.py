@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "pipelines"))
 from page import write_page  # noqa: E402
-from report import evaluation  # noqa: E402
+from report import apart, evaluation  # noqa: E402
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DICE = {"lv_endo": 0.91, "lv_epi": 0.87, "la": 0.5}
@@ -139,7 +139,17 @@ def test_numbers_that_are_not_defined_are_told_as_such(tmp_path):
     (tmp_path / "evaluation.json").write_text(json.dumps(entry))
     told = evaluation(str(tmp_path))
     assert "gCNR undefined (real undefined" in told and "Nakagami m of the wall 0.50 (real undefined" in told
-    assert "0 of 2 differences" in told and told.endswith("by structure: undefined in synthetic frames")
+    assert "0 of 0 differences" in told and told.endswith("by structure: undefined in synthetic frames")
+
+
+def test_what_was_not_judged_is_counted_nowhere():
+    """A difference without a yardstick: null now, "within" in evaluations of older versions."""
+    one = {"difference": 3.0, "yardstick": 1.0, "outside": True}
+    undefined = [one | {"yardstick": None, "outside": outside} for outside in (None, False)]
+    rows = {"lv_cavity": {"mean": one, "sd": one | {"difference": 0.5, "outside": False}}}
+    rows |= {f"class {i}": {"mean": other} for i, other in enumerate(undefined)}
+    entry = {"grey_levels": rows} | dict.fromkeys(("contrast", "speckle", "autocorrelation", "power_spectrum"), {})
+    assert apart(entry).startswith("1 of 2 differences are larger") and apart(entry).endswith("mean (lv cavity)")
 
 
 def test_what_is_not_there_has_no_section(tmp_path):

@@ -12,11 +12,13 @@
     agreement       Dice between a label and what a segmentation network sees in the image drawn for it
     diversity       structural similarity among images
     fingerprints    a frame's fine pattern, and the nearest training frame by it
+    largest         the law of the largest of many correlations by chance, and how far it reaches
     memorisation    who is a copy
     comparison      two synthetic sets, paired by label map
     entries         evaluation.json: every number in its place
     report          evaluation.md: the same as tables, with how to read them
     figures         the same as pictures
+    output_folder   what is written, and how a former evaluation makes room
 
 Read `speckle` and `fingerprints` for what is measured, `resampling` and `memorisation` for how it is judged, and `job`
 for the whole.

@@ -25,11 +25,20 @@ class Pairing:
     rows: tuple[list[np.ndarray], list[np.ndarray]]
     patients: list[str]
 
-    def values(self, side: int, table: np.ndarray) -> np.ndarray:
-        """Values by frame of A (0) or B (1) -> means by label map, then by patient, [P, ...]."""
+    def values(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values by frame of A and of B -> means by label map, then by patient, [P, ...] each.
+
+        What is not defined (NaN) of a label map in one set is left out of the other, too: so means and differences are
+        of the same label maps.
+        """
         with np.errstate(invalid="ignore"):
-            maps = np.stack([_mean(table[rows]) for rows in self.rows[side]])
-        return by_patient(maps, self.patients)
+            maps = [
+                np.stack([_mean(table[rows]) for rows in side])
+                for table, side in zip((first, second), self.rows, strict=True)
+            ]
+        lacking = ~np.isfinite(maps[0]) | ~np.isfinite(maps[1])
+        a, b = (by_patient(np.where(lacking, np.nan, one), self.patients) for one in maps)
+        return a, b
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -64,7 +73,8 @@ def pair_by_label_map(first: Sequence[Frame], second: Sequence[Frame]) -> Pairin
 
 def compare_numbers(real: np.ndarray, first: np.ndarray, second: np.ndarray, resamplings: int, seed: int) -> list[dict]:
     """Of numbers by patient, real [P, K], A and B [Q, K]: both means, their paired difference, and how much farther B
-    is from real than A is (|B - real| - |A - real|), with 95 % intervals over patients.
+    is from real than A is (|B - real| - |A - real|), with 95 % intervals over patients. A and B as `Pairing.values`
+    gives them, undefined for the same patients.
     """
     draws = draw(len(real), len(first), resamplings, seed)
     there, a, b = mean_of(real), mean_of(first), mean_of(second)
@@ -103,8 +113,11 @@ def compare_histograms(
 
 
 def _verdict(farther: float, draws: np.ndarray) -> dict:
+    """Which set is closer to real, from how much farther B is; None where that is not defined."""
     low, high = interval(draws)
     closer = "A" if low > 0 else "B" if high < 0 else "neither"
+    if not np.isfinite([farther, low, high]).all():
+        closer = None
     return {"b_farther_from_real": float(farther), "farther_interval": (low, high), "closer_to_real": closer}
 
 

@@ -67,8 +67,8 @@ def standardised(real: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 
 def compare_clouds(real: Cloud, synthetic: Cloud, seed: int) -> dict:
     """All distances; for Frechet and kernel distance also between halves of the real patients (the yardstick), and
-    between such a half and as many synthetic images, so that both suffer alike from small numbers. NaN where no half
-    has LEAST_IMAGES.
+    between such a half and as many synthetic images, so that both suffer alike from small numbers. NaN, and nothing is
+    judged (`outside` None), where no half has LEAST_IMAGES.
     """
     precision, recall = precision_recall(synthetic.features, real.features)
     halvings = FEW_HALVINGS if real.features.shape[1] > MANY_FEATURES else HALVINGS
@@ -91,7 +91,7 @@ def compare_clouds(real: Cloud, synthetic: Cloud, seed: int) -> dict:
             "equal_numbers": float(mean_of(equal)),
             "interval": interval(equal),
             "yardstick": upper(halves),
-            "outside": bool(mean_of(equal) > upper(halves)),
+            "outside": bool(mean_of(equal) > upper(halves)) if np.isfinite(upper(halves)) else None,
         }
     return found
 

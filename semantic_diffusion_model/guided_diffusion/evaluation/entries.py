@@ -104,7 +104,7 @@ def comparison(
     found: Entry = {section: {} for section in SECTIONS}
 
     def sides(name: str) -> list[np.ndarray]:
-        return [real.by_patient(name)] + [pairing.values(side, one.tables[name]) for side, one in enumerate(sets)]
+        return [real.by_patient(name), *pairing.values(*(one.tables[name] for one in sets))]
 
     for name, one in zip(classes.names, compare_histograms(*sides("grey_levels"), resamplings, seed), strict=True):
         found["grey_levels"].setdefault(name, {})["wasserstein"] = one
@@ -114,7 +114,7 @@ def comparison(
     found["patients"] = len(set(pairing.patients))
     found["label_agreement"] = None
     if dice is not None:
-        tables = [pairing.values(side, table) for side, table in enumerate(dice)]
+        tables = pairing.values(*dice)
         found["label_agreement"] = dict(zip(classes.structures, compare_dice(*tables, resamplings, seed), strict=True))
     return found
 

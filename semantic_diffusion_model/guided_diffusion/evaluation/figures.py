@@ -165,7 +165,7 @@ def _intervals(titles: Sequence[str], values: Sequence[float], intervals: Sequen
 
 def differences(path: Path, classes: Classes, entry: dict[str, Any]) -> None:
     """Every difference in units of its yardstick: within -1 .. 1 it is what two halves of the real patients show."""
-    rows = _rows(classes, entry, lambda one: one["yardstick"] and np.isfinite(one["difference"]))
+    rows = _rows(classes, entry, lambda one: one["yardstick"] and one["outside"] is not None)
     values = [one["difference"] / one["yardstick"] for _, one in rows]
     intervals = [[bound / one["yardstick"] for bound in one["interval"]] for _, one in rows]
     colours = [SYNTHETIC if one["outside"] else REAL for _, one in rows]

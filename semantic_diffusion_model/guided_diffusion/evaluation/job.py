@@ -1,7 +1,7 @@
 """The whole evaluation: what is read, measured, judged and written."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from evaluation_settings import SETS, EvaluationSettings
 from guided_diffusion.evaluation import agreement, diversity, entries, figures, memorisation, report
 from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.evaluation.comparison import Pairing, pair_by_label_map
-from guided_diffusion.evaluation.distances import ENOUGH_IMAGES
+from guided_diffusion.evaluation.distances import ENOUGH_IMAGES, standardised
 from guided_diffusion.evaluation.features import Features, read_encoder, read_inception
 from guided_diffusion.evaluation.fingerprints import Nearest, fingerprints, with_layouts
 from guided_diffusion.evaluation.image_sets import (
@@ -26,13 +26,31 @@ from guided_diffusion.evaluation.image_sets import (
     size_of,
 )
 from guided_diffusion.evaluation.measuring import Measured, measure, measures_of, nearest_by
+from guided_diffusion.evaluation.output_folder import (
+    PAGE,
+    make_room,
+    refuse_used,
+    subfolders,
+    sweep,
+    write_figures,
+    write_report,
+)
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import World
 from guided_diffusion.sampling.reporting import segmentation_step
 from progress import Progress
 
-FIGURES = "figures"
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was found of one synthetic set, before anything is written: its measures, its Dice where there are
+    predictions, its entry and its figures."""
+
+    measured: Measured
+    dice: np.ndarray | None
+    entry: entries.Entry
+    drawn: Mapping[str, Callable]
 
 
 @dataclass(frozen=True)
@@ -71,17 +89,16 @@ def run_evaluation(settings: EvaluationSettings, world: World) -> None:
     with sole_use(settings.output_dir, "output_dir", world, subfolders(inputs.sets)):
         refuse_used(settings)
         real = measure_real(settings, inputs, world.device)
-        measured = {name: evaluate_set(settings, inputs, real, name) for name in inputs.sets}
+        # All of it, before a former evaluation makes room: pictures that cannot be read must not cost it.
+        found = {name: evaluate_set(settings, inputs, real, name) for name in inputs.sets}
+        former = make_room(settings.output_dir)
+        written = [path for name, one in found.items() for path in write_set(settings, inputs, name, one)]
         if inputs.pairing is not None:
-            write_comparison(settings, real, inputs, measured)
-    print(f"written: {', '.join(written(settings, inputs))}")
+            written = write_comparison(settings, real, inputs, found) + written
+        sweep(settings.output_dir, former, written)
+    print(f"written: {', '.join(path for path in written if path.endswith(PAGE))}")
     if not settings.compare:
         print(segmentation_step(settings.synthetic_dir))
-
-
-def subfolders(sets: Iterable[str]) -> tuple[str, ...]:
-    """The folders in output_dir that are written to, of the `sets` by name ("" has none of its own)."""
-    return FIGURES, *(folder for name in sets if name for folder in (name, f"{name}/{FIGURES}"))
 
 
 def find_inputs(settings: EvaluationSettings, device: torch.device) -> Inputs:
@@ -135,20 +152,6 @@ def announce(settings: EvaluationSettings, inputs: Inputs, world: World) -> None
             print(f"no --{flag}: distances in its features are not computed")
 
 
-def refuse_used(settings: EvaluationSettings) -> None:
-    """Raise UserError if output_dir holds anything, unless it may be replaced."""
-    names = storage.list_names(settings.output_dir)
-    if names and not settings.overwrite:
-        raise UserError(
-            f"output_dir {settings.output_dir} is not empty ({names[0]}): choose another, or add --overwrite True"
-        )
-    paths = [storage.join(settings.output_dir, name) for name in names if name in SETS]
-    in_sets = [storage.list_names(path) for path in paths if storage.is_folder(path)]
-    # A comparison that was killed has left these alone, or one of them empty.
-    if names and not any(not found or {"evaluation.json", FIGURES} & set(found) for found in (names, *in_sets)):
-        raise UserError(f"output_dir {settings.output_dir} holds no evaluation ({names[0]}): nothing is replaced there")
-
-
 def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.device) -> Real:
     """One pass over the training frames, whose fingerprints are kept, then one over the others."""
     measures = measures_of(inputs.classes, settings.dynamic_range, inputs.networks)
@@ -178,10 +181,8 @@ def measure_real(settings: EvaluationSettings, inputs: Inputs, device: torch.dev
     return Real(everything, training, training, known, names[:, None] == names[None])
 
 
-def evaluate_set(
-    settings: EvaluationSettings, inputs: Inputs, real: Real, name: str
-) -> tuple[Measured, np.ndarray | None]:
-    """Measure one synthetic set and write its report; what was measured, and its Dice where there are predictions."""
+def evaluate_set(settings: EvaluationSettings, inputs: Inputs, real: Real, name: str) -> Evaluated:
+    """Measure and judge one synthetic set. Raises UserError for pictures that cannot be read."""
     classes = inputs.classes
     measures = measures_of(classes, settings.dynamic_range, inputs.networks) | nearest_by(real.known, classes)
     title = f"synthetic frames {name}".strip()
@@ -190,11 +191,17 @@ def evaluate_set(
     dice = None if seen is None else agreement.dice_of(inputs.sets[name], seen, classes)
     entry, judgement = judged(settings, inputs, real, synthetic, dice)
     entry = {"version": 1, "images": counts(inputs, name, settings), **entry}
+    drawn = figures.draw(classes, entry, real.all, synthetic, judgement, real.training.frames)
+    return Evaluated(synthetic, dice, entry, drawn)
+
+
+def write_set(settings: EvaluationSettings, inputs: Inputs, name: str, found: Evaluated) -> list[str]:
+    """Write the report and the figures of one synthetic set; the paths of the files."""
     folder = storage.join(settings.output_dir, name) if name else settings.output_dir
-    write_report(folder, report.page(entry, classes), entry)
-    write_figures(folder, figures.draw(classes, entry, real.all, synthetic, judgement, real.training.frames))
-    print(memorisation.sentence(entry["memorisation"]))
-    return synthetic, dice
+    written = write_report(folder, report.page(found.entry, inputs.classes), entries.as_json(found.entry))
+    written += write_figures(folder, found.drawn)
+    print(memorisation.sentence(found.entry["memorisation"]))
+    return written
 
 
 def judged(
@@ -227,12 +234,14 @@ def judged(
 
 
 def judge_copies(real: Real, synthetic: Measured) -> tuple[entries.Entry, memorisation.Judgement]:
-    """The entry `memorisation`, with distances in the encoder's features where there is one."""
+    """The entry `memorisation`, with distances in the encoder's features, in standard deviations of the real frames,
+    where there is one."""
     nearest = [measured.tables["nearest"] for measured in (synthetic, real.held_out)]
     entry, judgement = memorisation.report(*nearest, synthetic.frames, real.training.frames, real.held_out.frames)
     entry["features"] = None
     if "encoder" in synthetic.tables:
-        clouds = [measured.tables["encoder"] for measured in (synthetic, real.held_out, real.training)]
+        sides = real.all, synthetic, real.held_out, real.training
+        _, *clouds = standardised(*(measured.tables["encoder"] for measured in sides))
         entry["features"] = memorisation.nearest_in_features(*clouds, real.barred)
     return entry, judgement
 
@@ -259,34 +268,18 @@ def counts(inputs: Inputs, name: str, settings: EvaluationSettings) -> entries.E
 
 
 def write_comparison(
-    settings: EvaluationSettings, real: Real, inputs: Inputs, measured: Mapping[str, tuple[Measured, np.ndarray | None]]
-) -> None:
-    """evaluation.json, evaluation.md and a figure of A against B, in output_dir itself."""
-    (first, first_dice), (second, second_dice) = measured.values()
-    dice = None if first_dice is None or second_dice is None else (first_dice, second_dice)
+    settings: EvaluationSettings, real: Real, inputs: Inputs, found: Mapping[str, Evaluated]
+) -> list[str]:
+    """evaluation.json, evaluation.md and a figure of A against B, in output_dir itself; the paths of the files."""
+    first, second = found.values()
+    dice = None if first.dice is None or second.dice is None else (first.dice, second.dice)
     assert inputs.pairing is not None
     common = settings.bootstrap, settings.seed
-    entry = entries.comparison(inputs.classes, real.all, (first, second), inputs.pairing, dice, *common)
+    entry = entries.comparison(
+        inputs.classes, real.all, (first.measured, second.measured), inputs.pairing, dice, *common
+    )
     entry = {"version": 1, "sets": dict(zip(SETS, map(os.path.abspath, settings.compare), strict=True)), **entry}
-    write_report(settings.output_dir, report.comparison_page(entry, inputs.classes), entry)
-    write_figures(settings.output_dir, {"comparison": partial(figures.comparison, classes=inputs.classes, entry=entry)})
-
-
-def write_report(folder: str, page: str, entry: entries.Entry) -> None:
-    storage.make_folder(folder)
-    for name, text in (("evaluation.json", entries.as_json(entry)), ("evaluation.md", page)):
-        storage.write_whole(storage.join(folder, name), lambda path, text=text: path.write_text(text, encoding="utf-8"))
-
-
-def write_figures(folder: str, drawn: Mapping[str, Callable]) -> None:
-    storage.make_folder(storage.join(folder, FIGURES))
-    for name, save in drawn.items():
-        storage.write_whole(storage.join(folder, FIGURES, f"{name}.png"), save)
-
-
-def written(settings: EvaluationSettings, inputs: Inputs) -> list[str]:
-    """The reports, to be told at the end."""
-    folders = [storage.join(settings.output_dir, name) if name else settings.output_dir for name in inputs.sets]
-    if inputs.pairing is not None:
-        folders.insert(0, settings.output_dir)
-    return [storage.join(folder, "evaluation.md") for folder in folders]
+    page = report.comparison_page(entry, inputs.classes)
+    drawn = {"comparison": partial(figures.comparison, classes=inputs.classes, entry=entry)}
+    written = write_report(settings.output_dir, page, entries.as_json(entry))
+    return written + write_figures(settings.output_dir, drawn)

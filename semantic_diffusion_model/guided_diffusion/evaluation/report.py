@@ -10,8 +10,8 @@ from guided_diffusion.evaluation.memorisation import sentence
 
 INTRODUCTION = (
     "A difference counts where it is **outside** the yardstick: larger than 95 % of the differences between two random "
-    "halves of the real patients. Intervals are 95 %, patients resampled; every patient counts alike. What each number "
-    "is: docs/evaluation.md."
+    "halves of the real patients (of few synthetic patients the yardstick is longer, as so few differ by chance). "
+    "Intervals are 95 %, patients resampled; every patient counts alike. What each number is: docs/evaluation.md."
 )
 READING = {
     "grey_levels": (
@@ -77,15 +77,9 @@ def page(entry: dict[str, Any], classes: Classes) -> str:
 
 
 def _summary(entry: dict[str, Any]) -> str:
-    rows = [
-        f"{row}, {key}"
-        for section in READING
-        for row, keys in entry[section].items()
-        for key in keys
-        if keys[key]["outside"]
-    ]
-    total = sum(len(keys) for section in READING for keys in entry[section].values())
-    told = f"{len(rows)} of {total} differences are outside the yardstick ([figure](figures/differences.png))."
+    judged = [one["outside"] for section in READING for keys in entry[section].values() for one in keys.values()]
+    judged = [outside for outside in judged if outside is not None]
+    told = f"{sum(judged)} of {len(judged)} differences are outside the yardstick ([figure](figures/differences.png))."
     return f"**In short:** {told} {sentence(entry['memorisation'])}"
 
 
@@ -103,6 +97,11 @@ def span(pair: Sequence[float] | None) -> str:
     return "–" if pair is None or not all(map(math.isfinite, pair)) else f"{pair[0]:.3g} to {pair[1]:.3g}"
 
 
+def verdict(outside: bool | None) -> str:
+    """What is said of a difference; None where there is no yardstick for it."""
+    return "not judged" if outside is None else "**outside**" if outside else "within"
+
+
 def differences_table(section: dict[str, dict[str, dict]]) -> str:
     header = ["", "", "real", "synthetic", "difference", "95 % interval", "yardstick", ""]
     rows = []
@@ -110,8 +109,7 @@ def differences_table(section: dict[str, dict[str, dict]]) -> str:
         for key, one in keys.items():
             unit = f" ({one['unit']})" if one["unit"] else ""
             values = [number(one[name]) for name in ("real", "synthetic", "difference")]
-            told = "**outside**" if one["outside"] else "within"
-            told = told if math.isfinite(one["difference"]) else "not there"
+            told = verdict(one["outside"]) if math.isfinite(one["difference"]) else "not there"
             name = f"{key.replace('_', ' ')}{unit}"
             rows.append([row.replace("_", " "), name, *values, span(one["interval"]), number(one["yardstick"]), told])
     return table(header, rows)
@@ -142,8 +140,7 @@ def distances_table(entry: dict[str, Any]) -> str:
         for name, key in zip(titles, ("frechet", "kernel"), strict=True):
             one = found[key]
             values = [number(one["all_images"]), number(one["equal_numbers"]), span(one["interval"])]
-            told = "**outside**" if one["outside"] else "within"
-            told = told if math.isfinite(one["yardstick"]) else "not judged: halves of one image"
+            told = verdict(one["outside"]) + (": halves of one image" if one["outside"] is None else "")
             rows.append([title, name, *values, number(one["yardstick"]), told])
         rows += [[title, key, number(found[key]), "", "", "", ""] for key in ("precision", "recall")]
     missing = [f"{names[name][0]}: {NOT_COMPUTED[name]}." for name, found in entry.items() if found is None]
@@ -244,7 +241,7 @@ def comparison_page(entry: dict[str, Any], classes: Classes) -> str:
         rows = [
             [row.replace("_", " "), key.replace("_", " ")]
             + [number(one[name]) for name in ("real", "a", "b", "b_minus_a")]
-            + [span(one["interval"]), one["closer_to_real"]]
+            + [span(one["interval"]), one["closer_to_real"] or "not judged"]
             for row, keys in entry[section].items()
             for key, one in keys.items()
         ]

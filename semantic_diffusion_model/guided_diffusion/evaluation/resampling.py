@@ -17,7 +17,8 @@ HALVINGS = 200
 @dataclass(frozen=True)
 class Difference:
     """A number of real and of synthetic frames. `interval`: of the difference (synthetic less real; of a distance: of
-    itself), patients resampled. `yardstick`: 95 % of random halves of the real patients differ by less."""
+    itself), patients resampled. `yardstick`: 95 % of random halves of the real patients differ by less; longer where
+    there are few synthetic patients (`chance`)."""
 
     real: float | None
     synthetic: float | None
@@ -26,8 +27,10 @@ class Difference:
     yardstick: float
 
     @property
-    def outside(self) -> bool:
-        """Whether the difference is larger than the yardstick."""
+    def outside(self) -> bool | None:
+        """Whether the difference is larger than the yardstick; None where one of them is not defined."""
+        if not np.isfinite([self.difference, self.yardstick]).all():
+            return None
         return bool(abs(self.difference) > self.yardstick)
 
     def as_dict(self) -> dict:
@@ -96,6 +99,19 @@ def upper(draws: np.ndarray) -> float:
     return float(np.quantile(draws, CONFIDENCE)) if draws.size else float("nan")
 
 
+def chance(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """By how much, [K], differences of P real and Q synthetic patients of one population are larger than those of two
+    halves of the real ones: [P, K] and [Q, K], counted where they are defined.
+
+    Means of halves differ with variance 4 s^2 / P, those of both sets with s^2 / P + s^2 / Q: the ratio of the standard
+    deviations is sqrt((1 + P / Q) / 4). 1 where that is less: from a third as many synthetic patients on the halves
+    are the yardstick as they are.
+    """
+    counts = (np.maximum(np.isfinite(side).sum(0), 1) for side in (real, synthetic))
+    ratio = np.divide(*counts)
+    return np.maximum(1, np.sqrt((1 + ratio) / 4))
+
+
 def mean_of(values: np.ndarray) -> np.ndarray:
     """Mean over patients [P, ...] -> [...]."""
     return weighted_means(np.full((1, len(values)), 1 / len(values)), values)[0]
@@ -105,7 +121,7 @@ def compare_means(real: np.ndarray, synthetic: np.ndarray, draws: Draws) -> list
     """Columns of numbers by patient, [P, K] and [Q, K]."""
     there, made = mean_of(real), mean_of(synthetic)
     spread = weighted_means(draws.synthetic, synthetic) - weighted_means(draws.real, real)
-    halves = np.abs(np.subtract(*(weighted_means(half, real) for half in draws.halves)))
+    halves = np.abs(np.subtract(*(weighted_means(half, real) for half in draws.halves))) * chance(real, synthetic)
     return [
         Difference(
             float(there[k]), float(made[k]), float(made[k] - there[k]), interval(spread[:, k]), upper(halves[:, k])
@@ -124,7 +140,8 @@ def histogram_distances(real: np.ndarray, synthetic: np.ndarray, draws: Draws) -
         distance = wasserstein(mean_of(real[:, c]), mean_of(synthetic[:, c]))
         resampled = distances(weighted_means(draws.real, real[:, c]), weighted_means(draws.synthetic, synthetic[:, c]))
         halves = distances(*(weighted_means(half, real[:, c]) for half in draws.halves))
-        found.append(Difference(None, None, distance, interval(resampled), upper(halves)))
+        longer = float(chance(real[:, c, 0], synthetic[:, c, 0]))
+        found.append(Difference(None, None, distance, interval(resampled), longer * upper(halves)))
     return found
 
 

@@ -139,6 +139,10 @@ class UniformSampler:
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {}
 
+    def readable(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A saved `state` with 0 where nothing is ever read: older ones may hold a loss there that is not finite."""
+        return state
+
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         if state:
             raise ValueError("this sampler has no state")
@@ -157,7 +161,8 @@ class LossSecondMomentSampler(UniformSampler):
         super().__init__(num_timesteps, device)
         self.history = history
         self.uniform_share = uniform_share
-        # One more column takes what must not be kept: a fixed place to write to, where a mask would need a sync.
+        # One more column takes a 0 in place of what must not be kept: a place to write to, where a mask would need a
+        # sync.
         self.losses = torch.zeros(num_timesteps, history + 1, dtype=torch.float64, device=device)
         self.counts = torch.zeros(num_timesteps, dtype=torch.int64, device=device)
 
@@ -175,12 +180,19 @@ class LossSecondMomentSampler(UniformSampler):
         after = (same & later).sum(1)
         finite = losses.isfinite().all()
         slot = (self.counts[t] + before) % self.history
-        slot = torch.where((after >= self.history) | ~finite, self.history, slot)
-        self.losses.index_put_((t, slot), losses.double())
+        spare = (after >= self.history) | ~finite
+        kept = torch.where(spare, 0, losses.double())
+        self.losses.index_put_((t, torch.where(spare, self.history, slot)), kept)
         self.counts.index_add_(0, t, torch.ones_like(t) * finite)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {"losses": self.losses, "counts": self.counts}
+
+    def readable(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        losses = state.get("losses")
+        if losses is None or losses.layout != torch.strided or losses.shape != self.losses.shape:
+            return state
+        return state | {"losses": torch.cat([losses[:, :-1], torch.zeros_like(losses[:, -1:])], 1)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.losses.copy_(state["losses"])

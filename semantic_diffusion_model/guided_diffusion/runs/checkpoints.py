@@ -133,7 +133,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     Nothing in the file is executed. Raises UserError for a file that is missing, truncated, damaged, an optimizer's
     state, something else, that would run code, or whose numbers are not finite or settings out of their range.
     """
-    path, note = _choose_file(path)
+    path, note = choose_file(path)
     content = unwrapped(read_torch(path))
     name = os.path.basename(path)
     if _is_optimizer_state(content):
@@ -181,7 +181,8 @@ def read_torch(path: str) -> Any:
         raise UserError(f"{path} is truncated, or no checkpoint") from None
 
 
-def _choose_file(path: str) -> tuple[str, str]:
+def choose_file(path: str) -> tuple[str, str]:
+    """The file that `read_checkpoint` reads of `path`, and which one it is in words. Raises UserError."""
     if not path:
         raise UserError("--resume_checkpoint is needed: a checkpoint, or a folder of checkpoints")
     if not storage.is_folder(path):

@@ -74,27 +74,20 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     make_row = partial(row_of, settings, schedule, precision, checkpoint, world.device.type)
     rows = [make_row(item, hashes[item.pair.stem]) for item in items]
     results = Results(settings.results_dir, world.rank, FOLDERS if settings.class_cond else WITHOUT_LABELS)
+    # Before the folder is touched: weights that do not fit must not cost finished images.
+    job = world.fail_together(Job, settings, schedule, precision, checkpoint, world, results)
     with sole_use(settings.results_dir, "results_dir", world, results.kinds):
-        _fill(results, settings, schedule, precision, checkpoint, world, items, rows)
+        _fill(job, checkpoint, world, items, rows)
 
 
-def _fill(
-    results: Results,
-    settings: Settings,
-    schedule: Schedule,
-    precision: str,
-    checkpoint: Checkpoint,
-    world: World,
-    items: Sequence[Item],
-    rows: Sequence[Row],
-) -> None:
-    """Make the images of `items` that `results` does not hold yet, and complete the folder."""
+def _fill(job: "Job", checkpoint: Checkpoint, world: World, items: Sequence[Item], rows: Sequence[Row]) -> None:
+    """Make the images of `items` that the folder of `job` does not hold yet, and complete it."""
+    results, settings = job.results, job.settings
     missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
     if world.is_main:
-        announce(settings, checkpoint, schedule, precision, len(items), len(to_make), world)
+        announce(settings, checkpoint, job.schedule, job.precision, len(items), len(to_make), world)
 
-    job = Job(settings, schedule, precision, checkpoint, world, results)
     with progress(results, len(items), len(items) - len(to_make), world):
         size = piece_size(len(to_make), world.size, job.batch_size.most)
         # A rank that takes its next piece early would leave none for another where there are no more than ranks.
@@ -113,7 +106,10 @@ def _fill(
 
 
 class Job:
-    """What the batches of one rank share: the network, and the writing beside it."""
+    """What the batches of one rank share: the network, and the writing beside it.
+
+    Raises UserError for weights that do not fit the network.
+    """
 
     def __init__(
         self,

@@ -18,6 +18,7 @@
     rehearsal            the first step without its update: does it fit, on every rank?
 
     step_statistics      sums on the device, read once per line of the log
+    looking              what is told of a step: its row; of a checkpoint, validation and preview
     validation           the loss on validation images, at noise that never changes
     preview              some images, drawn at each checkpoint
     reporting            what is told besides: speed, memory, the command to go on with

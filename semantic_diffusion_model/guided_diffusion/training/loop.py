@@ -5,7 +5,6 @@ To go on after an interruption, run the same command again.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from command import UserError
@@ -16,18 +15,17 @@ from guided_diffusion.runs import checkpoints, distributed, storage
 from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
-from guided_diffusion.training import startup
+from guided_diffusion.training import startup, unfinished
+from guided_diffusion.training.looking import make_up, tell, what_is_owed
 from guided_diffusion.training.memory import device_memory, fit_step
 from guided_diffusion.training.optimisation import BAD_STEPS_IN_A_ROW
 from guided_diffusion.training.preemption import StopRequest
-from guided_diffusion.training.preview import draw_preview, write_preview
 from guided_diffusion.training.rehearsal import rehearse
 from guided_diffusion.training.reporting import Clock, count_flops, ending, introduction, progress_row
 from guided_diffusion.training.resuming import settle_savedir
 from guided_diffusion.training.run import TrainingRun
 from guided_diffusion.training.run_log import RunLog, SilentLog
 from guided_diffusion.training.update import parallel_network, update
-from guided_diffusion.training.validation import validate
 
 
 def train(settings: Settings, given: set[str]) -> int:
@@ -74,15 +72,21 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
     """Step until lr_anneal_steps, or until asked to stop; log, save, validate and draw on the way."""
     settings = run.settings
     last = settings.lr_anneal_steps or None
-    if last is not None and run.step >= last:
+    done = last is not None and run.step >= last
+    owed = what_is_owed(run, log)
+    if done and not any(owed):
         return
     log.say(fit_into_memory(run))
+    make_up(run, log, stop, *owed)
+    if done:
+        return
     source = BatchSource(run.examples, settings, run.world, run.samples, run.microbatch_size)
     if source.note:
         log.say(source.note)
     one = run.examples.microbatch([0], training=True).to(run.world.device)
     network = parallel_network(run, one)
     clock = Clock(run.samples, count_flops(run.network, one, run.precision))
+    run.world.fail_together(clear_savedir, run)
     while last is None or run.step < last:
         microbatches = source.next_step()
         take_step(run, network, microbatches, stop)
@@ -96,18 +100,22 @@ def loop(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
             refuse_to_go_astray(run)
         if saving or stopping:
             refuse_lost_weights(run)
-            run.save()  # first: what follows may fail, or be given no time
+            run.save(row, saving)  # first: what follows may fail, or be given no time
         if row:
-            log.row(row | (validate_averages(run, log, stop) if saving else {}))
+            tell(run, log, stop, row, saving)
         if saving or stopping:
-            if saving and settings.preview_steps:
-                preview_averages(run, log, stop)
             log.publish()
             clock.restart(run.samples, source)
         if stopping and run.step != last:
             run.writer.wait()
             log.say(f"asked to stop: saved at step {run.step}; run the same command to go on")
             return
+
+
+def clear_savedir(run: TrainingRun) -> None:
+    """Have rank 0 delete what --overwrite gives up: now that all was read, and the first step is about to be taken."""
+    if run.world.is_main and run.settings.overwrite:
+        unfinished.remove_strays(run.settings.savedir, run.saved_at)
 
 
 def take_step(
@@ -174,30 +182,3 @@ def last_good(run: TrainingRun) -> str:
         return "there is no checkpoint yet"
     name = checkpoints.model_name(run.saved_at)
     return f"the last good checkpoint is {storage.join(run.settings.savedir, name)}"
-
-
-def validate_averages(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> dict[str, float]:
-    """The validation loss of the averaged weights, by column name; nothing without validation images, or, with a
-    warning, where it fails: the checkpoint is good all the same."""
-    if run.validation is None:
-        return {}
-    try:
-        return validate(run, run.validation, stop.alive)
-    except AgreedError as error:
-        log.say(f"warning: step {run.step} is not validated: {error}")
-        return {}
-
-
-def preview_averages(run: TrainingRun, log: RunLog | SilentLog, stop: StopRequest) -> None:
-    """Draw some images with the averaged weights, and write them beside the checkpoint; a warning where that fails."""
-    try:
-        grid = draw_preview(run, run.validation or run.examples, stop.alive)
-        run.world.fail_together(_write_preview, run, log, grid)
-    except AgreedError as error:
-        log.say(f"warning: step {run.step} has no preview: {error}")
-
-
-def _write_preview(run: TrainingRun, log: RunLog | SilentLog, grid: np.ndarray) -> None:
-    if run.world.is_main:
-        write_preview(storage.join(run.settings.savedir, f"preview_{run.step:06d}.png"), grid)
-        log.image("preview", grid, run.step)

@@ -183,12 +183,6 @@ def newest_start(folder: str, warn: Callable[[str], object]) -> Start | None:
     return next((start for step in steps if (start := _complete(folder, step, warn))), None)
 
 
-def newest_complete(folder: str, warn: Callable[[str], object]) -> int | None:
-    """The step of `newest_start`."""
-    start = newest_start(folder, warn)
-    return start.step if start else None
-
-
 def _complete(folder: str, step: int, warn: Callable[[str], object]) -> Start | None:
     try:
         return read_through(folder, step)
@@ -204,7 +198,11 @@ def find_starting_point(settings: Settings, given: set[str], warn: Callable[[str
     `given` flag asks for another network: that is a new run, from its weights.
     """
     start = newest_start(settings.savedir, warn)
-    unfinished.refuse_strays(settings.savedir, start.step if start else None)
+    step = start.step if start else None
+    if settings.overwrite:  # they are deleted later, when nothing else can be wrong
+        unfinished.refuse_deleting(settings.savedir, step, settings.resume_checkpoint)
+    else:
+        unfinished.refuse_strays(settings.savedir, step)
     if start:
         refuse_other_start(settings, start)
         return start
@@ -273,7 +271,7 @@ def network_of(start: Start) -> dict[str, Any]:
 
 
 def settle_savedir(settings: Settings, world: World) -> None:
-    """Have rank 0 end, before any rank looks, the saves that were killed, and delete what --overwrite gives up."""
+    """Have rank 0 end, before any rank looks, the saves that were killed."""
     if not world.is_main:
         return
 
@@ -284,5 +282,3 @@ def settle_savedir(settings: Settings, world: World) -> None:
         return _complete(settings.savedir, step, lambda _: None) is not None  # who looks for a start warns of it
 
     unfinished.settle(settings.savedir, settings.keep_checkpoints, is_whole, warn)
-    if settings.overwrite:
-        unfinished.remove_strays(settings.savedir, newest_complete(settings.savedir, warn))

@@ -1,6 +1,7 @@
 """What a training run consists of, and how all of it is saved and loaded."""
 
 import os
+from collections.abc import Mapping
 
 import torch
 
@@ -27,7 +28,8 @@ class TrainingRun:
 
     `samples` images were used so far, by all ranks. `microbatch_size` of them go through the network at once, which is
     settled before the first step; `memory_choice` is (batch, microbatch size) where memory decided that. `saved_at` is
-    the step of the newest checkpoint in savedir; `origin` tells in words which weights it began with.
+    the step of the newest checkpoint in savedir; `saved_row` and `on_schedule` are what `save` was given of the one
+    that is gone on from. `origin` tells in words which weights it began with.
     """
 
     def __init__(self, settings: Settings, world: World, examples: Examples, validation: Examples | None):
@@ -50,6 +52,8 @@ class TrainingRun:
         self.step = self.samples = self.microbatch_size = 0
         self.memory_choice: tuple[int, int] | None = None
         self.saved_at: int | None = None
+        self.saved_row: dict[str, float] | None = None
+        self.on_schedule = False
         self.origin = "random weights"
         self.writer = BackgroundWriter()
         self.description = resuming.describe_run(settings, self.precision, examples.pairs, world.size)
@@ -72,14 +76,15 @@ class TrainingRun:
         self.optimiser.load_state_dict(state["optimizer"])
         where = start.state
         own = {name: value.shape for name, value in self.timesteps.state_dict().items()}
-        check_arrays(state["timesteps"], own, f"{where}, timesteps")
+        timesteps = self.timesteps.readable(state["timesteps"])
+        check_arrays(timesteps, own, f"{where}, timesteps")
         check_arrays({"metrics": state["metrics"]}, {"metrics": self.statistics.sums.shape}, where)
-        self.timesteps.load_state_dict(state["timesteps"])
+        self.timesteps.load_state_dict(timesteps)
         self.statistics.load(state["metrics"], self.world)
         self.origin = f"those of step {step}, {digest_of(map(str, state['files'].items()))}"
         self.step, self.samples, self.memory_choice = step, state["samples"], state.get("parts")
         if folder == self.settings.savedir:
-            self.saved_at = step
+            self.saved_at, self.saved_row, self.on_schedule = step, state.get("row"), bool(state.get("on_schedule"))
         return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
 
     def load_weights(self) -> list[str]:
@@ -97,8 +102,12 @@ class TrainingRun:
         """Whether all weights are finite numbers; the same on every rank. Waits for the device."""
         return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
 
-    def save(self) -> None:
-        """Have a checkpoint written, in the background; every rank must call this."""
+    def save(self, row: Mapping[str, float] | None, on_schedule: bool) -> None:
+        """Have a checkpoint written, in the background; every rank must call this.
+
+        `row`: what the log is about to say of this step, but for the validation; `on_schedule`: whether it is saved
+        for its step, and so validated and drawn, not because the run was asked to stop.
+        """
         statistics = self.statistics.state(self.world)
         if self.world.is_main:
             self.writer.wait()  # so that no more than one copy of the weights is held
@@ -113,6 +122,8 @@ class TrainingRun:
                 "timesteps": self.timesteps.state_dict(),
                 "metrics": statistics,
                 "run": self.description,
+                "row": None if row is None else {name: float(value) for name, value in row.items()},
+                "on_schedule": on_schedule,
             }
             keep, folder = self.settings.keep_checkpoints, self.settings.savedir
             copies = snapshot(weights), snapshot(state)

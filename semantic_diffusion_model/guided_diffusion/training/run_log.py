@@ -41,7 +41,7 @@ class RunLog:
         self.columns = [*FIRST_COLUMNS, *statistics_columns, *OUR_COLUMNS, *MACHINE_COLUMNS]
         self._fetch()
         kept = None if goes_on and step else self._set_aside()
-        self._drop_rows_after(step)
+        self._steps_before = self._drop_rows_after(step)
         self._progress = Progress("training", steps or None, "step", start=step)
         self._board = None
         self._first_step = step + 1
@@ -67,6 +67,10 @@ class RunLog:
 
     def advance(self) -> None:
         self._progress.advance()
+
+    def has_row(self, step: int) -> bool:
+        """Whether there was a row of `step` when this run began."""
+        return step in self._steps_before
 
     def row(self, values: Mapping[str, float]) -> None:
         """Write a row: columns without a value stay empty."""
@@ -125,16 +129,18 @@ class RunLog:
             storage.upload(self.folder / name, storage.join(self.savedir, name))
         return name
 
-    def _drop_rows_after(self, step: int) -> None:
+    def _drop_rows_after(self, step: int) -> set[float]:
+        """The steps of the rows that stay."""
         path = self.folder / "progress.csv"
         if not path.exists():
-            return
+            return set()
         with storage.open_for_reading(str(path)) as file:
             rows = [row for row in parse_csv(file.read(), str(path), torn=True) if _is_row_until(row, step)]
         with new_file(path) as temporary, open(temporary, "w") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
             writer.writeheader()
             writer.writerows(rows)
+        return {float(row["step"]) for row in rows}
 
 
 class SilentLog:
@@ -151,6 +157,9 @@ class SilentLog:
 
     def advance(self) -> None:
         pass
+
+    def has_row(self, step: int) -> bool:
+        return True
 
     def row(self, values: Mapping[str, float]) -> None:
         pass

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval
+from pydantic import AllowInfNan
 
 from command import UserError
 from config import Settings
@@ -46,7 +47,8 @@ class SavedOptimiser(Record):
 
 
 class SavedState(Record):
-    """Of a training. `files`: SHA-256 (or, in older ones, size in bytes) of the weights files, by name."""
+    """Of a training. `files`: SHA-256 (or, in older ones, size in bytes) of the weights files, by name; `row` and
+    `on_schedule` as TrainingRun.save has them, which older ones lack."""
 
     step: Number
     samples: Number
@@ -57,6 +59,8 @@ class SavedState(Record):
     timesteps: dict[str, torch.Tensor]
     metrics: torch.Tensor
     run: SavedRun
+    row: dict[str, Annotated[float, AllowInfNan(True)]] | None = None
+    on_schedule: bool = False
 
 
 def checked_state(content: Any, path: str) -> dict[str, Any]:

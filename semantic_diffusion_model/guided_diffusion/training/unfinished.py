@@ -4,14 +4,16 @@ While a checkpoint is written or pruned, a hidden file names its files. So weigh
 those of a save that was killed, which the next run deletes, and those whose state is lost, which are somebody's work.
 """
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from command import UserError
 from guided_diffusion.runs import storage
-from guided_diffusion.runs.checkpoints import WEIGHTS_NAME
+from guided_diffusion.runs.checkpoints import WEIGHTS_NAME, choose_file
 
 STATE_NAME = re.compile(r"opt(?P<step>\d{6,})\.pt")
 SAVING = ".saving"
@@ -110,6 +112,19 @@ def refuse_strays(folder: str, start: int | None) -> None:
         f"step {start or 0} would write over them: put the missing files back, or give another --savedir{start_from}, "
         "or --overwrite True to delete them"
     )
+
+
+def refuse_deleting(folder: str, start: int | None, path: str) -> None:
+    """Raise UserError if `path`, the weights to begin from, is among what `remove_strays` would delete."""
+    if not path:
+        return
+    with contextlib.suppress(UserError):  # what is wrong with it is told where it is read
+        path, _ = choose_file(path)
+    doomed = {os.path.realpath(storage.join(folder, name)) for name in strays(folder, start)}
+    if os.path.realpath(path) in doomed:
+        raise UserError(
+            f"--overwrite True would delete {path}, from which --resume_checkpoint is to start: give another --savedir"
+        )
 
 
 def remove_strays(folder: str, start: int | None) -> None:

@@ -71,7 +71,7 @@ def test_halves_of_one_image_are_left_out(recwarn):
     for name in ("frechet", "kernel"):
         assert np.isfinite([some[name]["equal_numbers"], some[name]["yardstick"], *some[name]["interval"]]).all()
         assert np.isnan([none[name]["equal_numbers"], none[name]["yardstick"], *none[name]["interval"]]).all()
-        assert np.isfinite(none[name]["all_images"]) and none[name]["outside"] is False
+        assert np.isfinite(none[name]["all_images"]) and none[name]["outside"] is None
     assert not list(recwarn)
 
 
@@ -80,6 +80,7 @@ def test_a_yardstick_that_is_not_there_is_null_and_said():
     found = {"encoder": distances.compare_clouds(of_patients(real, 9, 1), cloud(made), 0), "inception": None}
     frechet = json.loads(as_json(found))["encoder"]["frechet"]
     assert frechet["yardstick"] is None and frechet["equal_numbers"] is None and frechet["interval"] == [None, None]
+    assert frechet["outside"] is None
     assert distances_table(found).count("not judged: halves of one image") == 2
 
 

@@ -1,4 +1,6 @@
-"""What a killed evaluation left is swept, in its own folder alone, and is replaced when asked."""
+"""What a killed evaluation left is swept, in its own folder alone, and is replaced when asked; never a mix of two."""
+
+from pathlib import Path
 
 import pytest
 from small_echoes import write_real, write_synthetic
@@ -16,7 +18,7 @@ def stop(*_: object) -> None:
 @pytest.fixture
 def flags(tmp_path, monkeypatch) -> dict:
     """Of a comparison of two small sets, without figures."""
-    monkeypatch.setattr(figures, "draw", lambda *_: {})
+    monkeypatch.setattr(figures, "draw", lambda *_: {"nearest": Path.touch})
     monkeypatch.setattr(figures, "comparison", lambda path, **_: path.touch())
     real, *made = (tmp_path / name for name in ("real", "one", "other"))
     write_real(real, {"training": 12})
@@ -73,3 +75,72 @@ def test_folders_of_somebody_else_that_are_called_a_and_b_are_left_alone(flags, 
         (flags["output_dir"] / name / "thesis.txt").write_text("mine")
     assert evaluate(**flags, overwrite=True) == 2
     assert "holds no evaluation (A): nothing is replaced there" in capsys.readouterr().err
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+OF_A_SET = {"evaluation.json", "evaluation.md", "figures/nearest.png"}
+OF_A_COMPARISON = {"evaluation.json", "evaluation.md", "figures/comparison.png"} | {
+    f"{name}/{path}" for name in "AB" for path in OF_A_SET
+}
+
+
+@pytest.fixture
+def one_set(flags) -> dict:
+    """The flags that evaluate the first of both sets into the same folder."""
+    return {name: value for name, value in flags.items() if name != "compare"} | {"synthetic_dir": flags["compare"][0]}
+
+
+def test_of_a_replaced_evaluation_nothing_is_left_beside_the_new_one(flags, one_set, evaluate):
+    out = flags["output_dir"]
+    assert evaluate(**flags) == 0 and files_in(out).keys() == OF_A_COMPARISON
+    (out / "notes.txt").write_text("mine")
+    (out / "figures" / "mine.png").touch()
+    assert evaluate(**one_set, overwrite=True) == 0
+    assert files_in(out).keys() == OF_A_SET | {"notes.txt", "figures/mine.png"} and not (out / "A").exists()
+    assert evaluate(**flags, overwrite=True) == 0
+    assert files_in(out).keys() == OF_A_COMPARISON | {"notes.txt", "figures/mine.png"}
+    (out / "A" / "thesis.txt").write_text("mine")  # somebody's folder by now: it is left as it is
+    assert evaluate(**one_set, overwrite=True) == 0
+    kept = {f"A/{path}" for path in (*OF_A_SET, "thesis.txt")}
+    assert files_in(out).keys() == OF_A_SET | {"notes.txt", "figures/mine.png"} | kept
+
+
+@pytest.mark.parametrize("name", ["write_report", "write_figures"])
+def test_a_killed_replacement_does_not_pass_for_the_former_evaluation(flags, one_set, evaluate, monkeypatch, name):
+    out = flags["output_dir"]
+    assert evaluate(**flags) == 0
+    usual, calls = getattr(job, name), []
+
+    def stop_at_the_second(folder, *content):
+        calls.append(folder)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return usual(folder, *content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, name, stop_at_the_second)
+        assert evaluate(**flags, overwrite=True) == 130
+    assert (out / "A" / "evaluation.json").exists() and not (out / "evaluation.json").exists()
+    assert (out / "B" / "evaluation.json").exists() == (name == "write_figures")
+    assert evaluate(**one_set, overwrite=True) == 0 and files_in(out).keys() == OF_A_SET
+
+
+def test_what_is_left_of_a_report_without_its_numbers_is_replaced_too(one_set, evaluate):
+    """Killed when the former evaluation.json was deleted, of an evaluation that had no figures yet."""
+    one_set["output_dir"].mkdir()
+    (one_set["output_dir"] / "evaluation.md").write_text("former")
+    assert evaluate(**one_set, overwrite=True) == 0 and files_in(one_set["output_dir"]).keys() == OF_A_SET
+
+
+def test_a_picture_that_cannot_be_read_costs_no_former_evaluation(flags, evaluate, capsys):
+    """Of the second set: the first one is measured by then."""
+    out = flags["output_dir"]
+    assert evaluate(**flags) == 0
+    before = files_in(out)
+    sorted((flags["compare"][1] / "samples").iterdir())[0].write_bytes(b"no picture")
+    assert evaluate(**flags | {"bootstrap": 100}, overwrite=True) == 2
+    assert "synthetic frames B cannot be evaluated" in capsys.readouterr().err
+    assert files_in(out) == before

@@ -152,6 +152,17 @@ def test_second_moment_sampler_ignores_batches_that_are_not_finite():
     before = sampler.probabilities()
     sampler.update(torch.tensor([0, 1]), torch.tensor([5.0, torch.nan]))
     assert torch.equal(sampler.probabilities(), before)
+    assert sampler.losses.tolist() == [[1, 0], [3, 0]]  # what is not kept leaves no trace in the state
+
+
+def test_what_older_states_hold_in_the_column_that_is_never_read_is_put_right():
+    sampler = LossSecondMomentSampler(2, history=1)
+    old = {"losses": torch.tensor([[1.0, torch.inf], [torch.nan, 5]]), "counts": torch.tensor([1, 1])}
+    found = sampler.readable(old)
+    assert found["losses"].nan_to_num(7).tolist() == [[1, 0], [7, 0]]  # what is read is not
+    assert found["counts"] is old["counts"]
+    for other in ({}, {"losses": torch.ones(3)}, {"losses": torch.ones(2, 2).to_sparse()}):
+        assert sampler.readable(other) is other  # whoever loads it looks at that
 
 
 def test_weights_make_the_estimate_unbiased():

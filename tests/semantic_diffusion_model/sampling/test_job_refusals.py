@@ -67,6 +67,19 @@ def test_timesteps_that_were_never_learned(command, checkpoint, tiny, tmp_path):
     assert code == 2 and "sample with the same flag" in err  # five others
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_weights_that_do_not_fit_cost_no_finished_image(command, complete, checkpoint, tmp_path, overwrite):
+    """A file with a tensor too many, of whose network nothing else is wrong."""
+    results = Path(shutil.copytree(complete, tmp_path / "results"))
+    before = {path.relative_to(results): path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    content = torch.load(checkpoint, weights_only=True)
+    content["time_embed.9.weight"] = torch.zeros(3)
+    torch.save(content, tmp_path / "model000001.pt")
+    code, _, err = command(resume_checkpoint=tmp_path / "model000001.pt", overwrite=overwrite, seed=5)
+    assert code == 2 and "does not fit the network: 1 tensors differ" in err
+    assert before == {path.relative_to(results): path.read_bytes() for path in results.rglob("*") if path.is_file()}
+
+
 def with_label(folder: Path, value: int) -> Path:
     target = folder / "data/sector_annotations/training"
     target.mkdir(parents=True)

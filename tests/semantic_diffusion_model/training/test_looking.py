@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from guided_diffusion.runs.checkpoints import read_checkpoint
-from guided_diffusion.training import loop, preview, validation
+from guided_diffusion.training import looking, loop, preview, validation
+from guided_diffusion.training.background_writer import BackgroundWriter
 from guided_diffusion.training.loop import train
+from guided_diffusion.training.run_log import MACHINE_COLUMNS, RunLog
 
 SHORT = {"lr_anneal_steps": 2, "save_interval": 2, "log_interval": 1, "preview_steps": 2}
 
@@ -96,3 +98,80 @@ def test_a_start_by_another_way_of_writing_its_path_is_the_same(tiny, random_wei
     more = SHORT | {"lr_anneal_steps": 3}
     train(tiny(savedir="out", resume_checkpoint=str(tmp_path / "start.pt"), **more), set())
     assert (tmp_path / "out" / "model000003.pt").is_file()
+
+
+class Killed(BaseException):
+    pass
+
+
+def rows_of(folder) -> list[dict[str, str]]:
+    with open(folder / "progress.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k not in MACHINE_COLUMNS} for row in csv.DictReader(file)]
+
+
+WHILE = {
+    "the row is about to be written": (RunLog, "row"),
+    "it is validated": (validation, "_own_sums"),
+    "it is drawn": (preview, "_own_columns"),
+    "the preview is written": (looking, "write_preview"),
+}
+LONGER = {"lr_anneal_steps": 4, "save_interval": 2, "log_interval": 3, "preview_steps": 2, "lr": 1e-3, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, random_weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(tiny(savedir=str(folder), resume_checkpoint=str(random_weights), **LONGER), set())
+    return folder
+
+
+@pytest.mark.parametrize("step", [2, 4])  # of which the second is the last: nothing is left to train
+@pytest.mark.parametrize("moment", WHILE)
+def test_what_a_killed_run_had_not_told_of_its_checkpoint_is_told_by_the_next(
+    undisturbed, tiny, random_weights, tmp_path, monkeypatch, moment, step
+):
+    asked = tiny(savedir=str(tmp_path), resume_checkpoint=str(random_weights), **LONGER)
+    place, name = WHILE[moment]
+    usual = getattr(place, name)
+
+    def killed(*args):
+        if (tmp_path / f"opt{step:06d}.pt").is_file():
+            raise Killed
+        return usual(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackgroundWriter, "submit", lambda _, job, *arguments: job(*arguments))  # saved at once
+        patch.setattr(place, name, killed)
+        with pytest.raises(Killed):
+            train(asked, set())
+    assert (tmp_path / f"opt{step:06d}.pt").is_file() and not (tmp_path / f"preview_{step:06d}.png").exists()
+    assert train(asked, set()) == 0
+    assert rows_of(tmp_path) == rows_of(undisturbed)
+    assert [row["step"] for row in rows_of(tmp_path)] == ["2", "3", "4"] and rows_of(tmp_path)[0]["val_loss"]
+    for picture in ("preview_000002.png", "preview_000004.png"):
+        assert (tmp_path / picture).read_bytes() == (undisturbed / picture).read_bytes()
+
+
+def test_nothing_is_made_up_for_twice_nor_of_what_was_never_asked_for(undisturbed, tiny, random_weights, tmp_path):
+    """Neither of a finished run, nor of a state from before it knew its row, nor of a save for being asked to stop."""
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    asked = tiny(savedir=str(folder), resume_checkpoint=str(random_weights), **LONGER)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    train(asked, set())
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} <= {"log.txt"}
+    for change in ({"row": None}, {"on_schedule": False}):
+        (folder / "preview_000004.png").unlink(missing_ok=True)
+        state = torch.load(folder / "opt000004.pt", weights_only=True)
+        torch.save(state | change, folder / "opt000004.pt")
+        train(asked, set())
+        assert not (folder / "preview_000004.png").exists()
+
+
+def test_a_row_that_is_not_finite_is_no_broken_state(undisturbed, tiny, random_weights, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    state = torch.load(folder / "opt000004.pt", weights_only=True)
+    torch.save(state | {"row": state["row"] | {"param_norm": float("inf")}}, folder / "opt000004.pt")
+    (folder / "progress.csv").unlink()
+    train(tiny(savedir=str(folder), resume_checkpoint=str(random_weights), **LONGER), set())
+    assert [(row["step"], row["param_norm"]) for row in rows_of(folder)] == [("4", "inf")]

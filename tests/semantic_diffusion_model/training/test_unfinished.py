@@ -179,3 +179,42 @@ def test_a_state_that_names_files_elsewhere_is_not_used(tmp_path, run, name):
     torch.save(state, tmp_path / "opt000002.pt")
     with pytest.raises(UserError, match="no file of a checkpoint"):
         resuming.read_state(str(tmp_path), 2)
+
+
+def test_what_overwrite_gives_up_is_there_until_nothing_else_is_wrong(tmp_path, run):
+    """A mistake of any kind, found before the first step, must not cost the weights."""
+    run(2)
+    (tmp_path / "opt000002.pt").unlink()
+    before, other = contents(tmp_path), tmp_path / "other"
+    other.mkdir()
+    other.joinpath("weights.pt").write_bytes(before["model000002.pt"][:1000])
+    mistakes = {
+        "is not a folder": {"datadir": str(tmp_path / "nowhere")},
+        "num_head_channels": {"num_head_channels": 5},
+        "is truncated": {"resume_checkpoint": str(other / "weights.pt")},
+        "does not exist": {"resume_checkpoint": str(tmp_path / "model000009.pt")},
+    }
+    for words, wrong in mistakes.items():
+        with pytest.raises(UserError, match=words):
+            run(4, overwrite=True, **wrong)
+        assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("asked", ["model000002.pt", "ema_0.9_000002.pt", "", "linked.pt"])
+def test_the_weights_to_start_from_are_not_deleted(tmp_path, run, asked):
+    run(2)
+    (tmp_path / "opt000002.pt").unlink()
+    (tmp_path / "linked.pt").symlink_to(tmp_path / "model000002.pt")
+    before = contents(tmp_path)
+    words = "--overwrite True would delete .*, from which --resume_checkpoint is to start: give another --savedir$"
+    with pytest.raises(UserError, match=words):
+        run(4, overwrite=True, resume_checkpoint=str(tmp_path / asked))
+    assert contents(tmp_path) == before
+
+
+def test_weights_to_start_from_that_lie_elsewhere_are_taken_and_what_is_in_savedir_goes(tmp_path, run, random_weights):
+    run(4)
+    (tmp_path / "opt000004.pt").unlink()
+    (tmp_path / "opt000002.pt").unlink()
+    run(2, overwrite=True, resume_checkpoint=str(random_weights))
+    assert sorted(contents(tmp_path)) == sorted(f"{kind}000002.pt" for kind in ("model", "opt", "ema_0.5_", "ema_0.9_"))
