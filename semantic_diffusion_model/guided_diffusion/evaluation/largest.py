@@ -24,7 +24,7 @@ DOUBT = 0.05
 HIGHEST = 100.0
 
 
-def limit(values: np.ndarray, most: int, draws: int, chance: float) -> float:
+def limit(values: np.ndarray, most: int, draws: float, chance: float) -> float:
     """What none of `draws` further values of the law of `values` [H] exceeds, but by `chance`; m is `most` at most."""
     values = np.sort(values)[None]
     m = shape(values, most)
@@ -74,7 +74,7 @@ def fit(values: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def reach(count: int, m: int, draws: int, chance: float) -> float:
+def reach(count: int, m: int, draws: float, chance: float) -> float:
     """k such that the largest of `draws` values exceeds a + k b with probability `chance`, a and b fitted to `count`
     values of the same law: so that a limit keeps its promise however few there are.
 

@@ -10,8 +10,10 @@ from guided_diffusion.evaluation.fingerprints import WAYS
 from guided_diffusion.evaluation.image_sets import Frame
 from guided_diffusion.evaluation.largest import limit
 
-FALSE_ALARM = 0.001
-"""Chance of calling any image of an honest set a copy."""
+FALSE_ALARM = 0.005
+"""Chance of calling any image of an honest set a copy; of those that are called so, the share that is none at most."""
+CONSPICUOUS = 5
+"""As many times the share expected by chance that is nearer than the closest held-out frame is told of."""
 ENOUGH_HELD_OUT = 10
 SHOWN_PAIRS = 8
 MIRRORED = 2
@@ -47,15 +49,22 @@ def judge(synthetic: np.ndarray, held_out: np.ndarray, training: int) -> Judgeme
 
     How close frames of unseen patients come has the law of `largest`, fitted in Fisher's z = artanh(r) to all but the
     closest, so that a few that are copies themselves do not count. The threshold is where none of N such frames would
-    lie, in either way, but by a chance of FALSE_ALARM (Bonferroni).
+    lie, in either way, but by a chance of FALSE_ALARM; or, where k images lie beyond it, none of N / k such frames: so
+    many may be called where many are (Benjamini & Hochberg 1995, with powers of two as k).
     """
     ways = np.arctanh(held_out.clip(0, MOST_ALIKE)).T
 
-    def threshold(images: int) -> np.ndarray:
-        return np.tanh([limit(z, MIRRORED * training, images, FALSE_ALARM / len(WAYS)) for z in ways])
+    def threshold(images: np.ndarray) -> np.ndarray:
+        most = limits = None
+        for called in 2 ** np.arange(len(images).bit_length()):
+            draws = len(images) / called
+            limits = np.tanh([limit(z, MIRRORED * training, draws, FALSE_ALARM / len(WAYS)) for z in ways])
+            if most is None or (images > limits).any(1).sum() >= called:
+                most = limits
+        return most
 
-    limits = threshold(len(synthetic))
-    copies, held_out_copies = (synthetic > limits).any(1), (held_out > threshold(len(held_out))).any(1)
+    limits = threshold(synthetic)
+    copies, held_out_copies = (synthetic > limits).any(1), (held_out > threshold(held_out)).any(1)
     return Judgement(synthetic, held_out, limits, copies, held_out_copies)
 
 
@@ -122,8 +131,8 @@ def sentence(entry: dict) -> str:
     rough = f" These are {entry['held_out_images']} frames alone: a rough judgement." if few else ""
     if not count:
         return (
-            f"None of the {images} synthetic images is a copy: none comes closer to a training frame than "
-            f"{whom} do, beyond chance.{rough}"
+            f"None of the {images} synthetic images can be told to be a copy: none comes closer to a training frame "
+            f"than {whom} may by chance.{rough}{crowd(entry)}"
         )
     doubles = len(entry["doubles_among_real"])
     nearer = all(way["threshold"] > way["closest_held_out"] for way in entry["ways"].values())
@@ -131,7 +140,20 @@ def sentence(entry: dict) -> str:
     but = f" (but for {doubles} of these that are copies themselves)" if doubles and nearer else ""
     return (
         f"{count} of the {images} synthetic images ({entry['share_of_copies']:.1%}) are copies of training frames: "
-        f"they match one closer {measure}{but}.{rough} Do not publish them, and look at the training."
+        f"they match one closer {measure}{but}.{rough} Do not publish them, and look at the training.{crowd(entry)}"
+    )
+
+
+def crowd(entry: dict) -> str:
+    """What is to be told where conspicuously many images are nearer than any held-out frame: whoever of them is a copy,
+    the training frames are known too well. By chance the largest of H + 1 correlations is any of them alike."""
+    share, frames = entry["closer_than_closest_held_out"], entry["held_out_images"]
+    expected = len(entry["ways"]) / (frames + 1)
+    if frames < ENOUGH_HELD_OUT or share <= CONSPICUOUS * expected:
+        return ""
+    return (
+        f" {share:.1%} of them lie nearer to a training frame than any of those {frames} does, where "
+        f"{expected:.1%} would be expected: the network knows its training frames too well, look at the closest pairs."
     )
 
 

@@ -109,7 +109,8 @@ def test_a_few_copies_among_held_out_frames_do_not_hide_others():
     spoilt = np.concatenate([held_out, np.full((4, 2), 0.99)])
     found = judge(np.concatenate([honest, np.full((5, 2), 0.95)]), spoilt, TRAINING)
     assert found.copies.sum() == 5 and found.held_out_copies.sum() == 4
-    assert found.thresholds == pytest.approx(judge(np.zeros((505, 2)), held_out, TRAINING).thresholds, abs=0.02)
+    same = np.concatenate([honest, np.full((5, 2), 0.95)])
+    assert found.thresholds == pytest.approx(judge(same, held_out, TRAINING).thresholds, abs=0.02)
     assert found.closest_held_out.max() < 0.9
 
 
@@ -132,8 +133,34 @@ def test_false_alarms_in_honest_sets_are_as_rare_as_promised(pools, frames, imag
         )
         alarms += bool(found.copies.any())
         closest.append(found.thresholds.max())
-    assert alarms <= 2  # of 150 sets; by the level of 0.001 none is expected
+    assert alarms <= 4  # of 150 sets; by the level of 0.005 one is expected
     assert max(closest) < 0.75  # copies match by 0.8 and more
+
+
+@pytest.mark.parametrize("copies", [1, 8, 64])
+def test_the_more_copies_there_are_the_more_of_them_are_called(copies):
+    """Copies that are no closer than one honest image of 500 may be: alone they are not told, among many they are."""
+    generator = np.random.default_rng(1)
+    held_out, honest = (np.tanh(generator.normal(0.6, 0.08, (count, 2))) for count in (400, 500))
+    alone = judge(np.concatenate([honest, np.ones((1, 2))]), held_out, TRAINING).thresholds
+    planted = np.tile(alone - 0.02, (copies, 1))
+    found = judge(np.concatenate([honest, planted]), held_out, TRAINING)
+    assert found.copies[500:].all() == (copies > 1) and found.copies[:500].sum() <= 1
+
+
+def test_many_images_nearer_than_any_held_out_frame_are_told_of():
+    entry = {
+        "copies": 0,
+        "images": 100,
+        "held_out_images": 99,
+        "held_out_are_training": False,
+        "ways": {"a": {}, "b": {}},
+    }
+    told = sentence(entry | {"closer_than_closest_held_out": 0.2})
+    assert "None of the 100" in told
+    assert "20.0% of them lie nearer to a training frame than any of those 99 does, where 2.0% would be" in told
+    assert "nearer" not in sentence(entry | {"closer_than_closest_held_out": 0.1})
+    assert "nearer" not in sentence(entry | {"closer_than_closest_held_out": 0.9, "held_out_images": 9})
 
 
 def test_the_entry_names_copies_and_says_so_in_words(nearest, training, honest, held_out):
