@@ -213,7 +213,7 @@ def test_few_patients_and_nobody_else(tmp_path):
     drawn_for = {path.name[:11] for path in (work / "run_3/segmentation_data").rglob("*/training/patient*.png")}
     assert drawn_for == {*chosen["training"]}
     log = (work / "run_3/diffusion/all_views/log.txt").read_text()
-    assert "training images: 8" in log, log  # two patients, two views, two phases
+    assert "8 training images, " in log, log  # two patients, two views, two phases
 
 
 def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
