@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # for extracting
+sys.path.append(str(Path(__file__).parent))  # for extracting and preparing
+from preparing import VIEWS, sample  # noqa: E402
+
 COMMANDS = {
     "make_phantom_camus": "PhantomSettings",
     "extract_camus_data": "ExtractSettings",
@@ -100,3 +102,12 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
     return read
+
+
+@pytest.fixture
+def results(augmented, tmp_path) -> Path:
+    """Results of two views in one parent folder, whose path holds the word samples."""
+    root = tmp_path / "samples_of_today" / "results"
+    for view in VIEWS:
+        sample(augmented / f"{view}_augmented", root / f"results_{view}")
+    return root

@@ -9,31 +9,18 @@ from pathlib import Path
 
 import pytest
 from extracting import extract
+from preparing import prepare, sample
 
 import command
 from names import SPLITS, naming_of
 from view_folders import METADATA, read_metadata
 
 
-def sampled(augmented: Path, view: str, results: Path, with_metadata: bool = True) -> Path:
-    """Results of a sampling for the label maps of a view, whose images are the real ones."""
-    for kind in ("samples", "labels"):
-        (results / kind).mkdir(parents=True)
-    stems = []
-    for path in sorted((augmented / f"{view}_augmented/sector_annotations").rglob("*.png")):
-        shutil.copy(path, results / "labels")
-        image = augmented / f"{view}_augmented/images" / path.parent.name / path.name
-        shutil.copy(image, results / "samples" / path.name)
-        stems.append(f"{path.stem},{path}")
-    (results / "manifest.csv").write_text("\n".join(["stem,label_map", *stems, ""]))
-    if with_metadata:
-        shutil.copy(augmented / f"{view}_augmented" / METADATA, results)
+def sampled(augmented: Path, view: str, results: Path) -> Path:
+    """Results of a sampling for the label maps of a view, with the rows of metadata.csv that travel with them."""
+    sample(augmented / f"{view}_augmented", results)
+    shutil.copy(augmented / f"{view}_augmented" / METADATA, results)
     return results
-
-
-def prepare(run, testing, results, out, *flags):
-    paths = ("--testing_data_folder", testing, "--sdm_results_folder", results, "--save_folder", out)
-    return run("prepare_inference4segmentation", *paths, *flags)
 
 
 def rewrite(folder: Path, change) -> None:

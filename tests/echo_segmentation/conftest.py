@@ -17,6 +17,7 @@ from settings import TestSettings, TrainSettings
 
 sys.path.append(str(Path(__file__).parent))  # for drawn_release
 from drawn_release import make_release  # noqa: E402
+from predicting import SIZES, write_medical  # noqa: E402
 
 FRAMES = [(view, phase) for view in ("2CH", "4CH") for phase in ("ED", "ES")]
 SPLITS = {"training": 4, "validation": 1, "testing": 2}  # patients
@@ -114,3 +115,28 @@ def trained(hearts, train, tmp_path_factory) -> Path:
 def trained_again(trained, tmp_path) -> Path:
     """A copy of it, to run once more in."""
     return shutil.copytree(trained, tmp_path / "trained")
+
+
+@pytest.fixture(scope="module")
+def truth(draw_one, tmp_path_factory) -> dict[str, list[np.ndarray]]:
+    """Labels by file name; the files lie in truth["folder"][0]."""
+    folder = tmp_path_factory.mktemp("input")
+    known = {"folder": [folder]}
+
+    def hearts_of(phases: list[str], view: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Images and labels of one heart at several phases."""
+        return tuple(zip(*(draw_one(np.random.default_rng(7), phase, SIZES[view]) for phase in phases), strict=True))
+
+    for view, phases in {"2CH": ["ED", "ED", "ES"], "4CH": ["ED", "ES"]}.items():
+        images, labels = hearts_of(phases, view)
+        name = f"patient0001_{view}_half_sequence"
+        write_medical(folder / f"{name}.nii.gz", images)
+        write_medical(folder / f"{name}_gt.nii.gz", labels)
+        known[name] = labels
+    images, labels = hearts_of(["ED"], "4CH")
+    write_medical(folder / "deep" / "patient0002_4CH_ED.mhd", images, flat=True)
+    known["patient0002_4CH_ED"] = labels
+    Image.fromarray(images[0]).convert("RGB").save(folder / "anything.png")
+    known["anything"] = labels
+    (folder / ".hidden.png").write_bytes(b"no image")
+    return known

@@ -1,9 +1,7 @@
 """A whole run on drawn hearts: what it writes, that it learns, and that resuming equals not stopping."""
 
 import csv
-import hashlib
 import json
-import math
 import shutil
 
 import numpy as np
@@ -15,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import training
 from checkpoint import load_file, read_checkpoint
 from command import UserError
-from losses import make_loss, told_loss
 from model import build_network
 from training import learning_rate
 
@@ -137,20 +134,6 @@ def test_last_holds_the_last_epoch_and_model_the_best(train, hearts, tiny, tmp_p
     assert int(last["network"][name]) == 3 * batches
     assert int(best.weights[name]) == best.description["epoch"] * batches
     assert last["progress"]["log"][-1]["test_dice_mean"] > 0
-
-
-def test_a_test_of_the_checkpoint_has_the_loss_of_its_training(train, judge, hearts, tiny, tmp_path):
-    """At any size of the batches: that of the training, taken over each image."""
-    flags = ("--data-dir", hearts, "--test-viz-num", 0)
-    assert train(*flags, *tiny, "--output-dir", tmp_path / "run", "--epochs", 1, "--loss", "dice_ce") == 0
-    tested = float(read_log(tmp_path / "run")[-1]["test_loss"])
-    told = [json.loads((tmp_path / "run" / "summary.json").read_text())]
-    for size in (3, 8):
-        command = ("--model-path", tmp_path / "run" / "model.pth", "--gpu", "cpu", "--batch-size", size)
-        assert judge(*flags, *command, "--output-dir", tmp_path / str(size)) == 0
-        told.append(json.loads((tmp_path / str(size) / "summary.json").read_text()))
-    assert [summary["loss_name"] for summary in told] == ["dice_ce"] * 3
-    assert [summary["loss"] for summary in told] == pytest.approx([tested] * 3, rel=1e-5)
 
 
 def test_weights_without_their_training_are_not_written_over(train, trained_again, hearts, tiny, capsys):
@@ -279,67 +262,6 @@ def test_the_seed_decides_and_a_checkpoint_can_be_the_start(train, trained, make
         assert torch.equal(ends[0][name], ends[1][name]), name
 
 
-@pytest.fixture
-def begun(train, trained, make_folder, tiny, tmp_path):
-    """A run of one epoch from weights elsewhere: its command, but for --model-path, its folder, and the weights."""
-    data = make_folder(tmp_path / "data", {"training": 1, "validation": 1})
-    weights = tmp_path / "weights" / "start.pth"
-    weights.parent.mkdir()
-    shutil.copy(trained / "model.pth", weights)
-    command = ("--data-dir", data, "--output-dir", tmp_path / "run", *tiny, "--epochs", 1, "--test-viz-num", 0)
-    assert train(*command, "--model-path", weights) == 0
-    return command, tmp_path / "run", weights
-
-
-def test_a_run_that_goes_on_does_not_open_the_weights_it_began_with(train, begun, trained, capsys, monkeypatch):
-    """They may be gone, or lie elsewhere under another name; other weights are refused, whatever they are called."""
-    command, folder, weights = begun
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    monkeypatch.setattr(training, "read_checkpoint", lambda path: pytest.fail(f"{path} was read"))
-    moved = weights.rename(weights.with_name("moved.pth"))
-    for place in (moved, moved.parent / ".." / "weights" / "moved.pth", weights):
-        assert train(*command, "--model-path", place) == 0
-    capsys.readouterr()
-    shutil.copy(folder / "model.pth", weights)  # other weights under the old name
-    gone = weights.with_name("gone.pth")
-    told = {weights: f"--model-path: {weights} has other weights than start.pth had"}
-    told |= {gone: f"--model-path: start.pth there, {gone} now"}
-    for place, message in told.items():
-        assert train(*command, "--model-path", place) == 2
-        assert message in capsys.readouterr().err
-    assert train(*command) == 2
-    assert "--model-path: start.pth there, None now" in capsys.readouterr().err
-    assert load_file(folder / "last.pth")["start_sha256"] == digest
-
-
-def test_a_state_from_before_there_was_a_digest_goes_by_the_name_of_the_weights(train, begun, tmp_path, capsys):
-    command, folder, weights = begun
-    state = load_file(folder / "last.pth")
-    state.pop("start_sha256", None)
-    torch.save(state, folder / "last.pth")
-    assert train(*command, "--model-path", tmp_path / "elsewhere" / "start.pth") == 0
-    assert train(*command, "--model-path", weights.rename(weights.with_name("moved.pth"))) == 2
-    assert "--model-path: start.pth there," in capsys.readouterr().err
-
-
-def test_weights_of_a_first_epoch_are_made_again_from_the_same_start_alone(train, begun, trained, capsys):
-    """model.pth of an epoch whose last.pth was not written yet; the start is called alike, and is another."""
-    command, folder, weights = begun
-    (folder / "last.pth").unlink()
-    first = weights.read_bytes()
-    changed = torch.load(weights, weights_only=True)
-    name = next(name for name in changed if name.endswith("conv1.weight"))
-    changed[name] *= 2
-    torch.save(changed, weights)
-    before = (folder / "model.pth").read_bytes()
-    assert train(*command, "--model-path", weights) == 2
-    assert "without the last.pth of its training" in capsys.readouterr().err
-    assert (folder / "model.pth").read_bytes() == before
-    elsewhere = weights.with_name("other_name.pth")
-    elsewhere.write_bytes(first)
-    assert train(*command, "--model-path", elsewhere) == 0
-
-
 def test_patience_ends_a_run(train, make_folder, tiny, tmp_path, capsys):
     data = make_folder(tmp_path / "data", {"training": 1, "validation": 1})
     flags = ("--patience", 1, "--epochs", 30, "--lr", "0", "--min-lr", "0", "--test-viz-num", 0)
@@ -355,16 +277,3 @@ def test_learning_rate_falls_along_half_a_cosine():
     assert (rates[0], rates[-1]) == (pytest.approx(1e-3), pytest.approx(1e-4))
     assert rates[50] == pytest.approx(5.5e-4)
     assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
-
-
-def test_losses_by_hand():
-    logits, labels = torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
-    labels[0, :2] = 1
-    assert make_loss("ce")(logits, labels).item() == pytest.approx(math.log(2))
-    assert make_loss("dice_ce")(logits, labels).item() == pytest.approx(math.log(2) + 0.5, abs=1e-5)
-
-
-def test_the_loss_that_a_checkpoint_tells():
-    assert told_loss({"settings": {"loss": "dice_ce"}}) == "dice_ce"
-    for description in ({}, {"settings": None}, {"settings": {"loss": "other"}}, {"settings": {"loss": ["ce"]}}):
-        assert told_loss(description) == "ce"

@@ -20,6 +20,9 @@ MARK = "FAULTS_OF_RUN"
 # The smallest network with every kind of layer.
 NETWORK = {"img_size": 16, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_head_channels": 32}
 NETWORK |= {"attention_resolutions": "8", "device": "cpu", "diffusion_steps": 20}
+DEEP: list = []  # nested deeper than anything that is meant
+for _ in range(150):
+    DEEP = [DEEP]
 
 
 def words_of(**settings) -> list[str]:
