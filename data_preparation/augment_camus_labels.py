@@ -29,7 +29,7 @@ from view_folders import (
     common_description,
     encode_png,
     find_view_folders,
-    is_product,
+    is_replaceable,
     list_pairs,
     make_folders,
     metadata_row,
@@ -169,7 +169,7 @@ def augment_camus_labels(settings: AugmentSettings) -> None:
     print(f"making {what} label maps of {source}, into {settings.save_folder}", flush=True)
     refuse_to_replace(folders.values(), settings.save_folder, folders)
     known = {folder: read_metadata(view) for folder, view in folders.items()}
-    with new_folders(settings.save_folder, list(folders), settings.overwrite, is_product) as out:
+    with new_folders(settings.save_folder, list(folders), settings.overwrite, is_replaceable) as out:
         make_folders(out, folders, partial(_kinds, settings))
         work = partial(process_pair, out=out, settings=settings, description=description)
         results = list(for_each(work, jobs, settings.num_workers, "label maps"))

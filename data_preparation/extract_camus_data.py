@@ -27,7 +27,7 @@ from view_folders import (
     check_labels,
     check_same_size,
     encode_png,
-    is_product,
+    is_replaceable,
     make_folders,
     names_of_set,
     spacing_fields,
@@ -147,7 +147,7 @@ def extract_camus_data(settings: ExtractSettings) -> None:
         f"at {height} x {width} into {settings.save_folder_path}",
         flush=True,
     )
-    with new_folders(settings.save_folder_path, of_set, settings.overwrite, is_product) as out:
+    with new_folders(settings.save_folder_path, of_set, settings.overwrite, is_replaceable) as out:
         make_folders(out, folders)
         work = partial(extract_frame, root=release.root, out=out, settings=settings)
         done = list(for_each(work, frames, settings.num_workers, "frames"))

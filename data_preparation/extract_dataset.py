@@ -29,7 +29,7 @@ from view_folders import (
     check_same_size,
     encode_png,
     folders_of,
-    is_product,
+    is_replaceable,
     make_folders,
     names_of_set,
     spacing_fields,
@@ -204,7 +204,7 @@ def extract_dataset(settings: OwnSettings) -> None:
     size = " x ".join(map(str, settings.save_img_size))
     told = f"extracting {len(frames)} frames from {settings.images} at {size} into {settings.save_folder_path}"
     print(told, flush=True)
-    with new_folders(settings.save_folder_path, of_set, settings.overwrite, is_product) as out:
+    with new_folders(settings.save_folder_path, of_set, settings.overwrite, is_replaceable) as out:
         make_folders(out, [*views, ALL_VIEWS])
         work = partial(extract_frame, out=out, settings=settings, description=description)
         done = list(for_each(work, frames, settings.num_workers, "frames"))

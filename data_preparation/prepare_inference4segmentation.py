@@ -27,7 +27,7 @@ from view_folders import (
     encode_png,
     find_view_folders,
     folders_of,
-    is_product,
+    is_replaceable,
     list_pairs,
     make_folders,
     metadata_row,
@@ -174,7 +174,7 @@ def prepare_inference4segmentation(settings: PrepareSettings) -> None:
     folders = [*filter(None, views), ALL_VIEWS]
     counts = f"{len(synthetic)} synthetic images and {len(real)} real ones"
     print(f"preparing {counts} for the segmentation, into {settings.save_folder}", flush=True)
-    with new_folders(settings.save_folder, of_set, settings.overwrite, is_product) as out:
+    with new_folders(settings.save_folder, of_set, settings.overwrite, is_replaceable) as out:
         make_folders(out, folders)
         done = list(
             for_each(partial(process_job, out=out, description=description), jobs, settings.num_workers, "images")

@@ -144,8 +144,9 @@ def is_made_here(folder: Path) -> bool:
     return read_description(folder).names.table == Table(path=METADATA, columns=COLUMNS)
 
 
-def is_product(folder: Path) -> bool:
-    """Whether the toolkit made this folder, which holds view folders' kinds of pictures and no others: by its table."""
+def is_replaceable(folder: Path) -> bool:
+    """Whether all in this folder is what the toolkit writes into a view folder, and metadata.csv is its own: nothing is
+    lost that cannot be made again."""
     table = folder / METADATA
     if not (is_view_folder(folder) and table.is_file()):
         return False
