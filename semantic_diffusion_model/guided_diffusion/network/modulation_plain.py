@@ -16,28 +16,31 @@ VALUES_AT_ONCE = 1 << 17  # 512 KB in float32
 
 def forward(x, table, level: Level | None, scale, shift, silu: bool):
     """out like x; mean and reciprocal deviation [N, groups] float32."""
-    parts = [
-        _forward_part(x[i], _rows_of(table, rows, len(x[i])), _of(scale, i), _of(shift, i), silu)
-        for i, rows in _parts(x, level)
-    ]
-    return tuple(map(torch.cat, zip(*parts, strict=True)))
+    out, statistics = torch.empty_like(x), []
+    for i, rows in _parts(x, level):
+        rows_of_part = _rows_of(table, rows, len(x[i]))
+        pixels, *of_part = _forward_part(x[i], rows_of_part, _of(scale, i), _of(shift, i), silu)
+        _pixels(out[i]).copy_(pixels)
+        statistics.append(of_part)
+    return out, *map(torch.cat, zip(*statistics, strict=True))
 
 
 def backward(grad, x, table, level: Level | None, scale, shift, mean, rstd, silu: bool):
     """Gradients of x; of the table; of scale and shift [N, C], or None without them."""
-    parts, grad_table = [], torch.zeros_like(table, dtype=torch.float32)
+    grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table, dtype=torch.float32)
+    to_timestep = []
     for i, rows in _parts(x, level):
-        grad_x, pixels, *to_timestep = _backward_part(
+        grad_part, pixels, *to_timestep_part = _backward_part(
             grad[i], x[i], _rows_of(table, rows, len(x[i])), _of(scale, i), _of(shift, i), mean[i], rstd[i], silu
         )
-        parts.append((grad_x, *to_timestep))
+        _pixels(grad_x[i]).copy_(grad_part)
+        to_timestep.append(to_timestep_part)
         if rows is None:
             grad_table += pixels.sum((0, 1))
         else:
             grad_table += torch.zeros_like(grad_table).index_add_(0, rows, pixels.flatten(0, 1))
-    grad_x, *to_timestep = zip(*parts, strict=True)
-    to_timestep = [None if scale is None else torch.cat(values) for values in to_timestep]
-    return torch.cat(grad_x), grad_table, *to_timestep
+    summed = [None if scale is None else torch.cat(values) for values in zip(*to_timestep, strict=True)]
+    return grad_x, grad_table, *summed
 
 
 def _parts(x: torch.Tensor, level: Level | None) -> list[tuple[slice, torch.Tensor | None]]:
@@ -56,7 +59,7 @@ def _of(vector: torch.Tensor | None, part: slice) -> torch.Tensor | None:
 
 
 def _forward_part(x, rows, scale, shift, silu):
-    """out [n, C, h, w] in x's type, and mean and reciprocal deviation [n, groups] float32."""
+    """out [n, P, C], and mean and reciprocal deviation [n, groups] float32."""
     gamma1, beta = rows
     one_row = (gamma1[0, 0], beta[0, 0]) if gamma1.shape[:2] == (1, 1) else (None, None)
     sizes = len(x), x.shape[1], x.shape[2] * x.shape[3], NORM_GROUPS
@@ -68,11 +71,11 @@ def _forward_part(x, rows, scale, shift, silu):
         h = torch.addcmul(shift, h, 1 + scale)
     if silu:
         h = F.silu(h, inplace=True)
-    return _image(h, x.shape).to(x.dtype), mean, rstd
+    return h, mean, rstd
 
 
 def _backward_part(grad, x, rows, scale, shift, mean, rstd, silu):
-    """Gradients of x; of the rows' two values at each pixel [n, P, 2 C]; of scale and shift [n, C] or None."""
+    """Gradients of x [n, P, C]; of the rows' two values by pixel [n, P, 2 C]; of scale and shift [n, C] or None."""
     channels = x.shape[1]
     factor, offset = _by_channel(rstd, channels), _by_channel(mean * rstd, channels)
     normalised = torch.addcmul(-offset, _pixels(x).float(), factor)
@@ -93,7 +96,7 @@ def _backward_part(grad, x, rows, scale, shift, mean, rstd, silu):
         grad = torch.mul(grad, 1 + scale, out=to_beta)
     torch.mul(grad, normalised, out=to_gamma1)
     grad_x = _through_normalisation(grad * gamma1, normalised, factor)
-    return _image(grad_x, x.shape).to(x.dtype), pixels, grad_scale, grad_shift
+    return grad_x, pixels, grad_scale, grad_shift
 
 
 def _through_normalisation(grad, normalised, factor):
@@ -130,7 +133,3 @@ def _for_kernel(image: torch.Tensor) -> torch.Tensor:
 def _pixels(images: torch.Tensor) -> torch.Tensor:
     """[n, C, h, w], channels last in memory, as [n, P, C] without a copy."""
     return images.flatten(2).transpose(1, 2)
-
-
-def _image(pixels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    return pixels.transpose(1, 2).view(-1, *shape[1:])
