@@ -1,6 +1,6 @@
 """What the look-up table brings on a CPU, and how cost grows; the log goes to benchmarks/results/cpu.txt.
 
-    python benchmarks/cpu.py [--threads 2] [--only table|memory|saving|growth|ranks|others] [--camus_nifti FOLDER]
+    python benchmarks/cpu.py [--threads 2] [--only table|share|memory|saving|growth|ranks|others] [--camus_nifti FOLDER]
 
 Dense modulation with activation checkpointing, as published, against the table without it: 64 channels, 128 x 128,
 batch 4, in one process, in turn. The last part runs the benchmarks of data preparation and of the sampling command.
@@ -8,6 +8,7 @@ batch 4, in one process, in turn. The last part runs the benchmarks of data prep
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import time
 import torch
 from diffusion_setup import echo_label_maps, make_condition, make_network
 from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
+from torch.utils.flop_counter import FlopCounterMode
 
 from config import Settings
 from guided_diffusion.data.loading import Microbatch
@@ -86,6 +88,32 @@ def measure_table(log: Log) -> None:
         log.say(f"  {name:17s} table is {ratio_of(seconds['dense'], seconds['auto']):.2f} times faster{wanted}")
     cost = ratio_of(training["recomputing"], training["auto"])
     log.say(f"  recomputing activations makes a training step with the table {cost:.2f} times as long")
+    log.say()
+
+
+def measure_share(log: Log) -> None:
+    """Arithmetic of a training step per second of CPU time (other work counts little), beside one convolution's."""
+    channels, size, batch = 64, 128, 4
+    step = training_job(channels, size, batch, "auto", checkpointing=False)
+    x = torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3)
+    jobs = {"training step": step, "one 3 x 3 convolution": lambda: torch.conv2d(x, weight, padding=1)}
+    rates = {}
+    log.say(f"{channels} channels, {size} x {size}, batch {batch}, table: arithmetic counted, seconds of CPU time")
+    for name, job in jobs.items():
+        job()
+        with FlopCounterMode(display=False) as counter:
+            job()
+        work = counter.get_total_flops() / 1e9
+        seconds = []
+        for _ in range(5):
+            start = time.process_time()
+            job()
+            seconds.append(time.process_time() - start)
+        rates[name] = work / statistics.median(seconds)
+        log.say(f"  {name:22s} {work:7.1f} GFLOP  {describe(seconds)}  {rates[name]:6.1f} GFLOP/s")
+    share = rates["training step"] / rates["one 3 x 3 convolution"]
+    log.say(f"  the step runs at {share:.0%} of the convolution's rate (aim 60%)")
     log.say()
 
 
@@ -182,6 +210,7 @@ def run_others(log: Log, camus_nifti: str | None) -> None:
 
 PARTS = {
     "table": measure_table,
+    "share": measure_share,
     "memory": measure_memory,
     "saving": measure_saving,
     "growth": measure_growth,

@@ -17,7 +17,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 from chain import run
-from prediction_types import BEST, COMMON, spelled
+from prediction_types import BEST, network_at, spelled
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
@@ -26,7 +26,6 @@ from schema import check_settings  # noqa: E402
 
 Positive = Annotated[int, Interval(ge=1)]
 LOOKS = 6  # validations of each training
-FINEST = 4  # of the network's three levels, the coarsest attends: a quarter of the image's size
 
 
 @dataclass
@@ -51,7 +50,7 @@ def train(settings: BenchmarkSettings, name: str, weights: Path | None) -> dict[
     """The validation error by step of a training, as far as it is not done before."""
     steps = settings.lr_anneal_steps
     folder = settings.savedir / f"{name}_{settings.img_size}_{steps}_{settings.lr:g}"
-    flags = COMMON | BEST | {"img_size": settings.img_size, "attention_resolutions": settings.img_size // FINEST}
+    flags = network_at(settings.img_size) | BEST
     flags |= {"lr": settings.lr, "lr_anneal_steps": steps, "save_interval": -(-steps // LOOKS)}
     flags |= {"datadir": settings.datadir, "savedir": folder}
     if weights:
@@ -76,7 +75,7 @@ def measure(settings: BenchmarkSettings) -> None:
         f"python benchmarks/transfer.py --datadir {settings.datadir.name} --savedir FOLDER --weights "
         f"{settings.weights.name} --img_size {settings.img_size} --lr_anneal_steps {settings.lr_anneal_steps} "
         f"--lr {settings.lr:g}",
-        " ".join(spelled(COMMON | BEST)),
+        " ".join(spelled(network_at(settings.img_size) | BEST)),
     )
     settings.savedir.mkdir(parents=True, exist_ok=True)
     copied = settings.savedir / f"start_{settings.weights.name}"  # no state beside it: it is no run to go on with
