@@ -24,6 +24,7 @@ from timing import RESULTS, Log
 from guided_diffusion.network import modulation, modulation_plain
 from guided_diffusion.network.precision import round_weights
 from guided_diffusion.sampling.graphs import Graphed
+from out_of_memory import is_out_of_memory
 
 TRAINING_TFLOP, SAMPLING_TFLOP = 6.7, 2.24
 MODES = {"auto": "table", "table": "table at all sizes", "dense": "dense"}
@@ -218,7 +219,9 @@ def measure_training(bench: Bench) -> None:
                 bench.sync()
                 first = time.perf_counter() - began
                 each = bench.seconds(job) / count
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             network.zero_grad()
             bench.report(f"{name}  does not fit")
             continue
@@ -259,7 +262,9 @@ def measure_sampling(bench: Bench) -> None:
         try:
             with plainly() if number == 0 else nullcontext():
                 each = bench.seconds(sampling_step(bench, network, count, pixels, mode, graph)) / count
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             bench.report(f"{name}  does not fit")
             continue
         finally:
@@ -273,14 +278,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="a tiny network, on any device, without a log")
     bench = Bench(parser.parse_args().dry_run)
-    for part in (measure_peaks, measure_convolution, measure_modulation, measure_training, measure_sampling):
-        part(bench)
-        bench.free()
-    bench.log.say(f"\n{time.perf_counter() - bench.start:.0f} s in all\n")
-    for line in bench.table:
-        bench.log.say(line)
-    if not bench.dry_run:
-        bench.log.write()
+    try:
+        for part in (measure_peaks, measure_convolution, measure_modulation, measure_training, measure_sampling):
+            part(bench)
+            bench.free()
+    finally:  # what was measured before an error, too
+        bench.log.say(f"\n{time.perf_counter() - bench.start:.0f} s in all\n")
+        for line in bench.table:
+            bench.log.say(line)
+        if not bench.dry_run:
+            bench.log.write()
 
 
 if __name__ == "__main__":

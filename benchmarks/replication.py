@@ -9,15 +9,11 @@ geometry. Its frames are some of those of the run or, at other steps or lengths,
 again, it goes on. Writes the log results/replication.txt, and replication.png beside it.
 """
 
-import csv
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import matplotlib
 
@@ -25,7 +21,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from annotated_types import Interval
-from chain import HEADING, describe, error_of, once, patient_dice
+from chain import HEADING, describe, error_of, patient_dice
+from replication_run import ReplicationRun
 from replication_table import (
     DIFFERENCE_HEADING,
     PUBLISHED,
@@ -43,8 +40,6 @@ from command import UserError, run_command  # noqa: E402
 from schema import check_settings  # noqa: E402
 
 Positive = Annotated[int, Interval(ge=1)]
-# Settings of the run's segmentations that those of the points take over.
-TAKEN = ("img_size", "batch_size", "epochs", "epoch_updates", "loss", "lr", "min_lr", "decoder_channels", "gpu")
 COLOURS = dict(zip(STRUCTURES, ("#e69f00", "#0072b2", "#009e73"), strict=True))  # of the segmentation's figures
 AXES = {"frames": "synthetic frames", "steps": "sampling steps", "length": "steps into the diffusion training"}
 
@@ -82,106 +77,19 @@ class Point:
         return f"{self.length}_{self.steps}_{self.frames}"
 
 
-class Replication:
-    """What replicate.sh has left in `folder`, and the points measured on it, in `folder`/what_decides.
-
-    Raises UserError if there are no averaged weights, sampled frames or segmentations of real frames.
-    """
-
-    def __init__(self, folder: Path, camus: Path, seed: int):
-        self.folder, self.camus, self.seed = folder.resolve(), camus.resolve(), seed
-        self.base = self.folder / "what_decides"
-        found = (folder / "diffusion" / "all_views").glob("ema_[0-9]*_*.pt")
-        self.checkpoints = dict(sorted((int(path.stem.rpartition("_")[2]), path) for path in found))
-        """Averaged weights by training step."""
-        self.real = folder / f"segmentation_real_{seed}"
-        self.manifest = folder / "results/all_views/manifest.csv"
-        """Of the frames that the run drew."""
-        for path in (self.manifest, self.real / "summary.json"):
-            if not self.checkpoints or not path.is_file():
-                raise UserError(f"{folder}: no finished run of replicate.sh at cpu64 or cpu128, with seed {seed}")
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Of the run's segmentations."""
-        return json.loads((self.real / "settings.json").read_text())
-
-    @cached_property
-    def drawn_by(self) -> dict[str, str]:
-        """The row of a frame that the run drew."""
-        with open(self.manifest, newline="", encoding="utf-8") as file:
-            return next(csv.DictReader(file))
-
-    @property
-    def steps(self) -> int:
-        """In which the run drew its frames."""
-        return int(self.drawn_by["steps"])
-
-    @cached_property
-    def label_maps(self) -> list[Path]:
-        """<split>/<name> of those that the run sampled for, in an order drawn at random."""
-        folder = self.folder / "augmented/all_views_augmented/sector_annotations"
-        found = sorted(path.relative_to(folder) for path in folder.glob("*/*.png"))
-        return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
-
-    def part_of(self, folder: str, frames: int) -> Path:
-        """The view folder `folder` of the run with the first `frames` label maps and their images, as links.
-
-        Its testing split is there as a whole.
-        """
-        whole, part = self.folder / folder, self.base / f"{folder.replace('/', '_')}_{frames}"
-        if part.is_dir():
-            return part
-        unfinished = part.with_name(f".{part.name}")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        names = {*self.label_maps[:frames]}
-        for path in whole.glob("*/*/*.png"):
-            if path.parent.name == "testing" or path.relative_to(path.parents[1]) in names:
-                link = unfinished / path.relative_to(whole)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path.resolve())
-        for path in (*whole.glob("*.csv"), *whole.glob("*.json")):
-            shutil.copy(path, unfinished)
-        return unfinished.rename(part)
-
-    def drawn(self, point: Point) -> Path:
-        """The view folder with the frames of `point`, and the real ones to test on."""
-        if (point.length, point.steps) == (max(self.checkpoints), self.steps):
-            return self.part_of("segmentation_data/all_views", point.frames)
-        results, data = self.base / f"results_{point}", self.base / f"data_{point}"
-        labels = self.part_of("augmented/all_views_augmented", point.frames)
-        once(
-            results.with_suffix(".done"),
-            *(ROOT / "semantic_diffusion_model/image_sample.py", "--datadir", labels, "--all", True),
-            *("--resume_checkpoint", self.checkpoints[point.length], "--num_steps", point.steps),
-            *("--sampler", self.drawn_by["sampler"], "--spacing", self.drawn_by["spacing"], "--results_dir", results),
-        )
-        once(
-            data.with_suffix(".done"),
-            *(ROOT / "data_preparation/prepare_inference4segmentation.py", "--sdm_results_folder", results),
-            *("--testing_data_folder", self.folder / "views", "--save_folder", data, "--overwrite", True),
-        )
-        return data / "all_views"
-
-    def judged(self, point: Point) -> Path:
-        """The evaluated segmentation of `point`; what is there is not done again."""
-        own = self.folder / f"segmentation_synthetic_{self.seed}"
-        whole = Point(max(self.checkpoints), self.steps, len(self.label_maps))
-        if point == whole and (own / "summary.json").is_file():
-            return own
-        out, flags = self.base / f"segmentation_{point}_{self.seed}", []
-        for name in TAKEN:
-            value = self.settings[name]
-            flags += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [value])]
-        once(
-            out.with_suffix(".done"),
-            *(ROOT / "echo_segmentation/runner.py", "--data-dir", self.drawn(point), "--output-dir", out, *flags),
-            *("--seed", self.seed, "--native-dir", self.camus, "--num-workers", 0, "--test-viz-num", 0),
-        )
-        return out
+def judged(run: ReplicationRun, point: Point, seed: int) -> Path:
+    """The evaluated segmentation of `point`; what is there is not done again."""
+    last, own = max(run.checkpoints), run.folder / f"segmentation_synthetic_{seed}"
+    if point == Point(last, run.steps, len(run.label_maps)) and (own / "summary.json").is_file():
+        return own
+    if (point.length, point.steps) == (last, run.steps):
+        data = run.part_of("segmentation_data/all_views", point.frames)
+    else:
+        data = run.draw(str(point), run.checkpoints[point.length], point.steps, point.frames)
+    return run.segment(str(point), data, seed)
 
 
-def plan(settings: BenchmarkSettings, run: Replication) -> dict[str, list[Point]]:
+def plan(settings: BenchmarkSettings, run: ReplicationRun) -> dict[str, list[Point]]:
     """The points of each axis. Raises UserError for a training step that has no checkpoint, or too many frames."""
     kept, frames = run.checkpoints, settings.usual_frames
     missing = [length for length in settings.lengths if length not in kept]
@@ -222,12 +130,12 @@ def draw(found: dict[str, dict[int, dict[str, np.ndarray]]], real: dict[str, np.
     plt.close(figure)
 
 
-def against_most(axis: str, points: list[Point], run: Replication) -> list[str]:
+def against_most(axis: str, points: list[Point], judged_runs: dict[Point, Path]) -> list[str]:
     """What each point of an axis lacks to its last one, paired over patients."""
     if len(points) < 2:
         return []
     *others, most = points
-    against = {getattr(point, axis): dice_differences([run.judged(most)], [run.judged(point)]) for point in others}
+    against = {getattr(point, axis): dice_differences([judged_runs[most]], [judged_runs[point]]) for point in others}
     title = f"{AXES[axis]}, against {getattr(most, axis)}"
     lines = [f"{title:{14 + TITLE_WIDTH}}{DIFFERENCE_HEADING}"]
     for value, by_structure in against.items():
@@ -249,7 +157,7 @@ def listed(values: Sequence[int]) -> str:
 
 def measure(settings: BenchmarkSettings) -> None:
     check_settings(settings)
-    run = Replication(settings.replicate_folder, settings.camus, settings.seed)
+    run = ReplicationRun(settings.replicate_folder, settings.camus, settings.seed)
     axes, asked = plan(settings, run), run.settings
     log = Log(
         settings.log,
@@ -264,15 +172,17 @@ def measure(settings: BenchmarkSettings) -> None:
     real = patient_dice([run.real])
     log.say(f"{'real frames alone':40}{HEADING}\n{'':40}{describe(real)}\n")
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    judged_runs: dict[Point, Path] = {}
     for axis, points in axes.items():
         log.say(f"{AXES[axis]:40}{HEADING}")
         found[axis] = {}
         for point in points:
-            values = patient_dice([run.judged(point)])
+            judged_runs[point] = judged(run, point, settings.seed)
+            values = patient_dice([judged_runs[point]])
             found[axis][getattr(point, axis)] = values
             log.say(f"{getattr(point, axis):<40}{describe(values)}   {point!r}")
         log.say()
-        for line in against_most(axis, points, run):
+        for line in against_most(axis, points, judged_runs):
             log.say(line)
     log.say("one seed of each segmentation: no p-values, and intervals are of resampled patients alone")
     log.say("how far seeds of the run itself lie apart:")

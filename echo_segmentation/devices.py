@@ -10,7 +10,8 @@ from torch import nn
 
 from command import UserError
 from cores import usable_cores
-from gpu_kernels import refuse_gpu_without_kernels
+from gpu_kernels import count_gpus, refuse_gpu_without_kernels
+from out_of_memory import is_out_of_memory, said_by
 from settings import CommonSettings, PredictSettings, Unasked
 
 
@@ -20,7 +21,7 @@ def choose_device(gpu: str) -> torch.device:
     Raises UserError for what is not there, or a GPU that the installed torch was not built for.
     """
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = count_gpus()
     if isinstance(gpu, Unasked) and not count:
         print("no GPU here (--gpu cuda:0 is the default): computing on the CPU")
         return torch.device("cpu")
@@ -37,8 +38,9 @@ def choose_device(gpu: str) -> torch.device:
 
 
 def autocast(device: torch.device, mixed_precision: bool):
-    """bfloat16 where safe, on a GPU if asked; float32 otherwise. bfloat16 needs no loss scaling."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision and device.type == "cuda")
+    """bfloat16 where safe, if asked, on a GPU that computes in it; else float32. bfloat16 needs no loss scaling."""
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision and fast)
 
 
 class Compiled(nn.Module):
@@ -57,9 +59,9 @@ class Compiled(nn.Module):
             if self.compiled is None:
                 self.compiled = torch.compile(self.plain)
             return self.compiled(images)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # of any kind; a fault of the network itself shows in the line after the warning
+            if is_out_of_memory(error):
+                raise
             self.failed = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(f"warning: the network is not compiled ({reason}), but works: slower", file=sys.stderr)
@@ -73,10 +75,12 @@ def compile_for(device: torch.device, network: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def memory_of(settings: CommonSettings | PredictSettings) -> Iterator[None]:
-    """Raises UserError where the memory of the GPU does not do for the block."""
+    """Raises UserError where the memory, of the GPU or of the computer, does not do for the block."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         size = settings.batch_size
         mend = "a smaller --batch-size" if size > 1 else "a smaller --img-size, or --gpu cpu"
-        raise UserError(f"the memory of the GPU is too small for --batch-size {size}: give {mend}") from None
+        raise UserError(f"the memory is too small for --batch-size {size} ({said_by(error)}): give {mend}") from None

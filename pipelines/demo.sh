@@ -8,7 +8,7 @@
 # Run again, it continues: finished steps are kept, an interrupted one is taken up or done again. Delete the folder to
 # start clean. Settings (environment): DEMO_FOLDER, DEMO_PATIENTS, DEMO_STEPS (of the diffusion training), DEMO_REPEAT
 # (synthetic images per frame), DEMO_EPOCHS (of the segmentation), DEMO_SAMPLES (synthetic images at most; 0: all),
-# DEMO_RANKS.
+# DEMO_RANKS, DEMO_DEVICE (cpu; cuda: on the GPU, by one rank if DEMO_RANKS says nothing else).
 set -euo pipefail
 LAST=11 ANOTHER=DEMO_FOLDER
 source "$(dirname "$0")/steps.sh"
@@ -23,7 +23,8 @@ export NO_ALBUMENTATIONS_UPDATE=1
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another process has the core
 SIZE=64
 PATIENTS=${DEMO_PATIENTS:-40}
-RANKS=${DEMO_RANKS:-2}
+choose_device DEMO_DEVICE "${DEMO_DEVICE:=cpu}"
+RANKS=${DEMO_RANKS:-$([ "$DEMO_DEVICE" = cuda ] && echo 1 || echo 2)}
 BATCH=8
 OUT=$(standing_in "$HERE" "${DEMO_FOLDER:-}" "demo${CAMUS:+_camus}")
 STEPS=${DEMO_STEPS:-$([ "$CAMUS" ] && echo 250 || echo 40)}
@@ -54,21 +55,21 @@ MADE=$(weights_of "$OUT/diffusion" "$STEPS") \
     mpiexec -np $RANKS python semantic_diffusion_model/image_train.py --datadir "$OUT/sector/all_views_sector" \
     --savedir "$OUT/diffusion" --resume_checkpoint pipelines/demo_checkpoint/ema.pt --batch_size_train $((BATCH / RANKS)) \
     --lr 3e-4 --lr_anneal_steps $STEPS --ema_rate 0.99 --save_interval 100 --max_grad_norm 1 --num_workers 0 \
-    --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --device cpu
+    --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 "${DEVICE[@]}"
 step 5 "Deform the label maps, to sample from" \
     python data_preparation/augment_camus_labels.py --data_folder "$OUT/views" --save_folder "$OUT/augmented" \
     --n_repeat $REPEAT --overwrite True
 step 6 "Sample a synthetic frame for each of them" \
     mpiexec -np $RANKS python semantic_diffusion_model/image_sample.py --datadir "$OUT/augmented/all_views_augmented" \
     --resume_checkpoint "$OUT/diffusion" --results_dir "$OUT/results" --num_samples $SAMPLES --num_steps 10 \
-    --deterministic_test False --device cpu
+    --deterministic_test False "${DEVICE[@]}"
 step 7 "Prepare them for the segmentation" \
     python data_preparation/prepare_inference4segmentation.py --testing_data_folder "$OUT/views" \
     --sdm_results_folder "$OUT/results" --save_folder "$OUT/segmentation_data" --overwrite True
 train() {
     step "$1" "Train the segmentation on $2 images alone, and test it on real frames never seen" \
         python echo_segmentation/runner.py --data-dir "$3" --output-dir "$OUT/segmentation_$2" --img-size $SIZE \
-        --batch-size 16 --epochs "$4" --loss dice_ce --num-workers 0 --gpu cpu
+        --batch-size 16 --epochs "$4" --loss dice_ce --num-workers 0 "${GPU[@]}"
 }
 train 8 synthetic "$OUT/segmentation_data/all_views" "$EPOCHS"
 # The same number of updates for the real frames, of which there may be fewer or more.

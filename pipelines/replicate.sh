@@ -12,7 +12,8 @@
 # start clean. Settings (environment), each with the scale's own default: REPLICATE_FOLDER, REPLICATE_STEPS (of the
 # diffusion training), REPLICATE_SAMPLING_STEPS, REPLICATE_REPEAT (synthetic frames per frame), REPLICATE_UPDATES (of
 # each segmentation; above ten, the multiple of ten below), REPLICATE_SEEDS ("0 1 2"), REPLICATE_RANKS, REPLICATE_KINDS (of
-# segmentations, beside real, synthetic and both: then_real, real_again, oversampled; none by default).
+# segmentations, beside real, synthetic and both: then_real, real_again, oversampled; none by default), REPLICATE_DEVICE
+# (of cpu64 and cpu128: cpu; cuda: on the GPU, by one rank if REPLICATE_RANKS says nothing else).
 set -euo pipefail
 LAST='?' ANOTHER=REPLICATE_FOLDER
 source "$(dirname "$0")/steps.sh"
@@ -33,7 +34,11 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # do not spin while another p
 
 # The scales. *_COST are thousandths of a second on the machine of the benchmarks (two cores), a guess where none was
 # measured: what is told of the time left follows the pace that is found.
-VIEWS=(all_views) RESIZE=area GPU=(--gpu cpu --num-workers 0) PREDICT_GPU=(--gpu cpu) DEVICE=(--device cpu) EVALUATION=()
+VIEWS=(all_views) RESIZE=area EVALUATION=()
+choose_device REPLICATE_DEVICE "${REPLICATE_DEVICE:=cpu}"
+PREDICT_GPU=("${GPU[@]}")
+ALONE=
+if [ "$REPLICATE_DEVICE" = cuda ]; then ALONE=1; else GPU+=(--num-workers 0); fi
 SMALL=(--num_res_blocks 1 --attention_resolutions 16 --num_head_channels 32 --prediction_type v_prediction
     --loss_weighting min_snr --snr_gamma 5 --snr_floor 0.1 --lr 1e-3 --max_grad_norm 1 --ema_rate 0.999
     --log_interval 50 --num_workers 0)
@@ -46,7 +51,7 @@ case $SCALE in
         NETWORK=(--num_channels 64 --channel_mult 0.5,1,1,2 "${SMALL[@]}") ;;
     gpu256)
         SIZE=256 STEPS=50000 BATCH=96 RANKS=8 UPDATES=20000 STEP_COST=165 FRAME_COST=50 UPDATE_COST=100
-        VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=() PREDICT_GPU=() DEVICE=()
+        VIEWS=(2CH_ED 2CH_ES 4CH_ED 4CH_ES) RESIZE=nearest GPU=() PREDICT_GPU=() DEVICE=() ALONE=
         NETWORK=(--is_train True --save_interval 5000 --random_flip True --deterministic_train False
             --keep_checkpoints 2) ;; # of 10 GB each
 esac
@@ -56,7 +61,7 @@ REPEAT=${REPLICATE_REPEAT:-5}
 UPDATES=${REPLICATE_UPDATES:-$UPDATES}
 SEEDS=${REPLICATE_SEEDS:-0 1 2}
 MORE=${REPLICATE_KINDS:-}
-RANKS=${REPLICATE_RANKS:-$RANKS}
+RANKS=${REPLICATE_RANKS:-${ALONE:-$RANKS}}
 FRAMES=$(cat "$CAMUS"/database_split/subgroup_{training,validation}.txt 2>/dev/null | wc -w || true)
 FRAMES=$((FRAMES ? 4 * FRAMES : 1800)) # of the release, if it lists them
 SEGMENTATION_BATCH=16 LOOKS=10 # networks of each segmentation that are validated, the best of which is tested

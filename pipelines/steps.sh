@@ -10,6 +10,7 @@
 #   fail TEXT                          a mistake of the user: one line, exit code 2
 #   whole_numbers NAME VALUE ...       ends so unless each value is a whole number from 1 up
 #   need_ranks NAME RANKS BATCH        ends so unless RANKS divides BATCH and there is mpiexec
+#   choose_device NAME VALUE           sets DEVICE and GPU, the flags of the two folders that compute: cpu, or cuda
 #   own_folder                         ends so if $OUT holds folders that a pipeline would replace, and is not of one
 #   standing_in HERE GIVEN DEFAULT     the folder GIVEN by a user who stands in HERE; DEFAULT if none is
 #
@@ -31,6 +32,14 @@ whole_numbers() {
         [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || fail "$1: '$2' is no whole number from 1 up"
         shift 2
     done
+}
+
+choose_device() {
+    case $2 in
+        cpu) DEVICE=(--device cpu) GPU=(--gpu cpu) ;;
+        cuda) DEVICE=(--device cuda) GPU=(--gpu cuda:0) ;;
+        *) fail "$1: '$2' is neither cpu nor cuda" ;;
+    esac
 }
 
 own_folder() {

@@ -1,4 +1,4 @@
-"""Whether the installed torch has kernels for a GPU: an old one counts as there, and would fail at its first.
+"""The GPUs that CUDA can use, and whether torch has kernels for them: an old one counts, and would fail at its first.
 
 This small file stands in both script folders that use GPUs, which do not import one another.
 """
@@ -9,6 +9,14 @@ from collections.abc import Iterable
 import torch
 
 from command import UserError
+
+
+def count_gpus() -> int:
+    """How many GPUs CUDA sees; none where it cannot start, for an old driver say: torch then says why."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.init()  # before it, whole GPUs are counted where CUDA sees parts of them (MIG)
+    return torch.cuda.device_count()
 
 
 def refuse_gpu_without_kernels(index: int, otherwise: str) -> None:

@@ -137,12 +137,21 @@ def test_a_network_is_compiled_for_a_gpu_alone(images, monkeypatch):
     assert compile_for(CPU, network) is network
 
 
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize(("size", "mend"), [(16, "give a smaller --batch-size"), (1, "give a smaller --img-size")])
-def test_too_little_memory_is_told_in_one_line(monkeypatch, size, mend):
+def test_too_little_memory_is_told_in_one_line(monkeypatch, size, mend, full):
     def too_large(network):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise full
 
     monkeypatch.setattr(torch, "compile", too_large)
     settings = TrainSettings(data_dir="x", batch_size=size)
-    with pytest.raises(UserError, match=f"too small for --batch-size {size}: {mend}"), memory_of(settings):
+    with pytest.raises(UserError, match=rf"too small for --batch-size {size} \(.+\): {mend}"), memory_of(settings):
         compile_for(torch.device("cuda"), Shifted())(torch.zeros(1, 1, 8, 8))

@@ -43,6 +43,7 @@ def test_a_wrong_folder_is_told_before_anything_is_made(tmp_path):
         ("SAMPLES", "-1", "DEMO_SAMPLES: '-1' is no whole number"),
         ("RANKS", "two", "DEMO_RANKS: 'two' is no whole number"),
         ("RANKS", "3", "DEMO_RANKS: 3 does not divide the batch of 8"),
+        ("DEVICE", "gpu", "DEMO_DEVICE: 'gpu' is neither cpu nor cuda"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_made(tmp_path, name, value, text):

@@ -178,6 +178,28 @@ def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, pha
     assert cv2.imread(str(tmp_path / "log.png")).std() > 10
     again = study("replication.py", *flags, "--steps", 2, 4)
     assert again.returncode == 0 and again.stdout.count("$ ") == 3  # one more point
+    last = max((replicated[0] / "diffusion/all_views").glob("ema_*.pt"))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ema.pt").symlink_to(last)
+    flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "teaching.txt")
+    flags += (
+        "--frames",
+        8,
+        "--steps",
+        2,
+        "--seeds",
+        1,
+        "--weights",
+        *(tmp_path / name / "ema.pt" for name in ("a", "b")),
+    )
+    done = study("teaching.py", *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("$ ") == 2 * 3  # sampled, prepared and judged
+    text = (tmp_path / "teaching.txt").read_text()
+    dice = re.findall(r"^[ab] +((?:\d\.\d{4} \(.+?\) *){4})$", text, re.M)
+    assert len(dice) == 2 and dice[0] == dice[1]  # the same weights
+    assert len(re.findall(r"^b .+ [+-]0\.000", text, re.M)) == 4
 
 
 @pytest.mark.slow
@@ -233,6 +255,7 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     assert "REPLICATE_SEEDS: '0 1  0' has a seed twice" in replicate(tmp_path, SEEDS="0 1  0", **folder).stderr
     wrong_kind = replicate(tmp_path, KINDS="then_real best", **folder)
     assert wrong_kind.returncode == 2 and "REPLICATE_KINDS: 'then_real best' are not some of" in wrong_kind.stderr
+    assert "REPLICATE_DEVICE: 'tpu' is neither" in replicate(tmp_path, DEVICE="tpu", **folder).stderr
     assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
     assert not (tmp_path / "run").exists()
 

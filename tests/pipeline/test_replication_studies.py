@@ -271,12 +271,12 @@ def test_what_decides_takes_checkpoints_on_the_way(tmp_path):
         (labels / f"{name}.png").touch()
     settings = replication.BenchmarkSettings(tmp_path, tmp_path, frames=(3, 9), steps=(50, 10), usual_frames=4)
     with pytest.raises(UserError, match="no finished run of replicate.sh at cpu64 or cpu128, with seed 0"):
-        replication.Replication(tmp_path, tmp_path, 0)
+        replication.ReplicationRun(tmp_path, tmp_path, 0)
     write_run(tmp_path, "real", 0, np.full(6, 0.8))
     write_manifest(tmp_path / "results" / "all_views")
     for step in (2500, 3331, 5000, 20000):  # the second was left by an interruption
         (folder / f"ema_0.999_{step:06d}.pt").touch()
-    run = replication.Replication(tmp_path, tmp_path, 0)
+    run = replication.ReplicationRun(tmp_path, tmp_path, 0)
     axes = replication.plan(settings, run)
     assert [point.length for point in axes["length"]] == [2500, 5000, 20000]
     assert [point.steps for point in axes["steps"]] == [10, 50]

@@ -15,7 +15,7 @@ import torch
 
 from guided_diffusion.network import modulation_plain
 from guided_diffusion.network.condition import Level
-from guided_diffusion.runs.out_of_memory import is_out_of_memory
+from out_of_memory import is_out_of_memory
 
 
 def modulate(

@@ -10,7 +10,6 @@
     checkpoints         weights as plain state dicts that carry their network's settings, ours and published ones
     checkpoint_shapes   settings read off the shapes of tensors, for a published file that says nothing of itself
     network_settings    those settings, held against the command line's
-    out_of_memory       which errors mean that the memory is full, of a GPU or of the computer
     settings_file       train_test_config.json, as the published code writes and reads it
 
 Begin with `world`, then `checkpoints`; the others are met where they are needed.

@@ -23,8 +23,8 @@ from command import USER_ERROR_EXIT_CODE, UserError, one_line
 from gpu_kernels import refuse_gpu_without_kernels
 from guided_diffusion.runs.environment import environment_rank, place
 from guided_diffusion.runs.node import index_of_gpu, look, share_of_cores, views_of_node
-from guided_diffusion.runs.out_of_memory import full_memory, is_out_of_memory
 from guided_diffusion.runs.world import PATIENCE, AgreedError, World
+from out_of_memory import full_memory, is_out_of_memory
 
 # On a private mistake (one rank's disk, say) the other ranks hold back, so that one rank's text is printed, not N.
 HOLD_BACK_SECONDS = 2.0

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from command import UserError
 from cores import allowed_cores
+from gpu_kernels import count_gpus
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -26,8 +27,8 @@ class View:
 
 
 def look(use_gpus: bool) -> View:
-    """What this rank sees. A GPU that CUDA cannot start, for an old driver say, is none; torch then says why."""
-    gpus = range(torch.cuda.device_count() if use_gpus and torch.cuda.is_available() else 0)
+    """What this rank sees."""
+    gpus = range(count_gpus() if use_gpus else 0)
     uuids = tuple(str(torch.cuda.get_device_properties(index).uuid) for index in gpus)
     return View(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), uuids)
 
@@ -54,18 +55,20 @@ def share_of_cores(own: View, views: Sequence[View], limit: float | None = None)
 def index_of_gpu(own: View, views: Sequence[View], local_rank: int) -> int:
     """Which of its visible GPUs this rank uses: no other rank uses the same. Raises UserError if there are too few.
 
-    Either each rank sees GPUs of its own (Slurm's --gpus-per-task), or all see the same and each takes its turn.
+    In the order of `views`, each rank of the node takes the first that it sees and none before it has taken: of GPUs of
+    its own (Slurm's --gpus-per-task), of those of all, or of a group's (--gpu-bind=closest).
     """
-    mine = set(own.gpus)
-    sharing = sum(bool(mine & set(view.gpus)) for view in views)
-    if sharing == 1:
-        return 0
-    if len(own.gpus) < sharing or local_rank >= len(own.gpus):
-        raise UserError(
-            f"{sharing} ranks on {own.host} share {len(own.gpus)} GPU{'s' if len(own.gpus) > 1 else ''}: start at most "
-            f"{len(own.gpus)} per node, give each rank its own (srun --gpus-per-task=1), or add --device cpu"
-        )
-    return local_rank
+    taken: list[str] = []
+    for view in views:
+        free = [gpu for gpu in view.gpus if gpu not in taken]
+        if not free:
+            sharing, count = sum(bool({*view.gpus} & {*other.gpus}) for other in views), len(view.gpus)
+            raise UserError(
+                f"{sharing} ranks on {own.host} share {count} GPU{'s' if count > 1 else ''}: start at most {count} per "
+                "node, give each rank its own (srun --gpus-per-task=1), or add --device cpu"
+            )
+        taken.append(free[0])
+    return own.gpus.index(taken[local_rank])
 
 
 def keep_freed_memory() -> None:

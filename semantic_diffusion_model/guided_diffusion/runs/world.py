@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from command import UserError, one_line
 from cores import usable_cores
-from guided_diffusion.runs.out_of_memory import full_memory, is_out_of_memory
+from out_of_memory import full_memory, is_out_of_memory
 
 # Ranks wait this long for one another. A rank that dies ends the others at once; this is for one that is only slow.
 PATIENCE = timedelta(hours=2)

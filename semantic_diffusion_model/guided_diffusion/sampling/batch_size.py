@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from command import UserError
-from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
+from out_of_memory import is_out_of_memory, memory_of, said_by
 
 Result = TypeVar("Result")
 
@@ -35,6 +35,10 @@ class BatchSize:
         self.most = asked if asked > 0 else MOST_ON_A_GPU if self.searching else modest
         self.value = asked if asked > 0 else 1 if self.searching else modest
 
+    def is_settled_at(self, count: int) -> bool:
+        """Whether batches of `count` images are what most of the job is made of."""
+        return count == self.value and not self.searching
+
     def attempt(self, function: Callable[[Sequence[Any]], Result], batch: Sequence[Any]) -> Result | None:
         """function(batch), or None if that took more memory than there is, with `value` halved.
 
@@ -48,7 +52,8 @@ class BatchSize:
             if len(batch) == 1:
                 instead = ", or --device cpu" if self.device.type == "cuda" else ""
                 raise UserError(
-                    f"{memory_of(self.device)} is too small for one image: take a smaller network{instead}"
+                    f"{memory_of(self.device)} is too small for one image ({said_by(error)}): take a smaller network"
+                    + instead
                 ) from None
             self.searching = False
             half = len(batch) // 2

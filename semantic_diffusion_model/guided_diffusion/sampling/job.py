@@ -45,6 +45,7 @@ from state_dicts import load_weights
 
 PREVIEW_IMAGES = 16
 BATCHES_BEING_WRITTEN = 2
+MOST_WRITERS = 4  # five files an image, each waited for until it is on disk: a GPU is faster than one
 
 
 def run_sampling(settings: Settings, given: set[str], world: World) -> None:
@@ -124,6 +125,7 @@ class Job:
         self.schedule = schedule
         self.precision = precision
         self.device = world.device
+        self.cores = world.cores
         self.results = results
         self.palette = palette_of(settings)
         self.outside = outside_of(settings) if settings.blank_outside else None
@@ -141,15 +143,15 @@ class Job:
     def make(self, pieces: Iterable[Sequence[tuple[Item, Row]]], ahead: bool = True) -> None:
         """Sample `pieces` batch by batch: meanwhile the batch before is written, and the next one prepared; the first
         of another piece only if it may be taken `ahead`."""
-        writing: list[Future] = []
-        with self.ahead, ThreadPoolExecutor(max_workers=1) as writer:
+        writing: list[list[Future]] = []
+        with self.ahead, ThreadPoolExecutor(min(MOST_WRITERS, self.cores)) as writers:
             for piece, following in with_next(pieces, (), ahead):
                 for batch, drawn in self._batches(piece, following):
-                    writing.append(writer.submit(self.write, batch, *drawn))
+                    writing.append([writers.submit(self.write, *one) for one in zip(batch, *drawn, strict=True)])
                     while len(writing) > BATCHES_BEING_WRITTEN:
-                        writing.pop(0).result()
-            for one in writing:
-                one.result()
+                        _wait(writing.pop(0))
+            for batch_of_them in writing:
+                _wait(batch_of_them)
 
     def _batches(
         self, piece: Sequence[tuple[Item, Row]], following: Sequence[tuple[Item, Row]]
@@ -199,6 +201,8 @@ class Job:
         denoiser = Denoiser(
             self.network, self.diffusion, condition, settings.s, settings.clip_denoised, self.null_condition
         )
+        # The search for the fastest convolutions takes long for each size: not for one that does not come again.
+        torch.backends.cudnn.benchmark = self.batch_size.is_settled_at(len(items))
         with autocast(self.precision, self.device):
             x = sample(self.schedule.sampler, denoiser, noise, list(self.schedule.timesteps), generators, settings.eta)
         if not bool(torch.isfinite(x).all()):
@@ -208,21 +212,21 @@ class Job:
             images[labels == self.outside] = 0
         return images, labels
 
-    def write(self, batch: Sequence[tuple[Item, Row]], samples: np.ndarray, labels: np.ndarray) -> None:
-        """Write the five pictures of each image (of an unconditional network: its sample alone), then its row."""
-        for (item, row), synthetic, label in zip(batch, samples, labels, strict=True):
-            real = None
-            grey = self.settings.dataset_mode == "camus" or self.settings.image_channels == 1
-            if item.pair.image_path is not None:
-                real = load_image(item.pair, self.settings).transpose(1, 2, 0)
-                grey = grey or bool((real == real[..., :1]).all())
-            if grey:
-                synthetic = pictures.to_grey(synthetic)
-                real = None if real is None else pictures.to_grey(real)
-            self.results.write_png("samples", item.stem, synthetic)
-            if self.settings.class_cond:
-                self._write_beside(item.stem, synthetic, label, real)
-            self.results.add([row])
+    def write(self, made: tuple[Item, Row], synthetic: np.ndarray, label: np.ndarray) -> None:
+        """Write the five pictures of an image (of an unconditional network: its sample alone), then its row."""
+        item, row = made
+        real = None
+        grey = self.settings.dataset_mode == "camus" or self.settings.image_channels == 1
+        if item.pair.image_path is not None:
+            real = load_image(item.pair, self.settings).transpose(1, 2, 0)
+            grey = grey or bool((real == real[..., :1]).all())
+        if grey:
+            synthetic = pictures.to_grey(synthetic)
+            real = None if real is None else pictures.to_grey(real)
+        self.results.write_png("samples", item.stem, synthetic)
+        if self.settings.class_cond:
+            self._write_beside(item.stem, synthetic, label, real)
+        self.results.add([row])
 
     def _write_beside(self, stem: str, synthetic: np.ndarray, label: np.ndarray, real: np.ndarray | None) -> None:
         if real is not None:
@@ -235,6 +239,11 @@ class Job:
             *(draw(synthetic, label, self.palette) for draw in (pictures.overlay, pictures.outlines)),
         )
         self.results.write_png("combined", stem, pictures.stack(panels))
+
+
+def _wait(writing: Sequence[Future]) -> None:
+    for one in writing:
+        one.result()
 
 
 def _read_checkpoint(settings: Settings) -> Checkpoint:

@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
@@ -79,6 +80,7 @@ class Results:
         self.kinds = kinds
         self.part = storage.join(folder, f"manifest.part{rank}.csv")
         self._written: list[Row] = []
+        self._adding = threading.Lock()
 
     def create_folders(self) -> None:
         with telling(self.folder):
@@ -98,13 +100,14 @@ class Results:
         self._write(name, data)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Enter images whose files are written."""
-        self._written += rows
-        if storage.is_remote(self.part):  # object storage cannot append
-            self._write(os.path.basename(self.part), _to_csv(self._written))
-            return
-        with telling(self.part), open(self.part, "ab") as file:
-            file.write(_to_csv(rows, header=file.tell() == 0))
+        """Enter images whose files are written; threads may call it at once."""
+        with self._adding:
+            self._written += rows
+            if storage.is_remote(self.part):  # object storage cannot append
+                self._write(os.path.basename(self.part), _to_csv(self._written))
+                return
+            with telling(self.part), open(self.part, "ab") as file:
+                file.write(_to_csv(rows, header=file.tell() == 0))
 
     def made(self) -> dict[str, dict[str, str]]:
         """Rows by stem, from the manifest and all parts; a row cut short by a crash is left out."""

@@ -12,7 +12,6 @@ from config import Settings
 from guided_diffusion.data.batches import BatchSource
 from guided_diffusion.data.loading import Microbatch
 from guided_diffusion.runs import checkpoints, distributed, storage
-from guided_diffusion.runs.out_of_memory import is_out_of_memory, memory_of
 from guided_diffusion.runs.sole_use import sole_use
 from guided_diffusion.runs.world import AgreedError, World
 from guided_diffusion.training import startup, unfinished
@@ -26,6 +25,7 @@ from guided_diffusion.training.resuming import settle_savedir
 from guided_diffusion.training.run import TrainingRun
 from guided_diffusion.training.run_log import RunLog, SilentLog
 from guided_diffusion.training.update import parallel_network, update
+from out_of_memory import is_out_of_memory, memory_of
 
 
 def train(settings: Settings, given: set[str]) -> int:

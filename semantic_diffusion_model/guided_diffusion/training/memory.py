@@ -13,8 +13,8 @@ from guided_diffusion.data.loading import Examples, Microbatch
 from guided_diffusion.data.shared_memory import free_shared_memory
 from guided_diffusion.network.precision import autocast
 from guided_diffusion.network.unet import UNetModel
-from guided_diffusion.runs.out_of_memory import is_out_of_memory
 from guided_diffusion.runs.world import World
+from out_of_memory import is_out_of_memory
 
 MEMORY_SHARE = 0.5  # of what is free on the node, for all ranks together
 HEADROOM = 1.3  # for what is computed but not kept, and for gaps between the pieces

@@ -35,6 +35,10 @@ def test_each_core_is_divided_once(cores, shares):
         (["abcd"] * 2, [0, 1]),
         (["a", "b", "c"], [0, 0, 0]),  # srun --gpus-per-task=1: each sees its own as number 0
         (["ab", "cd"], [0, 0]),
+        (["ab", "ab", "cd", "cd"], [0, 1, 0, 1]),  # srun --gpu-bind=closest: groups see those beside their cores
+        (["abc", "bca", "cab"], [0, 0, 0]),  # the same, each in an order of its own
+        (["ab", "ba"], [0, 0]),
+        (["a", "ab"], [0, 1]),  # in part the same
     ],
 )
 def test_no_two_ranks_use_the_same_gpu(gpus, indices):
@@ -44,11 +48,19 @@ def test_no_two_ranks_use_the_same_gpu(gpus, indices):
     assert len({view.gpus[index] for view, index in zip(views, chosen, strict=True)}) == len(gpus)
 
 
-@pytest.mark.parametrize(("gpus", "told"), [(["ab"] * 3, "3 ranks on n1 share 2 GPUs"), (["a", "a"], "share 1 GPU:")])
+@pytest.mark.parametrize(
+    ("gpus", "told"),
+    [
+        (["ab"] * 3, "3 ranks on n1 share 2 GPUs"),
+        (["a", "a"], "share 1 GPU:"),
+        (["ab", "c", "c"], "2 ranks on n1 share 1 GPU:"),
+    ],
+)
 def test_more_ranks_than_gpus_are_refused(gpus, told):
     views = ranks([range(4)] * len(gpus), gpus)
-    with pytest.raises(UserError, match=told):
-        [index_of_gpu(view, views, rank) for rank, view in enumerate(views)]
+    for rank, view in enumerate(views):  # each refuses: none waits for another
+        with pytest.raises(UserError, match=told):
+            index_of_gpu(view, views, rank)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,26 @@ def test_sizes_on_a_gpu(asked, count, fits, expected):
     assert sum(done) == count and max(done) <= max(asked, MOST_ON_A_GPU)
 
 
+@pytest.mark.parametrize(
+    ("asked", "count", "fits", "expected"),
+    [(0, 200, 1000, [64, 64]), (0, 60, 20, [16]), (12, 30, 1000, [12, 12])],
+)
+def test_convolutions_are_searched_for_the_size_that_comes_again(asked, count, fits, expected):
+    """Not for each that is tried, nor for what remains at the end."""
+    size, settled = BatchSize(asked, GPU, 64), []
+
+    def attempt(batch: range) -> range:
+        if len(batch) > fits:
+            raise torch.cuda.OutOfMemoryError("not enough")
+        settled.extend([len(batch)] * size.is_settled_at(len(batch)))
+        return batch
+
+    start = 0
+    while start < count:
+        start += len(size.attempt(attempt, range(start, min(start + size.value, count))) or ())
+    assert settled == expected
+
+
 def test_a_single_image_that_does_not_fit_is_told():
     with pytest.raises(UserError, match="^the GPU's memory is too small for one image"):
         work_through(BatchSize(0, GPU, 64), 3, fits=0)
@@ -54,7 +74,7 @@ def test_a_single_image_that_does_not_fit_is_told():
 @pytest.mark.parametrize("full", [ON_CPU, MemoryError()], ids=repr)
 def test_a_cpu_whose_memory_is_full_takes_fewer_as_well(full):
     assert work_through(BatchSize(0, CPU, 256), 20, 3, full) == [2] * 10
-    with pytest.raises(UserError, match="^the memory is too small for one image: take a smaller network$"):
+    with pytest.raises(UserError, match=r"^the memory is too small for one image \(.+\): take a smaller network$"):
         work_through(BatchSize(0, CPU, 256), 3, 0, full)
 
 

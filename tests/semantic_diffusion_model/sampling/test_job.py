@@ -246,6 +246,25 @@ def test_files_are_written_beside_the_sampling(command, monkeypatch):
     assert command(batch_size_test=8)[0] == 0
 
 
+def test_images_of_a_batch_are_written_at_the_same_time(command, monkeypatch, tmp_path):
+    """As many as there are cores: here each waits for another. Every row is entered once, under one header."""
+    write, together = sampling.Job.write, threading.Barrier(2, timeout=60)
+    start = sampling.Job.__init__
+
+    def with_cores(job, *args):
+        start(job, *args)
+        job.cores = 2
+
+    def waiting(job, *args):
+        together.wait()
+        write(job, *args)
+
+    monkeypatch.setattr(sampling.Job, "__init__", with_cores)
+    monkeypatch.setattr(sampling.Job, "write", waiting)
+    assert command(batch_size_test=8, num_samples=14)[0] == 0
+    assert len(manifest(tmp_path / "results")) == 14
+
+
 def test_the_bar_counts_the_images_of_all_ranks(tmp_path, capsys):
     from types import SimpleNamespace
 

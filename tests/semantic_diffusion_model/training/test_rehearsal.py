@@ -50,13 +50,25 @@ def test_images_are_halved_until_they_fit_and_nothing_is_left_behind(run):
     assert (one.step, one.samples) == (0, 0)
 
 
+def test_gradients_are_there_while_activations_are_made(run):
+    """As from the second part of a batch on, where the peak is: not only as the backward pass comes to each."""
+    one, there = run(use_checkpoint=False), []
+    one.network.register_forward_hook(
+        lambda *_: there.append(all(p.grad is not None for p in one.network.parameters()))
+    )
+    rehearse(one, recompute=False)
+    assert there == [True]
+
+
 def test_a_single_image_that_does_not_fit_is_recomputed_where_that_is_open(run):
     one = run(use_checkpoint="auto")
     fill_above(one.network, 1, kept=0)
     assert rehearse(one, recompute=False) is True and one.microbatch_size == 1
     other = run(use_checkpoint=False)
     fill_above(other.network, 1, kept=0)
-    with pytest.raises(AgreedError, match="not enough memory for a step with 1 images"):
+    with pytest.raises(
+        AgreedError, match="not enough memory for a step with 1 images .CUDA error: CUBLAS"
+    ):
         rehearse(other, recompute=False)
 
 

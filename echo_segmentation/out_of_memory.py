@@ -1,4 +1,7 @@
-"""Which errors mean that the memory is full, of a GPU or of the computer: libraries say it in ways of their own."""
+"""Which errors mean that the memory is full, of a GPU or of the computer: libraries say it in ways of their own.
+
+This small file stands in both script folders that use GPUs, which do not import one another.
+"""
 
 import torch
 
@@ -9,6 +12,9 @@ _SAID_BY_LIBRARIES = (
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUDA out of memory",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "was unable to find an engine to execute this computation",  # cuDNN, where no workspace fits; or of an old GPU
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
@@ -21,10 +27,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_BY_LIBRARIES)
 
 
+def said_by(error: BaseException) -> str:
+    """The first line of what it says."""
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__
+
+
 def full_memory(error: BaseException) -> str:
     """What to tell of memory that was full where nothing smaller could be tried."""
-    said = str(error).strip().splitlines()
-    return f"the memory is full ({said[0] if said else type(error).__name__}): is other work on this device?"
+    return f"the memory is full ({said_by(error)}): is other work on this device?"
 
 
 def memory_of(device: torch.device) -> str:
