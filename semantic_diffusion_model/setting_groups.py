@@ -72,7 +72,7 @@ class DiffusionSettings:
     """The network also predicts the variance of a step; False: the fixed, larger variance beta."""
     timestep_respacing: str = ""
     """Published spacing of fewer steps: a count, counts per section (10,10,20), or ddimN. Empty: all T. In a training,
-    nothing but these timesteps are learned, and sampling must be told again: no checkpoint carries it."""
+    nothing but these timesteps are learned: the checkpoint says so, and sampling refuses others."""
     predict_xstart: YesNo = False
     """The network predicts the clean image instead of the noise; the same as --prediction_type sample."""
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"

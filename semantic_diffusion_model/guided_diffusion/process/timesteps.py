@@ -60,10 +60,10 @@ def _whole_stride(num_timesteps: int, count: int) -> list[int]:
     raise UserError(f"timestep_respacing ddim{count}: no whole-number stride gives {count} of {num_timesteps} steps")
 
 
-# Ends of the spacings by noise level, chosen by measurement (benchmarks/results/few_steps.txt): alpha / sigma of the
+# Ends of the spacings by noise level, chosen by measurement (benchmarks/results/few_steps*.txt): alpha / sigma of the
 # second timestep visited, times the number of steps (the first step, out of pure noise, must err less where more steps
 # follow), and the last timestep.
-FIRST_SIGNAL, LAST_TIMESTEP = 1.2, 0
+FIRST_SIGNAL, LAST_TIMESTEP = 0.9, 0
 KARRAS_RHO = 7.0
 
 

@@ -30,13 +30,24 @@ def take_settings(settings: Settings, given: set[str], checkpoint: Checkpoint) -
     known = with_prediction_type(settings_known_of(settings, given, checkpoint))
     if known.get("img_size") and "attention_resolutions" in known:
         known["attention_resolutions"] = _at_grid(known, settings, given, checkpoint.path)
-    left_out = given | {"class_cond", "class_names"} | (PREDICTION if given & PREDICTION else set())
+    left_out = (
+        given
+        | {"class_cond", "class_names"}
+        | (PREDICTION if _says_what_is_predicted(settings, given, known) else set())
+    )
     if tuple(known.get("class_names", ())) != settings.class_names:
         left_out |= {"num_classes"}  # the checkpoint's are of other data
     taken = {name: value for name, value in known.items() if name not in left_out}
     merged = settle_prediction(dataclasses.replace(settings, **taken), given)
     merged.check_network()
     return merged
+
+
+def _says_what_is_predicted(settings: Settings, given: set[str], known: Mapping[str, Any]) -> bool:
+    """Whether the flags ask for it. --predict_xstart False only rules x_0 out."""
+    if "predict_xstart" in given:
+        return settings.predict_xstart or known.get("prediction_type") == "sample" or "prediction_type" in given
+    return "prediction_type" in given
 
 
 def _at_grid(known: Mapping[str, Any], settings: Settings, given: set[str], where: str) -> str:

@@ -85,6 +85,7 @@ def _hold_or_check(examples: Examples, settings: Settings, world: World) -> None
 def _start_from(settings: Settings, given: set[str]) -> tuple[Settings, list[str]]:
     checkpoint = read_checkpoint(settings.resume_checkpoint)
     taken = starting.take_settings(settings, given, checkpoint)
+    refuse_without_effect(taken)
     told = starting.taken_settings(taken, settings), starting.other_target(taken, checkpoint)
     return taken, [text for text in told if text]
 
@@ -142,6 +143,11 @@ def check_training_settings(settings: Settings) -> None:
     """Raise UserError for a value that training cannot work with."""
     check_settings(settings)
     settings.ema_rates()
+    refuse_without_effect(settings)
+
+
+def refuse_without_effect(settings: Settings) -> None:
+    """Raise UserError for settings that were changed and that nothing would come of."""
     idle = [f"--{name} {getattr(settings, name)} has no effect {why}" for name, why in without_effect(settings)]
     if idle:
         raise UserError("; ".join(idle))

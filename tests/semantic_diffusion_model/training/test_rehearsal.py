@@ -66,9 +66,7 @@ def test_a_single_image_that_does_not_fit_is_recomputed_where_that_is_open(run):
     assert rehearse(one, recompute=False) is True and one.microbatch_size == 1
     other = run(use_checkpoint=False)
     fill_above(other.network, 1, kept=0)
-    with pytest.raises(
-        AgreedError, match="not enough memory for a step with 1 images .CUDA error: CUBLAS"
-    ):
+    with pytest.raises(AgreedError, match="not enough memory for a step with 1 images .CUDA error: CUBLAS"):
         rehearse(other, recompute=False)
 
 
