@@ -99,6 +99,31 @@ def test_classes_of_other_data_are_not_taken_over(tmp_path, tiny, theirs, ours, 
     assert (taken.num_classes, taken.class_names) == (classes, ours)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "flag", "kind"),
+    [
+        ("v_prediction", {"predict_xstart": False}, "v_prediction"),  # which rules x_0 out, and nothing else
+        ("sample", {"predict_xstart": False}, "epsilon"),
+        ("epsilon", {"predict_xstart": True}, "sample"),
+        ("v_prediction", {"prediction_type": "epsilon"}, "epsilon"),
+        ("v_prediction", {}, "v_prediction"),
+    ],
+)
+def test_a_flag_says_what_is_predicted_as_far_as_it_goes(tmp_path, tiny, theirs, flag, kind):
+    of_the_checkpoint = tiny(prediction_type=theirs)
+    write_torch(
+        str(tmp_path), "a.pt", plain_state_dict(build_network(of_the_checkpoint).state_dict(), of_the_checkpoint)
+    )
+    taken = take_settings(tiny(**flag), set(flag), read_checkpoint(str(tmp_path / "a.pt")))
+    assert (taken.prediction_type, taken.predict_xstart) == (kind, kind == "sample")
+
+
+def test_what_the_checkpoint_leaves_without_effect_is_refused(tmp_path, tiny):
+    train(tiny(savedir=str(tmp_path / "before"), learn_sigma=False, lr_anneal_steps=1), set())
+    with pytest.raises(UserError, match=r"--vb_weight 5\.0 has no effect with --learn_sigma False"):
+        trained_from(tmp_path / "before", tmp_path / "out", tiny, vb_weight=5.0)
+
+
 def test_unconditional_weights_do_not_make_a_training_unconditional(tmp_path, tiny):
     """As OpenAI's published ones: the encoder is theirs, the modulation by labels is new."""
     network = build_network(tiny(class_cond=False))
