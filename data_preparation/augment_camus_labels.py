@@ -14,6 +14,7 @@ from command import UserError, YesNo, run_command
 from cone import CONES, doubtful
 from dataset_description import Description
 from deformation import MAX_TRIES, deform
+from input_files import real_path
 from names import Stem
 from outputs import new_folders, refuse_to_replace
 from parallel import default_workers, for_each
@@ -134,7 +135,7 @@ def _kinds(settings: AugmentSettings, split: str) -> tuple[str, ...]:
 
 def find_jobs(settings: AugmentSettings) -> tuple[dict[str, Path], list[tuple[Pair, str]], list[str]]:
     """Output folder -> view folder; (pair, output folder) of each frame; what is wrong with the names."""
-    views = find_view_folders(settings.data_folder.resolve())
+    views = find_view_folders(real_path(settings.data_folder))
     suffix = "augmented" if settings.add_augmentation else "sector"
     folders = {f"{view.name}_{suffix}": view for view in views}
     problems: list[str] = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from command import UserError
+from input_files import real_path
 from names import SPLITS, Stem
 from text_files import read_list, read_text
 
@@ -125,7 +126,7 @@ def find_release(root: Path) -> Release:
 
 def _release_near(root: Path) -> Path:
     below = sorted(path for path in root.iterdir() if path.is_dir() and kind_of_release(path))
-    above = [path for path in list(root.resolve().parents)[:2] if kind_of_release(path)]
+    above = [path for path in list(real_path(root).parents)[:2] if kind_of_release(path)]
     candidates = below or (above if root.name in RELEASE_FOLDERS or PATIENT.fullmatch(root.name) else [])
     if len(candidates) == 1:
         return candidates[0]

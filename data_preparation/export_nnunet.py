@@ -15,6 +15,7 @@ from annotated_types import Interval
 
 from command import UserError, YesNo, run_command
 from dataset_description import METADATA, Description, camus, read_description
+from input_files import real_path
 from medical_writing import write_medical_image
 from names import SPLITS
 from outputs import new_folders
@@ -166,8 +167,8 @@ def check_folders(settings: ExportSettings) -> None:
     if not is_view_folder(settings.data_folder):
         names = ", ".join(view.name for view in views)
         raise UserError(f"--data_folder {settings.data_folder} holds several view folders: give one of {names}")
-    data = settings.data_folder.resolve()
-    if settings.save_folder.resolve() in (data, *data.parents):
+    data = real_path(settings.data_folder)
+    if real_path(settings.save_folder) in (data, *data.parents):
         raise UserError(f"--save_folder {settings.save_folder}: {settings.data_folder}, read here, would be replaced")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from command import DISK_ERRORS, UMASK, UserError
 from folder_lock import LOCK, FolderLock
+from input_files import real_path
 
 UNFINISHED, REPLACED, GIVEN_UP = ".unfinished-", "replaced-", "given-up"
 
@@ -46,9 +47,9 @@ def new_folders(
 
 def refuse_to_replace(inputs: Iterable[Path], parent: Path, names: Iterable[str]) -> None:
     """Raises UserError if one of `inputs` is, or lies in, one of the folders `names` of `parent`, which are made."""
-    made = {(parent / name).resolve() for name in names}
+    made = {real_path(parent / name) for name in names}
     for path in inputs:
-        if made & {path.resolve(), *path.resolve().parents}:
+        if made & {real_path(path), *real_path(path).parents}:
             raise UserError(f"{parent}: {path}, which is read here, would be replaced")
 
 

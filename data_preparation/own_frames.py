@@ -11,6 +11,7 @@ import numpy as np
 from command import UserError
 from dataset_description import Description
 from dataset_schema import LONGEST_MARK
+from input_files import real_path
 from medical_images import without_suffix
 from names import ALL_VIEWS, LONGEST_NAME, SPLIT_OF_WORD, Naming, choose_mark, read_table, view_folder
 from picture_files import passed_over
@@ -59,7 +60,7 @@ def pair_sources(
     """Name -> (image, label map), whose name has `ending` after that of the image; the two may lie in one folder. What
     has no partner is a problem."""
     image_files, label_files = (list_sources(folder, problems, warnings) for folder in (images, labels))
-    same = images.resolve() == labels.resolve()
+    same = real_path(images) == real_path(labels)
     if same and not ending:
         return problems.append(f"{images} holds images and label maps: names.label_ending has to tell them apart") or {}
     if ending:

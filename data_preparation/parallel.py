@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +42,7 @@ def for_each(function: Callable[[Any], Any], items: Sequence, num_workers: int, 
     chunk = max(1, len(items) // (num_workers * CHUNKS_PER_WORKER))
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        with _environment(ONE_THREAD):
+        with _environment(ONE_THREAD), _interrupts_ignored():
             results = pool.map(function, items, chunksize=chunk)
         yield from track(results, description, len(items))
     except BrokenProcessPool:
@@ -62,8 +63,20 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Of the processes started in the block, from their first moment on: Ctrl-C is left to the parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _start_worker() -> None:
-    """One thread per worker, which ends with its parent; Ctrl-C is left to the parent."""
+    """One thread per worker, which ends with its parent."""
     end_with_parent()
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ from annotated_types import Interval
 
 from command import UserError, YesNo, run_command
 from dataset_description import Description, camus
+from input_files import real_path
 from names import ALL_VIEWS, SPLITS
 from outputs import new_folders, refuse_to_replace
 from parallel import default_workers, for_each
@@ -78,7 +79,7 @@ def real_pairs(folder: Path, views: list[str], problems: list[str]) -> tuple[lis
     """The real test frames of `views`, and the metadata of every real frame."""
     known: dict[str, dict[str, str]] = {}
     found: dict[str, Pair] = {}
-    for view_folder in find_view_folders(folder.resolve()):
+    for view_folder in find_view_folders(real_path(folder)):
         pairs = list_pairs(view_folder, problems, ["testing"])
         found |= {str(pair.stem): pair for pair in pairs if pair.stem.view in views}
         known |= read_metadata(view_folder)

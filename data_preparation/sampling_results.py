@@ -42,7 +42,11 @@ def find_results(folder: Path) -> list[Path]:
         raise UserError(
             f"{folder} holds no sampling results: neither it nor a folder in it has {SAMPLES}/ and {LABELS}/"
         )
-    return found[:1] if found[0] == folder else found
+    if found[0] != folder:
+        return found
+    if left := ", ".join(path.name for path in found[1:]):
+        print(f"warning: {folder} holds sampling results itself, so those in its folders are passed over: {left}")
+    return found[:1]
 
 
 def synthetic_pairs(results: list[Path], problems: list[str]) -> list[Pair]:

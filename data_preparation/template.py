@@ -15,6 +15,7 @@ from command import UserError, whole_file
 from cone import doubtful, plain_cone
 from dataset_description import COLOURS
 from dataset_schema import Form
+from input_files import real_path
 from own_frames import list_sources, pair_sources
 from progress import next_step
 from schema import checked
@@ -63,7 +64,7 @@ def write_template(images: Path, labels: Path, path: Path) -> None:
     sector, told = guess_sector([image for image, _ in chosen])
     guesses.append(told)
     reported = {one["name"]: [one["value"]] for one in classes[1:]}
-    content = {"name": images.resolve().name[:60] or "data", "names": names, "classes": classes, "sector": sector}
+    content = {"name": real_path(images).name[:60] or "data", "names": names, "classes": classes, "sector": sector}
     content |= {"reported": reported, "keep_whole": [one["value"] for one in classes[1:]]}
     content |= {"spacing_mm": None, "volumes": None}
     checked(Form, content, "the template")
@@ -89,7 +90,7 @@ def named_class(place: int, value: int) -> dict[str, object]:
 def guess_ending(images: Path, labels: Path) -> str:
     """What names of label maps have after those of their images: the ending that makes the most pairs."""
     image_names, label_names = (list(list_sources(folder, [], [])) for folder in (images, labels))
-    if set(image_names) & set(label_names) and images.resolve() != labels.resolve():
+    if set(image_names) & set(label_names) and real_path(images) != real_path(labels):
         return ""
     known, endings = set(image_names), Counter()
     for name in label_names:

@@ -15,6 +15,7 @@ from camus import INFO_LARGEST, METADATA_COLUMNS, PHANTOMS, RELEASE_FOLDERS, VIE
 from command import UserError
 from dataset_description import COLUMNS, DESCRIPTION, METADATA, Description, camus, read_description
 from dataset_schema import Millimetres, Table
+from input_files import read_if_there
 from names import ALL_VIEWS, SPLITS, Naming, Stem, naming_of
 from picture_files import decode_image, decode_labels, is_picture, passed_over, read_bytes
 from schema import Record, checked, parse_csv
@@ -227,9 +228,10 @@ def write_description(folder: Path, description: Description) -> None:
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     """Stem -> row of the folder's metadata.csv; empty without one. Raises UserError."""
     path = folder / METADATA
-    if not path.is_file():
+    data = read_if_there(path)
+    if data is None:
         return {}
-    rows = parse_csv(path.read_bytes(), str(path), ("stem",))
+    rows = parse_csv(data, str(path), ("stem",))
     known = [{name: value for name, value in row.items() if value} for row in rows]
     checked(list[MetadataRow], known, str(path))
     by_stem = {row["stem"]: row for row in rows}

@@ -15,6 +15,7 @@ from annotated_types import Interval
 
 from command import UserError
 from dataset_description import Description, camus, read_description
+from input_files import read_if_there
 from medical_images import FIELD_OF_VIEW_MM, is_utf8
 from picture_files import is_picture, passed_over
 from schema import Record, checked, parse_csv, shown
@@ -135,7 +136,7 @@ def refuse_deformed(data_dir: str, stems: Collection[str], flag: str) -> None:
 
 def _pictures(folder: Path) -> dict[str, Path]:
     """By name without suffix. Warns of what is passed over; raises UserError for two files of one name."""
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
     if left := passed_over(folder, [file.name for file in files if not is_picture(file)]):
         print(f"warning: {left}", file=sys.stderr)
     if odd := [ascii(str(file)) for file in files if not is_utf8(file.name)]:
@@ -172,9 +173,10 @@ def metadata_file(data_dir: str) -> Path:
 
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Rows of metadata.csv by stem; empty if there is no such file. Raises UserError if it is not one."""
-    if not path.is_file():
+    data = read_if_there(path)
+    if data is None:
         return {}
-    rows = parse_csv(path.read_bytes(), str(path), ("stem", *GEOMETRY))
+    rows = parse_csv(data, str(path), ("stem", *GEOMETRY))
     problems = []
     for number, row in enumerate(rows, start=2):
         try:

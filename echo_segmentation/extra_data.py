@@ -9,6 +9,7 @@ from cases import SPLITS, Case, check_data_dir, description_of, find_cases, spli
 from command import UserError
 from dataset import read_image
 from dataset_description import camus
+from input_files import real_path
 
 FLAG = "--extra-data-dir"
 HELD_OUT = ("validation", "testing")
@@ -61,7 +62,7 @@ def refuse_people_in_two_splits(data_dir: str, cases: Mapping[str, Sequence[Case
 
 def place_of(data_dir: str) -> Path:
     """What two ways of writing one folder have in common."""
-    return split_folder(data_dir, "images", "training").resolve()
+    return real_path(split_folder(data_dir, "images", "training"))
 
 
 def refuse_other_classes(folder: str, data_dir: str) -> None:

@@ -19,6 +19,7 @@ from cases import SPLITS, Case
 from command import UserError
 from dataset import CaseSet, resize_annotation
 from geometry import native_probabilities, native_step, nearest_indices, one_hot
+from input_files import real_path
 from medical_images import MedicalImage, is_medical_image, read_frame, unknown_spacing, without_suffix
 
 DIRECTION_TOLERANCE = 1e-3  # of direction cosines, which files round
@@ -204,7 +205,7 @@ def release_near(folder: Path, cases: Sequence[Case]) -> Path:
     source = next((case.source for case in cases if case.source), "")
     if not folder.is_dir() or os.path.exists(folder / source):
         return folder
-    near = [*(path for path in folder.iterdir() if path.is_dir()), *folder.resolve().parents[:2]]
+    near = [*(path for path in folder.iterdir() if path.is_dir()), *real_path(folder).parents[:2]]
     found = [path for path in near if os.path.exists(path / source)]  # False where it may not be looked into
     if len(found) != 1:
         return folder

@@ -24,7 +24,7 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> list[Path]:
         raise UserError(f"--predictions {folder}: not a folder")
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and (is_picture(file) or is_medical_image(file)):
+        if not file.is_dir() and not file.name.startswith(".") and (is_picture(file) or is_medical_image(file)):
             found.setdefault(without_suffix(file), []).append(file)
     for name, of_name in found.items():
         found[name] = [file for file in of_name if is_medical_image(file)] or of_name

@@ -1,5 +1,6 @@
 """Images to predict, without labels: found in files and folders, checked, and read."""
 
+import os
 import re
 import sys
 from collections import Counter
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command import UserError
+from input_files import walk_once
 from medical_images import MedicalImage, is_medical_image, is_utf8, read_medical_image, without_suffix
 from picture_files import decode_image, is_picture, passed_over, read_bytes
 from progress import track
@@ -76,20 +78,19 @@ def find_recordings(inputs: Sequence[Path], spacing_given: bool = False) -> list
 
 def images_in(folder: Path) -> list[Path]:
     """Image files in a folder and its subfolders, but neither hidden ones nor label maps (*_gt)."""
-    return [
-        path
-        for path in folder.rglob("*")
-        if is_image(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not without_suffix(path).endswith(LABEL_ENDING)
-    ]
+    return [path for path in files_below(folder) if is_image(path) and not without_suffix(path).endswith(LABEL_ENDING)]
 
 
 def other_files(folder: Path) -> list[str]:
     """Names of the files in a folder and its subfolders that are no images, nor the data that belong to MHD headers."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = files_below(folder)
     return [path.name for path in files if not is_image(path) and path.suffix.lower() not in MHD_DATA]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and its subfolders, links too; nothing that is hidden."""
+    below = (Path(parent) / name for parent, _, names in walk_once(folder) for name in names)
+    return [path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def is_image(path: Path) -> bool:
@@ -99,7 +100,7 @@ def is_image(path: Path) -> bool:
 
 def describe(path: Path) -> Recording:
     """A file, read once to see that it can be. Raises UserError if it cannot."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file or folder")
     if not is_utf8(path.name):
         raise UserError(f"{ascii(str(path))}: the name is no UTF-8, and could not stand in a table")

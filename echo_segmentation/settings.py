@@ -9,6 +9,7 @@ from annotated_types import Interval
 from command import UserError, YesNo
 from dataset_description import Description, camus
 from folder_lock import LOCK
+from input_files import real_path
 from recorded import Recorded
 from results import RESULT_FOLDERS
 from schema import check_settings
@@ -189,9 +190,9 @@ class TestSettings(CommonSettings, InferenceSettings):
     with --predictions."""
     compile_model: YesNo = False
     """Compile the network for a GPU. A network on the CPU is not compiled."""
-    mean: float | None = None
+    mean: Annotated[float, Interval(ge=0, le=1)] | None = None
     """Mean grey value (0 to 1) for a checkpoint that does not carry it. Default: of --data-dir's training split."""
-    std: Annotated[float, Interval(gt=0)] | None = None
+    std: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
     compare: tuple[Path, Path] | None = None
     """Two output folders: print their results side by side, with paired differences, and do nothing else. No other
@@ -215,8 +216,9 @@ class TestSettings(CommonSettings, InferenceSettings):
             raise UserError(
                 f"--{unused[0]} is about a network, and --predictions are label maps: leave one of them out"
             )
-        written = {(self.output_dir / name).resolve() for name in RESULT_FOLDERS}
-        if self.predictions is not None and written & {self.predictions.resolve(), *self.predictions.resolve().parents}:
+        written = {real_path(self.output_dir / name) for name in RESULT_FOLDERS}
+        read = real_path(self.predictions or "")
+        if self.predictions is not None and written & {read, *read.parents}:
             raise UserError(f"--predictions {self.predictions} would be replaced by the results: another --output-dir")
 
 
@@ -238,9 +240,9 @@ class PredictSettings(InferenceSettings):
     img_size: Size | None = None
     """Height and width in pixels that the network sees. Default: the size of the training; 256 for a published
     checkpoint."""
-    mean: float | None = None
+    mean: Annotated[float, Interval(ge=0, le=1)] | None = None
     """Mean grey value (0 to 1), for a checkpoint that does not carry it."""
-    std: Annotated[float, Interval(gt=0)] | None = None
+    std: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Standard deviation of the grey values (0 to 1), likewise."""
     spacing_mm: tuple[float, ...] = ()
     """Size of a pixel, depth and lateral, in mm (one number: both), instead of what the files say."""

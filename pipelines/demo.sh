@@ -36,7 +36,7 @@ whole_numbers DEMO_PATIENTS "$PATIENTS" DEMO_STEPS "$STEPS" DEMO_REPEAT "$REPEAT
 [ "$SAMPLES" = 0 ] || whole_numbers DEMO_SAMPLES "$SAMPLES"
 need_ranks DEMO_RANKS "$RANKS" $BATCH
 own_folder
-mkdir -p "$OUT/.done"
+make_folder
 [ -e "$OUT/.done/2" ] && echo "$OUT/ holds an earlier run: continuing it (delete the folder to start clean)"
 
 if [ -z "$CAMUS" ]; then

@@ -169,7 +169,7 @@ chain() {
 }
 
 plan_all() { # what is to be done, and each command in $OUT/commands.txt
-    mkdir -p "$OUT/.done"
+    make_folder
     rm -f "$OUT/commands.txt"
     MODE=plan chain
     LAST=$number

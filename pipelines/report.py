@@ -103,5 +103,5 @@ if __name__ == "__main__":
         sys.exit(print(f"error: one of {told}, and what it is about", file=sys.stderr) or 2)
     try:
         print(function(*sys.argv[2:]))
-    except FileNotFoundError as error:
+    except OSError as error:
         sys.exit(print(f"error: {error.strerror}: {error.filename}", file=sys.stderr) or 2)

@@ -12,6 +12,7 @@
 #   need_ranks NAME RANKS BATCH        ends so unless RANKS divides BATCH and there is mpiexec
 #   choose_device NAME VALUE           sets DEVICE and GPU, the flags of the two folders that compute: cpu, or cuda
 #   own_folder                         ends so if $OUT holds folders that a pipeline would replace, and is not of one
+#   make_folder                        makes $OUT, or ends so
 #   standing_in HERE GIVEN DEFAULT     the folder GIVEN by a user who stands in HERE; DEFAULT if none is
 #
 # $OUT/.done/NAME holds the words of a step that ran to its end, and in a second line those of them that count: the result
@@ -48,6 +49,10 @@ own_folder() {
     for name in camus views sector augmented diffusion results segmentation_data evaluation; do
         [ ! -e "$OUT/$name" ] || fail "$OUT/ holds $name, and is no folder of this pipeline: give another $ANOTHER"
     done
+}
+
+make_folder() {
+    mkdir -p "$OUT/.done" 2>/dev/null || fail "the folder $OUT cannot be made: give another $ANOTHER"
 }
 
 # The pipelines go to the project's folder first. A path that is right there too is left as it is: it is shorter.

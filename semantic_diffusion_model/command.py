@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -23,7 +23,7 @@ Settings = TypeVar("Settings")
 YES = ("true", "yes", "t", "y", "1")
 NO = ("false", "no", "f", "n", "0")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-DISK_ERRORS += (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+DISK_ERRORS += (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 USER_ERROR_EXIT_CODE = 2
 
 
@@ -71,6 +71,7 @@ def parse_settings(
     """
     args = [with_home(arg) for arg in (sys.argv[1:] if args is None else args)]
     refuse_unknown_flags(settings_class, args)
+    refuse_empty_paths(settings_class, args)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -122,6 +123,16 @@ def refuse_unknown_flags(settings_class: type, args: Sequence[str]) -> None:
         spelt = "_".join(nearest).replace("_", "-" if getattr(settings_class, "DASHES", False) else "_")
         hint = f": did you mean --{spelt}?" if nearest else ""
         raise UserError(f"there is no flag {arg.split('=')[0]}{hint} (--help lists all settings)")
+
+
+def refuse_empty_paths(settings_class: type, args: Sequence[str]) -> None:
+    """Raise UserError for a path of no letters, as of an unset variable of a shell: it would be the present folder."""
+    hints = get_type_hints(settings_class)
+    for flag, following in zip(args, [*args[1:], None], strict=True):
+        name, equals, value = flag[2:].partition("=")
+        hint = hints.get(name.replace("-", "_")) if flag.startswith("--") else None
+        if (value if equals else following) == "" and Path in (hint, *get_args(hint)):
+            raise UserError(f"--{name}: expected is a path, and the word is empty")
 
 
 def print_any_text() -> None:

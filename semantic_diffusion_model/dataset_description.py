@@ -15,6 +15,7 @@ import numpy as np
 
 from command import UserError
 from dataset_schema import FIELDS, ClassOf, Form, Names, Structure, Table, contradictions
+from input_files import read_if_there
 from schema import checked, parse_json
 
 DESCRIPTION, METADATA = "dataset.json", "metadata.csv"
@@ -171,4 +172,5 @@ def camus() -> Description:
 def read_description(folder: Path) -> Description:
     """Of a view folder: its dataset.json, or CAMUS' where it has none. Raises UserError."""
     path = folder / DESCRIPTION
-    return parse_description(path.read_bytes(), str(path)) if path.is_file() else camus()
+    data = read_if_there(path)
+    return camus() if data is None else parse_description(data, str(path))

@@ -12,7 +12,9 @@ from extracting import extract
 from preparing import prepare, sample
 
 import command
+from augment_camus_labels import AugmentSettings
 from names import SPLITS, naming_of
+from sampling_results import find_results
 from view_folders import METADATA, read_metadata
 
 
@@ -34,6 +36,21 @@ def rewrite(folder: Path, change) -> None:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+
+
+@pytest.mark.parametrize("words", [["--data_folder", "", "--save_folder", "x"], ["--data-folder=", "--save_folder=x"]])
+def test_an_empty_word_is_no_folder(words):
+    """As an unset variable of a shell leaves it: it would be the present folder."""
+    with pytest.raises(command.UserError, match="^--data[_-]folder: expected is a path, and the word is empty"):
+        command.parse_settings(AugmentSettings, words)
+
+
+def test_results_beside_others_in_the_same_folder_are_told(tmp_path, capsys):
+    for name in ("results", "results/2CH_ES"):
+        for kind in ("samples", "labels"):
+            (tmp_path / name / kind).mkdir(parents=True)
+    assert find_results(tmp_path / "results") == [tmp_path / "results"]
+    assert "warning" in (said := capsys.readouterr().out) and "passed over: 2CH_ES" in said
 
 
 @pytest.mark.parametrize("place", ["2CH_ED/raw_dicom/a.dcm", "4CH_ES/notes.txt", "all_views/thesis.txt"])

@@ -12,7 +12,7 @@ import pytest
 
 import outputs
 from command import UserError
-from parallel import for_each
+from parallel import _interrupts_ignored, for_each
 
 new_folders = partial(outputs.new_folders, made_here=lambda folder: not (folder / "thesis").exists())
 
@@ -264,6 +264,16 @@ def test_environment_is_as_before(monkeypatch):
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     assert list(for_each(os.getenv, ["OMP_NUM_THREADS"], 1, "variables")) == ["1"]
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_what_is_started_leaves_ctrl_c_to_its_parent_from_the_first():
+    """Not only once its modules are imported, which takes seconds."""
+    before = signal.getsignal(signal.SIGINT)
+    with _interrupts_ignored():
+        program = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+        said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60).stdout
+    assert said == "True\n" and signal.getsignal(signal.SIGINT) is before
+    assert list(for_each(signal.getsignal, [signal.SIGINT], 1, "signals")) == [signal.SIG_IGN]
 
 
 def test_negative_workers_are_refused():

@@ -189,6 +189,8 @@ def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, c
         (["--data-dir", "{hearts}"], "needed are --data-dir and one of --model-path and --predictions"),
         (["--data-dir", "{hearts}", "--model-path", "{hearts}/none.pth"], "none.pth: no such file"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--mean", "0.1"], "go together"),
+        (["--data-dir", "{hearts}", "--model-path", "{model}", "--mean", "120", "--std", "0.2"], "--mean 120"),
+        (["--data-dir", "{hearts}", "--model-path", "{model}", "--mean", "0.4", "--std", "50"], "--std 50"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--num-classes", "5"], "--num-classes 5"),
         (["--data-dir", "{hearts}", "--model-path", "{model}", "--img-size", "36"], "multiples of 8 from 16 up"),
         (["--data-dir", "{hearts}", "--model-path", "{hearts}/metadata.csv"], "not a checkpoint"),

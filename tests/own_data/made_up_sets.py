@@ -66,7 +66,7 @@ def write_heads(folder: Path, patients: int = 12, size: int = 64, seed: int = 0)
     """Both sides of `patients` heads below `folder`: pictures/, maps/, splits.csv; the path of dataset.json."""
     rng = np.random.default_rng(seed)
     for name in ("pictures", "maps"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     few = max(1, round(patients / 5))
     rows = []
     for number in range(patients):

@@ -1,14 +1,19 @@
 """What the data set in datadir is, by the dataset.json that travels with it: its classes, their names and colours."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from command import UserError
 from config import Settings
 from dataset_description import DESCRIPTION, Description, camus, parse_description
+from guided_diffusion.data.datasets import Pair
 from guided_diffusion.data.pictures import PALETTE, Palette
 from guided_diffusion.runs import storage
+
+DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
 
 
 def read_description(settings: Settings) -> Description | None:
@@ -17,10 +22,8 @@ def read_description(settings: Settings) -> Description | None:
     if settings.dataset_mode != "camus":
         return None
     path = storage.join(settings.datadir, DESCRIPTION)
-    if not settings.datadir or not storage.exists(path):
-        return camus()
-    with storage.open_for_reading(path) as file:
-        return parse_description(file.read(), path)
+    data = storage.read_if_there(path) if settings.datadir else None
+    return camus() if data is None else parse_description(data, path)
 
 
 def with_description(settings: Settings, given: set[str]) -> tuple[Settings, set[str]]:
@@ -48,6 +51,18 @@ def mark_of(settings: Settings) -> str:
     """What stands before the numbers that are appended to names in datadir."""
     description = read_description(settings)
     return "_" if description is None else description.names.mark
+
+
+def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings, instead: str) -> None:
+    """Raise UserError for label maps made to sample from: they lie beside images that they do not belong to. `instead`:
+    what to do with <view>_sector."""
+    described = read_description(settings) not in (None, camus())
+    names = re.compile(rf".+{re.escape(mark_of(settings))}\d+", re.DOTALL) if described else DEFORMED
+    if deformed := [pair.stem for pair in pairs if names.fullmatch(pair.stem)]:
+        raise UserError(
+            f"{settings.datadir}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: "
+            f"that is to sample from; {instead} <view>_sector, made by augment_camus_labels.py --add_augmentation False"
+        )
 
 
 def outside_of(settings: Settings) -> int:

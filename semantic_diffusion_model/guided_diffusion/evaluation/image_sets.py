@@ -16,7 +16,7 @@ from config import Settings
 from dataset_description import DESCRIPTION, METADATA, Description
 from guided_diffusion.data.arrays import read_file
 from guided_diffusion.data.datasets import find_pairs, has_split, natural_key, raise_problems
-from guided_diffusion.data.description import read_description
+from guided_diffusion.data.description import read_description, refuse_deformed_labels
 from guided_diffusion.data.label_maps import check_classes
 from guided_diffusion.evaluation.classes import Classes
 from guided_diffusion.runs import storage
@@ -72,9 +72,8 @@ class Patients:
     def __init__(self, folder: str, description: Description):
         path = storage.join(folder, METADATA)
         self.rows: dict[str, dict[str, str]] = {}
-        if storage.exists(path):
-            with storage.open_for_reading(path) as file:
-                self.rows = {row["stem"]: row for row in parse_csv(file.read(), path, ("stem", "patient"))}
+        if (data := storage.read_if_there(path)) is not None:
+            self.rows = {row["stem"]: row for row in parse_csv(data, path, ("stem", "patient"))}
         names = description.names
         own = [re.compile(names.pattern)] if names.pattern else []
         self.patterns = [one for one in own if "patient" in one.groupindex] + ([] if names.table else [PATIENT])
@@ -94,6 +93,7 @@ def find_real(folder: str, description: Description, warn: Callable[[str], objec
     if "training" not in splits:
         raise UserError(f"real_dir {folder} has no label maps in sector_annotations/training")
     pairs = find_pairs(settings, splits, warn=warn)
+    refuse_deformed_labels(pairs, settings, "compare with")
     found: dict[str, list[Frame]] = {split: [] for split in splits}
     patients = Patients(folder, description)
     if description.names.table is not None:

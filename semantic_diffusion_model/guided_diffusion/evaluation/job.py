@@ -37,7 +37,7 @@ from guided_diffusion.evaluation.output_folder import (
 )
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.sole_use import sole_use
-from guided_diffusion.runs.world import World
+from guided_diffusion.runs.world import AgreedError, World
 from guided_diffusion.sampling.reporting import segmentation_step
 from progress import Progress
 
@@ -83,7 +83,7 @@ class Real:
 def run_evaluation(settings: EvaluationSettings, world: World) -> None:
     """Evaluate what the settings name, and write the report. Raises UserError."""
     if world.size > 1:
-        raise UserError("image_evaluate.py runs in one process: start it without mpiexec or torchrun")
+        raise AgreedError("image_evaluate.py runs in one process: start it without mpiexec or torchrun")
     inputs = find_inputs(settings, world.device)
     announce(settings, inputs, world)
     with sole_use(settings.output_dir, "output_dir", world, subfolders(inputs.sets)):

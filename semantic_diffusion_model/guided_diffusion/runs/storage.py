@@ -9,12 +9,14 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
+import input_files
 from command import UserError
+from input_files import walk_once
 from output_files import new_file, telling
 
 READ_AT_ONCE = 1 << 20
@@ -92,19 +94,6 @@ def _readable(folder: str, names: list[str]) -> list[str]:
     return names
 
 
-def walk_once(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """os.walk through links too, but each folder once: links may lead in circles."""
-    entered = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders.sort()
-        yield parent, folders, names
-
-
 def open_for_reading(path: str) -> AbstractContextManager[BinaryIO]:
     """Raises UserError for a pipe or device, which might never end, and FileNotFoundError where there is nothing."""
     if is_remote(path):
@@ -112,6 +101,16 @@ def open_for_reading(path: str) -> AbstractContextManager[BinaryIO]:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise UserError(f"{path} is no regular file")
     return open(path, "rb")
+
+
+def read_if_there(path: str) -> bytes | None:
+    """The content of a file; None where there is nothing of this name. Raises UserError for what cannot be read."""
+    if not is_remote(path):
+        return input_files.read_if_there(path)
+    if not exists(path):
+        return None
+    with open_for_reading(path) as file:
+        return file.read()
 
 
 def sha256_of(*paths: str) -> str:

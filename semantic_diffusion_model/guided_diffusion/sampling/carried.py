@@ -17,12 +17,12 @@ def carry_along(datadir: str, results_dir: str, label_maps: Iterable[str], descr
 
     Rows that stand there already for others of the `label_maps` (paths) that images are made for, stay.
     """
-    if (ours := _read(storage.join(datadir, METADATA))) is not None:
+    if (ours := storage.read_if_there(storage.join(datadir, METADATA))) is not None:
         target = storage.join(results_dir, METADATA)
-        _write(target, _joined(ours, _read(target), {PurePosixPath(path).stem for path in label_maps}))
+        _write(target, _joined(ours, storage.read_if_there(target), {PurePosixPath(path).stem for path in label_maps}))
     if described:
         target = storage.join(results_dir, DESCRIPTION)
-        if (ours := _read(storage.join(datadir, DESCRIPTION))) is not None:
+        if (ours := storage.read_if_there(storage.join(datadir, DESCRIPTION))) is not None:
             _write(target, ours)
         else:
             storage.remove(target)  # of results that were replaced
@@ -44,13 +44,6 @@ def _joined(ours: bytes, former: bytes | None, used: Collection[str]) -> bytes:
     writer.writeheader()
     writer.writerows([*kept, *tables[0]])
     return text.getvalue().encode()
-
-
-def _read(path: str) -> bytes | None:
-    if not storage.exists(path):
-        return None
-    with storage.open_for_reading(path) as file:
-        return file.read()
 
 
 def _write(path: str, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """Before the first step of a training: settings, data and paths are checked, the pictures decoded."""
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +8,8 @@ from dataclasses import dataclass, replace
 from command import UserError
 from config import Settings, Width, settle_prediction
 from guided_diffusion.data.batches import worker_count
-from guided_diffusion.data.datasets import Pair, find_pairs, has_split
-from guided_diffusion.data.description import mark_of, with_description
+from guided_diffusion.data.datasets import find_pairs, has_split
+from guided_diffusion.data.description import refuse_deformed_labels, with_description
 from guided_diffusion.data.loading import Examples
 from guided_diffusion.network.from_settings import build_diffusion
 from guided_diffusion.process.diffusion import GaussianDiffusion
@@ -22,8 +21,6 @@ from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming, starting
 from guided_diffusion.training.memory import fits_in_memory
 from schema import check_settings
-
-DEFORMED = re.compile(r"patient\d+_.+_(?:training|validation)_\d+")  # as augment_camus_labels.py names its copies
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def check_and_read(settings: Settings, given: set[str], world: World) -> Prepare
     if start is None:
         settings.check_attention()
     pairs = find_pairs(settings, ["training"], warn=warn)
-    refuse_deformed_labels(pairs, settings)
+    refuse_deformed_labels(pairs, settings, "train on")
     examples = Examples(pairs, settings)
     validation = None
     if has_split(settings, "validation"):
@@ -110,17 +107,6 @@ def refuse_unlearnable(diffusion: GaussianDiffusion) -> None:
         raise UserError(
             f"diffusion_steps {diffusion.full_num_timesteps}: this schedule ends in pure noise, from which a network "
             "that predicts the noise learns nothing: take more steps, or --prediction_type v_prediction"
-        )
-
-
-def refuse_deformed_labels(pairs: Sequence[Pair], settings: Settings) -> None:
-    """Raise UserError for label maps made to sample from: they lie beside images that they do not belong to."""
-    names = re.compile(rf".+{mark_of(settings)}\d+", re.DOTALL) if settings.class_names else DEFORMED
-    deformed = [pair.stem for pair in pairs if names.fullmatch(pair.stem)]
-    if settings.dataset_mode == "camus" and deformed:
-        raise UserError(
-            f"{settings.datadir}: {len(deformed)} label maps are deformed (as {deformed[0]}), their images are not: "
-            "that is to sample from; train on <view>_sector, made by augment_camus_labels.py --add_augmentation False"
         )
 
 
