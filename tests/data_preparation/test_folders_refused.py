@@ -45,6 +45,11 @@ def test_an_empty_word_is_no_folder(words):
         command.parse_settings(AugmentSettings, words)
 
 
+def test_a_command_without_words_lacks_what_it_needs():
+    with pytest.raises(command.UserError, match="data_folder"):
+        command.parse_settings(AugmentSettings, [])
+
+
 def test_results_beside_others_in_the_same_folder_are_told(tmp_path, capsys):
     for name in ("results", "results/2CH_ES"):
         for kind in ("samples", "labels"):

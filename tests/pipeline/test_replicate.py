@@ -277,14 +277,18 @@ def test_a_folder_of_ones_own_is_not_taken(pipeline, tmp_path):
     assert mine.read_text() == "mine" and len(list(tmp_path.rglob("*"))) == 4
 
 
-@pytest.mark.parametrize("pipeline", ["demo.sh", "replicate.sh"])
-def test_what_is_meant_for_a_cpu_stays_there(pipeline):
+@pytest.mark.parametrize("pipeline", ["demo", "replicate"])
+def test_what_is_meant_for_a_cpu_stays_there_unless_a_gpu_is_asked_for(pipeline):
     """Two ranks would share the one GPU of a workstation, which is refused."""
-    text = (ROOT / "pipelines" / pipeline).read_text().replace("\\\n", " ")
+    text = (ROOT / "pipelines" / f"{pipeline}.sh").read_text().replace("\\\n", " ")
     commands = re.findall(r"image_(?:train|sample)\.py .*", text)
-    assert len(commands) == 2
-    assert all("--device cpu" in command or '"${DEVICE[@]}"' in command for command in commands)
-    assert pipeline == "demo.sh" or "DEVICE=(--device cpu) EVALUATION" in text
+    assert len(commands) == 2 and all('"${DEVICE[@]}"' in command for command in commands)
+    name = f"{pipeline.upper()}_DEVICE"
+    assert f'choose_device {name} "${{{name}:=cpu}}"' in text
+    for value, flags in (("cpu", "--device cpu --gpu cpu"), ("cuda", "--device cuda --gpu cuda:0")):
+        program = f'OUT=o; source pipelines/steps.sh; choose_device {name} {value}; echo "${{DEVICE[@]}}" "${{GPU[@]}}"'
+        done = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout == flags + "\n"
 
 
 def test_make_takes_folder_scale_and_dry_run():
