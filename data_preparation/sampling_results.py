@@ -4,6 +4,7 @@ The label maps are what the diffusion model saw: of CAMUS, five-class sector lab
 maps before the cut stand in the folder of deformed labels that was sampled from.
 """
 
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def find_results(folder: Path) -> list[Path]:
     if found[0] != folder:
         return found
     if left := ", ".join(path.name for path in found[1:]):
-        print(f"warning: {folder} holds sampling results itself, so those in its folders are passed over: {left}")
+        told = f"{folder} holds sampling results itself, so those in its folders are passed over: {left}"
+        print(f"warning: {told}", file=sys.stderr)
     return found[:1]
 
 

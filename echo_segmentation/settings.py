@@ -216,10 +216,11 @@ class TestSettings(CommonSettings, InferenceSettings):
             raise UserError(
                 f"--{unused[0]} is about a network, and --predictions are label maps: leave one of them out"
             )
-        written = {real_path(self.output_dir / name) for name in RESULT_FOLDERS}
-        read = real_path(self.predictions or "")
-        if self.predictions is not None and written & {read, *read.parents}:
-            raise UserError(f"--predictions {self.predictions} would be replaced by the results: another --output-dir")
+        if self.predictions is not None:
+            read = real_path(self.predictions)
+            if {real_path(self.output_dir / name) for name in RESULT_FOLDERS} & {read, *read.parents}:
+                told = "would be replaced by the results: another --output-dir"
+                raise UserError(f"--predictions {self.predictions} {told}")
 
 
 @dataclass(kw_only=True)

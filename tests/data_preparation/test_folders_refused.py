@@ -55,7 +55,7 @@ def test_results_beside_others_in_the_same_folder_are_told(tmp_path, capsys):
         for kind in ("samples", "labels"):
             (tmp_path / name / kind).mkdir(parents=True)
     assert find_results(tmp_path / "results") == [tmp_path / "results"]
-    assert "warning" in (said := capsys.readouterr().out) and "passed over: 2CH_ES" in said
+    assert "warning" in (said := capsys.readouterr().err) and "passed over: 2CH_ES" in said
 
 
 @pytest.mark.parametrize("place", ["2CH_ED/raw_dicom/a.dcm", "4CH_ES/notes.txt", "all_views/thesis.txt"])

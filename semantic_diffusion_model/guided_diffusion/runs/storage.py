@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 import input_files
 from command import UserError
-from input_files import walk_once
 from output_files import new_file, telling
 
 READ_AT_ONCE = 1 << 20
@@ -72,7 +71,7 @@ def walk_files(folder: str) -> list[str]:
 
     Raises UserError as `_readable`.
     """
-    walk = _blobfile().walk(folder) if is_remote(folder) else walk_once(folder)
+    walk = _blobfile().walk(folder) if is_remote(folder) else input_files.walk_once(folder)
     found = []
     for parent, _, names in walk:
         below = parent[len(folder) :].strip("/")

@@ -254,16 +254,6 @@ def test_flags_that_make_no_sense_are_told(real_dir, synthetic_dir, tmp_path, ev
     assert expected in capsys.readouterr().err
 
 
-def test_deformed_label_maps_are_no_real_frames(real_dir, synthetic_dir, tmp_path, evaluate, capsys):
-    """<view>_augmented has the layout of <view>_sector, but its images are those of the undeformed labels."""
-    real = copy_of(real_dir, tmp_path / "real")
-    for kind in ("images", "sector_annotations"):
-        for number, path in enumerate(sorted((real / kind / "training").iterdir())[:3]):
-            path.rename(path.with_name(f"patient0001_2CH_ED_training_{number}.png"))
-    assert evaluate(real_dir=real, synthetic_dir=synthetic_dir, output_dir=tmp_path / "out") == 2
-    assert "3 label maps are deformed (as patient0001_2CH_ED_training_0)" in capsys.readouterr().err
-
-
 def test_a_real_folder_without_training_frames_is_refused(real_dir, synthetic_dir, tmp_path, evaluate, capsys):
     folder = copy_of(real_dir, tmp_path / "real")
     shutil.rmtree(folder / "sector_annotations" / "training")

@@ -1,5 +1,8 @@
 """Names and folders, agreement with labels, and diversity."""
 
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -111,6 +114,16 @@ def test_similarity_is_one_of_the_same_image_and_ignores_what_lies_outside_the_c
     assert diversity.similarity((image, label), (image, label), CAMUS) == pytest.approx(1)
     other = image[:, ::-1]
     assert diversity.similarity((image, label), (other, label), CAMUS) < 0.6
+
+
+def test_deformed_label_maps_are_no_real_frames(real_dir, tmp_path):
+    """<view>_augmented has the layout of <view>_sector, but its images are those of the undeformed labels."""
+    real = Path(shutil.copytree(real_dir, tmp_path / "real"))
+    for kind in ("images", "sector_annotations"):
+        for number, path in enumerate(sorted((real / kind / "training").iterdir())[:3]):
+            path.rename(path.with_name(f"patient0001_2CH_ED_training_{number}.png"))
+    with pytest.raises(UserError, match=r"3 label maps are deformed \(as patient0001_2CH_ED_training_0\)"):
+        find_real(str(real), camus(), print)
 
 
 def test_pairs_are_of_one_map_or_of_two_patients(real_dir, synthetic_dir):
