@@ -128,10 +128,14 @@ def refuse_unknown_flags(settings_class: type, args: Sequence[str]) -> None:
 def refuse_empty_paths(settings_class: type, args: Sequence[str]) -> None:
     """Raise UserError for a path of no letters, as of an unset variable of a shell: it would be the present folder."""
     hints = get_type_hints(settings_class)
-    for flag, following in zip(args, [*args, None][1:], strict=True):
-        name, equals, value = flag[2:].partition("=")
-        hint = hints.get(name.replace("-", "_")) if flag.startswith("--") else None
-        if (value if equals else following) == "" and Path in (hint, *get_args(hint)):
+    name = ""
+    for arg in args:
+        word = arg
+        if arg.startswith("--"):
+            name, equals, value = arg[2:].partition("=")
+            word = value if equals else None
+        hint = hints.get(name.replace("-", "_"))
+        if word == "" and Path in (hint, *get_args(hint)):
             raise UserError(f"--{name}: expected is a path, and the word is empty")
 
 

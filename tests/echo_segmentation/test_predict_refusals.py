@@ -10,10 +10,19 @@ import torch
 from PIL import Image
 from predicting import run, write_medical
 
+from command import UserError, parse_settings
 from folder_lock import FolderLock
 from model import build_camus_unet
+from settings import PredictSettings
 
 FOLDER = Path(__file__).resolve().parents[2] / "echo_segmentation"
+
+
+@pytest.mark.parametrize("words", [["--input", "a.png", ""], ["--input", "", "a.png"], ["--output-dir", ""]])
+def test_an_empty_word_is_no_path(words):
+    """The second of several too."""
+    with pytest.raises(UserError, match=f"^{words[0]}: expected is a path, and the word is empty"):
+        parse_settings(PredictSettings, words)
 
 
 def test_every_bad_file_is_named_before_the_work_starts(truth, trained, tmp_path, capsys):
