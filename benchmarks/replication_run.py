@@ -17,6 +17,11 @@ from command import UserError
 TAKEN = ("img_size", "batch_size", "epochs", "epoch_updates", "loss", "lr", "min_lr", "decoder_channels", "gpu")
 
 
+def done(folder: Path) -> Path:
+    """The mark of a command that has made all of `folder`, whose name may hold dots."""
+    return folder.with_name(f"{folder.name}.done")
+
+
 class ReplicationRun:
     """A run of replicate.sh in `folder`, made of the release `camus`. More goes to its what_decides.
 
@@ -87,13 +92,13 @@ class ReplicationRun:
         results, data = self.base / f"results_{name}", self.base / f"data_{name}"
         labels = self.part_of("augmented/all_views_augmented", frames)
         once(
-            results.with_suffix(".done"),
+            done(results),
             *(ROOT / "semantic_diffusion_model/image_sample.py", "--datadir", labels, "--all", True),
             *("--resume_checkpoint", weights, "--num_steps", steps, "--sampler", self.drawn_by["sampler"]),
             *("--spacing", self.drawn_by["spacing"], "--results_dir", results),
         )
         once(
-            data.with_suffix(".done"),
+            done(data),
             *(ROOT / "data_preparation/prepare_inference4segmentation.py", "--sdm_results_folder", results),
             *("--testing_data_folder", self.folder / "views", "--save_folder", data, "--overwrite", True),
         )
@@ -106,7 +111,7 @@ class ReplicationRun:
             value = self.settings[setting]
             flags += [f"--{setting.replace('_', '-')}", *(value if isinstance(value, list) else [value])]
         once(
-            out.with_suffix(".done"),
+            done(out),
             *(ROOT / "echo_segmentation/runner.py", "--data-dir", data, "--output-dir", out, *flags),
             *("--seed", seed, "--native-dir", self.camus, "--num-workers", 0, "--test-viz-num", 0),
         )

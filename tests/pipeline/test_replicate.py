@@ -152,17 +152,7 @@ def study(name: str, *flags: object) -> subprocess.CompletedProcess:
 @pytest.mark.timeout(1500)
 def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, phantoms, tmp_path):
     flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "log.txt")
-    flags += (
-        "--seed",
-        1,
-        "--frames",
-        8,
-        12,
-        "--usual_frames",
-        8,
-        "--lengths",
-        10,
-    )  # there may be one that an interruption left
+    flags += ("--seed", 1, "--frames", 8, 12, "--usual_frames", 8, "--lengths", 10)  # an interruption may leave others
     done = study("replication.py", *flags, "--steps", 2)
     assert done.returncode == 0, done.stderr[-3000:]
     # 12 frames are the run itself, 8 some of its frames: judged alone. At 2 steps: sampled, prepared and judged.
@@ -179,27 +169,20 @@ def test_what_decides_is_measured_on_its_checkpoints_and_goes_on(replicated, pha
     again = study("replication.py", *flags, "--steps", 2, 4)
     assert again.returncode == 0 and again.stdout.count("$ ") == 3  # one more point
     last = max((replicated[0] / "diffusion/all_views").glob("ema_*.pt"))
-    for name in ("a", "b"):
+    networks = ("v_0.1", "v_0.5")
+    for name in networks:
         (tmp_path / name).mkdir()
         (tmp_path / name / "ema.pt").symlink_to(last)
     flags = ("--replicate_folder", replicated[0], "--camus", phantoms, "--log", tmp_path / "teaching.txt")
-    flags += (
-        "--frames",
-        8,
-        "--steps",
-        2,
-        "--seeds",
-        1,
-        "--weights",
-        *(tmp_path / name / "ema.pt" for name in ("a", "b")),
-    )
+    flags += ("--frames", 8, "--steps", 2, "--seeds", 1)
+    flags += ("--weights", *(tmp_path / name / "ema.pt" for name in networks))
     done = study("teaching.py", *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("$ ") == 2 * 3  # sampled, prepared and judged
     text = (tmp_path / "teaching.txt").read_text()
-    dice = re.findall(r"^[ab] +((?:\d\.\d{4} \(.+?\) *){4})$", text, re.M)
+    dice = re.findall(r"^v_0\.[15] +((?:\d\.\d{4} \(.+?\) *){4})$", text, re.M)
     assert len(dice) == 2 and dice[0] == dice[1]  # the same weights
-    assert len(re.findall(r"^b .+ [+-]0\.000", text, re.M)) == 4
+    assert len(re.findall(r"^v_0\.5 .+ [+-]0\.000", text, re.M)) == 4
 
 
 @pytest.mark.slow
