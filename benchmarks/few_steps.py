@@ -26,7 +26,7 @@ from guided_diffusion.data.datasets import find_pairs  # noqa: E402
 from guided_diffusion.network.condition import Condition  # noqa: E402
 from guided_diffusion.network.from_settings import build_diffusion, build_network  # noqa: E402
 from guided_diffusion.process.random_streams import normal, stream  # noqa: E402
-from guided_diffusion.process.timesteps import FIRST_SIGNAL, few_timesteps  # noqa: E402
+from guided_diffusion.process.timesteps import FIRST_SIGNAL, LAST_NOISE, few_timesteps  # noqa: E402
 from guided_diffusion.runs.checkpoints import read_checkpoint  # noqa: E402
 from guided_diffusion.runs.network_settings import merge_settings  # noqa: E402
 from guided_diffusion.sampling.denoiser import Denoiser  # noqa: E402
@@ -35,7 +35,8 @@ from guided_diffusion.sampling.samplers import sample  # noqa: E402
 SPACINGS = ("even", "logsnr", "karras")
 FLOWS = ("ddim", "dpmpp_2m", "unipc")
 FRESH = ("ddpm", "dpmpp_2m_sde")
-SIGNALS = (0.3, 0.6, 0.9, 1.2, 1.6, 2.4)
+SIGNALS = (0.3, 0.45, 0.6, 0.75, 0.9, 1.2)
+NOISES = (0.001, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)  # the first: down to the first timestep
 
 
 @dataclass
@@ -130,12 +131,15 @@ def compare_flows(batch: Batch, reference: np.ndarray, steps: Sequence[int], log
 
 
 def compare_ends(batch: Batch, reference: np.ndarray, steps: Sequence[int], log: Log) -> None:
-    log.say("\nUniPC by log-SNR with other ends: n times alpha / sigma of the second timestep, and the last one")
-    log.say(f"{'signal':>8}{'last t':>8}" + "".join(f"{n:>16}" for n in steps))
-    for signal, end in [(signal, 0) for signal in SIGNALS] + [(FIRST_SIGNAL, 2)]:
-        visited = [few_timesteps(batch.alphas_cumprod, n, "logsnr", signal, end) for n in steps]
+    log.say(
+        "\nUniPC by log-SNR with other ends, times the number of steps: alpha / sigma of the second timestep visited,"
+    )
+    log.say("and sigma / alpha of the last one")
+    log.say(f"{'signal':>8}{'noise':>8}" + "".join(f"{n:>16}" for n in steps))
+    for signal, noise in [(signal, LAST_NOISE) for signal in SIGNALS] + [(FIRST_SIGNAL, noise) for noise in NOISES]:
+        visited = [few_timesteps(batch.alphas_cumprod, n, "logsnr", signal, noise) for n in steps]
         errors = [batch.error(batch.grey("unipc", timesteps), reference) for timesteps in visited]
-        log.say(f"{signal:8.1f}{end:8d}" + "".join(errors))
+        log.say(f"{signal:8.2f}{noise:8.3f}" + "".join(errors))
 
 
 def compare_fresh(batch: Batch, many: int, steps: Sequence[int], log: Log) -> None:

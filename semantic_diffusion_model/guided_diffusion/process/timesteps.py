@@ -60,35 +60,35 @@ def _whole_stride(num_timesteps: int, count: int) -> list[int]:
     raise UserError(f"timestep_respacing ddim{count}: no whole-number stride gives {count} of {num_timesteps} steps")
 
 
-# Ends of the spacings by noise level, chosen by measurement (benchmarks/results/few_steps*.txt): alpha / sigma of the
-# second timestep visited, times the number of steps (the first step, out of pure noise, must err less where more steps
-# follow), and the last timestep. Networks want less signal there than the ideal ones whose flow is known (the tests').
-FIRST_SIGNAL, LAST_TIMESTEP = 0.6, 0
+# Ends of the spacings by noise level, chosen by measurement (benchmarks/results/few_steps*.txt), times the number of
+# steps: alpha / sigma of the second timestep visited (the first step, out of pure noise, must err less where more steps
+# follow), and sigma / alpha of the last one (below which a network that is to denoise has next to nothing left to do).
+FIRST_SIGNAL, LAST_NOISE = 0.6, 0.4
 KARRAS_RHO = 7.0
 
 
 def few_timesteps(
-    alphas_cumprod: np.ndarray, n: int, spacing: str, signal: float = FIRST_SIGNAL, end: int = LAST_TIMESTEP
+    alphas_cumprod: np.ndarray, n: int, spacing: str, signal: float = FIRST_SIGNAL, noise: float = LAST_NOISE
 ) -> list[int]:
-    """`n` timesteps, ascending, from 0 to T - 1 (n = 1: T - 1 alone). alphas_cumprod: [T] float64, falling, 0 allowed.
+    """`n` timesteps, ascending, up to T - 1 (n = 1: that alone). alphas_cumprod: [T] float64, falling, 0 allowed.
 
     Sampling must start at T - 1, the only timestep where the image is nothing but noise. `spacing` places the others:
-    even, in equal steps of t; logsnr, in equal steps of lambda = log(alpha / sigma), from log(`signal` / n) to that of
-    timestep `end` (after Lu et al. 2022, arXiv 2206.00927); karras, in equal steps of (sigma / alpha)^(1/7) between the
-    same ends (Karras et al. 2022, arXiv 2206.00364, equation 5). Levels are rounded to timesteps of the process, no two
-    to the same: the network was trained at no others, and levels in between would not help (a test). Raises UserError
-    unless 1 <= n <= T.
+    even, from 0 in equal steps of t; logsnr, in equal steps of lambda = log(alpha / sigma), from log(`signal` / n) to
+    log(n / `noise`), as far as the process has such levels (after Lu et al. 2022, arXiv 2206.00927); karras, in equal
+    steps of (sigma / alpha)^(1/7) between the same ends (Karras et al. 2022, arXiv 2206.00364, equation 5). Levels are
+    rounded to timesteps of the process, no two to the same: the network was trained at no others, and levels in between
+    would not help (a test). Raises UserError unless 1 <= n <= T.
     """
     last = len(alphas_cumprod) - 1
     if not 1 <= n <= last + 1:
         raise UserError(f"{n} sampling steps: must be from 1 to the {last + 1} steps of the process")
-    if n <= 2:
-        return [0, last][-n:]
+    if n == 1:
+        return [last]
     if spacing == "even":
         return [round(i * last / (n - 1)) for i in range(n)]
     # The last timestep has next to no signal, or none: it is visited, but its lambda sets no scale.
     levels = 0.5 * (np.log(alphas_cumprod[:-1]) - np.log1p(-alphas_cumprod[:-1]))
-    ends = levels[end], max(math.log(signal / n), levels[-1])
+    ends = min(math.log(n / noise), levels[0]), max(math.log(signal / n), levels[-1])
     if spacing == "karras":
         wanted = -KARRAS_RHO * np.log(np.linspace(*(math.exp(-level / KARRAS_RHO) for level in ends), n - 1))
     else:

@@ -52,11 +52,11 @@ def test_even_timesteps_have_both_ends_and_equal_gaps(n):
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize("total", [20, 50, 1000])
 @pytest.mark.parametrize("spacing", ["even", "logsnr", "karras"])
-def test_every_number_of_steps_has_as_many_timesteps_with_both_ends(spacing, total, schedule):
+def test_every_number_of_steps_has_as_many_timesteps_up_to_the_last(spacing, total, schedule):
     bars = alphas_cumprod(total, schedule)  # linear with 20 steps ends at 0
     for n in {1, 2, 3, 5, 20, total // 2, total - 1, total}:
         steps = few_timesteps(bars, n, spacing)
-        assert len(steps) == n and steps[-1] == total - 1 and (n == 1 or steps[0] == 0)
+        assert len(steps) == n and steps[-1] == total - 1 and steps[0] >= 0
         assert all(isinstance(t, int) for t in steps) and (n == 1 or np.diff(steps).min() >= 1)
 
 
@@ -66,10 +66,14 @@ def test_levels_are_evenly_spaced_as_the_spacing_says(schedule):
     bars = alphas_cumprod(200_000, schedule)
     noise = np.sqrt((1 - bars) / bars)  # sigma / alpha
     for spacing, scale in (("logsnr", -np.log(noise)), ("karras", noise ** (1 / 7))):
-        steps = few_timesteps(bars, 9, spacing, signal=0.45, end=10)
-        assert steps[0] == 10
+        steps = few_timesteps(bars, 9, spacing, signal=0.45, noise=0.54)
+        assert noise[steps[0]] == pytest.approx(0.54 / 9, rel=1e-3)
         assert 1 / noise[steps[-2]] == pytest.approx(0.45 / 9, rel=1e-3)
         np.testing.assert_allclose(np.diff(scale[steps[:-1]]), np.diff(scale[steps[:-1]]).mean(), rtol=1e-2)
+
+
+def test_many_steps_go_down_to_the_first_timestep():
+    assert few_timesteps(alphas_cumprod(), 250, "logsnr")[0] == 0
 
 
 def test_even_timesteps_at_the_limits():
