@@ -34,4 +34,4 @@ def test_a_preview_visits_timesteps_that_were_trained(tmp_path, tiny, random_wei
     assert len(visited) == 5
     for timesteps in visited:
         assert len(timesteps) == 5 and set(timesteps) <= set(range(0, 1000, 40))
-        assert timesteps[-1] == 960
+        assert (timesteps[0], timesteps[-1]) == (40, 960)
