@@ -56,12 +56,12 @@ def named(weights: tuple[Path, ...]) -> dict[str, Path]:
     """The weights by the names of their folders. Raises UserError for a missing file, or two of one name."""
     found: dict[str, Path] = {}
     for path in weights:
-        name = path.resolve().parent.name
+        name = path.absolute().parent.name  # of a link, where it lies
         if not path.is_file():
             raise UserError(f"weights {path}: there is no such file")
         if name in found:
             raise UserError(f"weights {path}: {found[name]} lies in a folder of the same name")
-        found[name] = path.resolve()
+        found[name] = path.absolute()
     return found
 
 

@@ -18,6 +18,7 @@ import few_patients  # noqa: E402
 import nearest_frames  # noqa: E402
 import replication  # noqa: E402
 import replication_table  # noqa: E402
+import teaching  # noqa: E402
 
 from camus import write_subgroups  # noqa: E402
 from command import UserError  # noqa: E402
@@ -289,3 +290,18 @@ def test_what_decides_takes_checkpoints_on_the_way(tmp_path):
     settings.lengths, settings.frames = (), (10,)
     with pytest.raises(UserError, match="frames 10: the run has 9 label maps"):
         replication.plan(settings, run)
+
+
+def test_weights_are_known_by_the_folder_they_are_given_in(tmp_path):
+    """A link by its own, whatever it points to; two of one name are refused."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ema.pt").write_bytes(b"weights")
+    links = [tmp_path / name / "ema.pt" for name in ("v_0.1", "v_0.5", "other/v_0.5")]
+    for link in links:
+        link.parent.mkdir(parents=True)
+        link.symlink_to(tmp_path / "run" / "ema.pt")
+    assert teaching.named(tuple(links[:2])) == {"v_0.1": links[0], "v_0.5": links[1]}
+    with pytest.raises(UserError, match=r"v_0\.5.+ lies in a folder of the same name"):
+        teaching.named(tuple(links))
+    with pytest.raises(UserError, match="no such file"):
+        teaching.named((tmp_path / "none" / "ema.pt",))
