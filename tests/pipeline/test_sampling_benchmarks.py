@@ -33,16 +33,21 @@ def test_few_steps_are_compared_with_more(tmp_path):
     assert 0 < error < 60
 
 
+def two_frames(folder):
+    """One frame of noise to train on, one to validate with."""
+    rng = np.random.default_rng(0)
+    for split in ("training", "validation"):
+        for name, highest in (("images", 256), ("sector_annotations", 5)):
+            (folder / name / split).mkdir(parents=True)
+            image = Image.fromarray(rng.integers(0, highest, (32, 32), dtype=np.uint8))
+            image.save(folder / name / split / f"p1_2CH_ED_{split}.png")
+
+
 @pytest.mark.slow
 @pytest.mark.launch
 def test_a_training_from_weights_is_set_beside_one_from_scratch(tmp_path):
     """Both at another size than the weights': what fits is taken, and helps within two steps."""
-    rng = np.random.default_rng(0)
-    for split in ("training", "validation"):
-        for name, highest in (("images", 256), ("sector_annotations", 5)):
-            folder = tmp_path / "data" / name / split
-            folder.mkdir(parents=True)
-            Image.fromarray(rng.integers(0, highest, (32, 32), dtype=np.uint8)).save(folder / f"p1_2CH_ED_{split}.png")
+    two_frames(tmp_path / "data")
     weights, log = ROOT / "pipelines/demo_checkpoint/ema.pt", tmp_path / "log.txt"
     command = [sys.executable, str(ROOT / "benchmarks" / "transfer.py"), "--datadir", str(tmp_path / "data")]
     flags = [
@@ -66,3 +71,22 @@ def test_a_training_from_weights_is_set_beside_one_from_scratch(tmp_path):
         [*command, *flags[:-4], "--weights", "no.pt", "--savedir", "x"], capture_output=True, text=True
     )
     assert refused.returncode == 2 and "weights no.pt is no file" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.launch
+def test_averages_of_many_lengths_are_made_of_one_training(tmp_path):
+    two_frames(tmp_path / "data")
+    log = tmp_path / "log.txt"
+    command = [sys.executable, str(ROOT / "benchmarks" / "average_lengths.py"), "--datadir", str(tmp_path / "data")]
+    flags = ["--savedir", str(tmp_path / "out"), "--img_size", "32", "--lr_anneal_steps", "36", "--log", str(log)]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for step in (12, 36):
+        table = log.read_text().split(f"step {step} ")[1].split("\n\n")[0]
+        rows = dict(re.findall(r"^(the weights|(?:decay|width) [\d.]+) +(\d[\d. ]+\d)(?= |$|%)", table, re.M))
+        assert len(rows) == 10
+        errors = {name: [float(word) for word in row.split()[:7]] for name, row in rows.items()}
+        # The shortest average is nearest to the weights themselves.
+        distance = {name: np.abs(np.log(np.divide(e, errors["the weights"]))).sum() for name, e in errors.items()}
+        assert distance["width 0.03"] < distance["width 0.1"] < distance["width 0.2"]
