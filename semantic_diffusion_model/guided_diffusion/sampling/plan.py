@@ -13,7 +13,7 @@ from guided_diffusion.data.datasets import Pair, find_pairs, has_split, raise_pr
 from guided_diffusion.data.description import mark_of
 from guided_diffusion.process.diffusion import make_betas
 from guided_diffusion.process.random_streams import seed_of
-from guided_diffusion.process.timesteps import few_timesteps, space_timesteps
+from guided_diffusion.process.timesteps import FIRST_SIGNAL, LAST_NOISE, few_timesteps, space_timesteps
 from guided_diffusion.runs import storage
 from guided_diffusion.runs.checkpoints import Checkpoint, model_settings
 from guided_diffusion.sampling.results import Row, wrong_name
@@ -119,6 +119,8 @@ def choose_schedule(settings: Settings) -> Schedule:
             spacing = FEW_STEPS_SPACING if few or sampler in HIGHER_ORDER else "even"
         alphas_cumprod = np.cumprod(1 - make_betas(settings.noise_schedule, settings.diffusion_steps))
         timesteps = few_timesteps(alphas_cumprod, settings.num_steps, spacing)
+        if spacing != "even":
+            spacing = f"{spacing} {FIRST_SIGNAL:g} {LAST_NOISE:g}"  # its ends belong to what decides an image
     else:
         timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
         spacing = f"published {settings.timestep_respacing}".strip()

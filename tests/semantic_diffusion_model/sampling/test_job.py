@@ -205,6 +205,14 @@ def test_a_folder_made_with_even_steps_is_not_gone_on_with_in_others(command, tm
     assert len(names(tmp_path / "results")) == 5
 
 
+def test_a_folder_made_with_other_ends_of_a_spacing_is_not_gone_on_with(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("guided_diffusion.sampling.plan.LAST_NOISE", 0.1)
+    assert command(num_samples=3)[0] == 0
+    monkeypatch.undo()
+    code, _, err = command(num_samples=5)
+    assert code == 2 and "spacing logsnr 0.6 0.1, not logsnr 0.6 0.4" in err
+
+
 def test_a_manifest_from_before_there_was_v_prediction_is_gone_on_with(command, checkpoint, tmp_path):
     """Its network was told by settings without prediction_type."""
     command(num_samples=3)
