@@ -37,11 +37,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A sampler and the timesteps it visits (ascending); `spacing` says how those were chosen."""
+    """A sampler and the timesteps it visits (ascending); `spacing` and `ends` say how those were chosen."""
 
     sampler: str
     timesteps: tuple[int, ...]
     spacing: str
+    ends: str
 
     @property
     def doubt(self) -> str | None:
@@ -119,12 +120,11 @@ def choose_schedule(settings: Settings) -> Schedule:
             spacing = FEW_STEPS_SPACING if few or sampler in HIGHER_ORDER else "even"
         alphas_cumprod = np.cumprod(1 - make_betas(settings.noise_schedule, settings.diffusion_steps))
         timesteps = few_timesteps(alphas_cumprod, settings.num_steps, spacing)
-        if spacing != "even":
-            spacing = f"{spacing} {FIRST_SIGNAL:g} {LAST_NOISE:g}"  # its ends belong to what decides an image
+        ends = "" if spacing == "even" else f"{FIRST_SIGNAL:g} {LAST_NOISE:g}"
     else:
         timesteps = space_timesteps(settings.diffusion_steps, settings.timestep_respacing)
-        spacing = f"published {settings.timestep_respacing}".strip()
-    return Schedule(sampler, tuple(timesteps), spacing)
+        spacing, ends = f"published {settings.timestep_respacing}".strip(), ""
+    return Schedule(sampler, tuple(timesteps), spacing, ends)
 
 
 def refuse_unlearned(schedule: Schedule, settings: Settings, checkpoint: Checkpoint) -> None:
@@ -166,6 +166,7 @@ def row_of(
         sampler=schedule.sampler,
         steps=len(schedule.timesteps),
         spacing=schedule.spacing,
+        spacing_ends=schedule.ends,
         eta=float(settings.eta),
         guidance_scale=float(settings.s),
         clip_denoised=settings.clip_denoised,

@@ -47,6 +47,7 @@ class Row:
     sampler: str
     steps: int
     spacing: str
+    spacing_ends: str
     eta: float
     guidance_scale: float
     clip_denoised: bool
@@ -69,7 +70,7 @@ class ManifestRow(Record):
 COLUMNS = tuple(field.name for field in fields(Row))
 # What may differ between runs into one folder: where files lie, and the place of an image in a longer or shorter job.
 FREE = ("label_map", "index", "checkpoint")
-FORMER = {"blank_outside": "False"}  # of manifests from before there was the column
+FORMER = {"blank_outside": "False", "spacing_ends": ""}  # of manifests from before there were these columns
 
 
 class Results:

@@ -210,7 +210,7 @@ def test_a_folder_made_with_other_ends_of_a_spacing_is_not_gone_on_with(command,
     assert command(num_samples=3)[0] == 0
     monkeypatch.undo()
     code, _, err = command(num_samples=5)
-    assert code == 2 and "spacing logsnr 0.6 0.1, not logsnr 0.6 0.4" in err
+    assert code == 2 and "spacing_ends 0.6 0.1, not 0.6 0.4" in err
 
 
 def test_a_manifest_from_before_there_was_v_prediction_is_gone_on_with(command, checkpoint, tmp_path):
