@@ -58,7 +58,7 @@ demo: setup  ## the whole chain at a small size on phantoms, or on your copy of 
 	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh $(if $(CAMUS),"$(CAMUS)")
 
 replicate: setup  ## the paper's claim on your copy of CAMUS: make replicate CAMUS=/path/to/camus SCALE=cpu64|cpu128|gpu256 (DRY=1: try it)
-	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/replicate.sh $(if $(CAMUS),"$(CAMUS)") $(or $(SCALE),cpu64) $(if $(DRY),--dry-run)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/replicate.sh $(if $(CAMUS),"$(CAMUS)") $(or $(SCALE),cpu64) $(if $(filter-out 0,$(DRY)),--dry-run)
 
 bench: setup  ## the CPU benchmarks, on two quiet cores under 10 minutes; logs go to benchmarks/results/ (CAMUS=/path too)
 	env -u OMP_WAIT_POLICY PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cpu.py $(if $(CAMUS),--camus_nifti "$(CAMUS)")

@@ -120,6 +120,8 @@ def save(figure, name: str) -> None:
 
 if __name__ == "__main__":
     finished = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    if not (finished / "report.html").is_file():
+        sys.exit(print(f"error: {finished} is no folder of a finished demo", file=sys.stderr) or 2)
     draw_views(finished)
     draw_transforms(finished)
     draw_pipeline(finished)

@@ -7,15 +7,14 @@ with image_average.py, at a third of the training and at its end. Tells the squa
 images by timestep (as prediction_types.py does), beside those of the usual averages and of the weights themselves.
 """
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Interval
-from chain import run
 from prediction_types import BEST, TIMESTEPS, errors, network_at, spelled
+from project_commands import output_of, run
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
@@ -59,10 +58,9 @@ def averaged(settings: BenchmarkSettings, width: float, step: int) -> tuple[Path
     path = settings.savedir.parent / f"{settings.savedir.name}_averages" / f"{width}_{step}.pt"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
-    command = [sys.executable, ROOT / "semantic_diffusion_model/image_average.py", "--savedir", settings.savedir]
-    command += ["--save_as", path, "--width", width, "--step", step]
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-    return path, done.stdout.partition(" but for ")[2].partition("\n")[0]
+    flags = "--savedir", settings.savedir, "--save_as", path, "--width", width, "--step", step
+    told = output_of(ROOT / "semantic_diffusion_model/image_average.py", *flags)
+    return path, told.partition(" but for ")[2].partition("\n")[0]
 
 
 def measure(settings: BenchmarkSettings) -> None:

@@ -1,31 +1,17 @@
 """What the benchmarks of the whole chain share: commands that are not done twice, and Dice over patients."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from project_commands import run
 from timing import ROOT
 
 sys.path[:0] = [str(ROOT / "echo_segmentation"), str(ROOT / "pipelines")]
 from replication_table import ROWS, dice_differences  # noqa: E402
 
 from command import UserError  # noqa: E402
-
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "NO_ALBUMENTATIONS_UPDATE": "1"}
-
-
-def run(*words: object, quiet: bool = True, **environment: str) -> None:
-    """A command of the project, to its end. Raises UserError if it fails. quiet: only errors and progress are shown."""
-    command = [str(word) for word in words]
-    command = [sys.executable, *command] if command[0].endswith(".py") else command
-    print("$", *command, flush=True)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    settings = os.environ | QUIET | {"PATH": path} | environment
-    if subprocess.run(command, env=settings, stdout=subprocess.DEVNULL if quiet else None).returncode:
-        raise UserError(f"this command failed: {' '.join(command)}")
 
 
 def once(mark: Path, *words: object, **environment: str) -> None:

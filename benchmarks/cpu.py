@@ -6,30 +6,38 @@ The network computed as published, then with dense modulation, then with the tab
 one process, in turn. The last part runs the benchmarks of data preparation and of the sampling command.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
+from data_preparation import check_release
 from diffusion_setup import echo_label_maps, make_condition, make_network
+from project_commands import run
 from published_network import published
 from timing import RESULTS, ROOT, Log, describe, interleaved, ratio_of
 from torch.utils.flop_counter import FlopCounterMode
 
+from command import run_command
 from config import Settings
 from guided_diffusion.data.loading import Microbatch
 from guided_diffusion.runs.node import keep_freed_memory
 from guided_diffusion.training.background_writer import snapshot
 from guided_diffusion.training.memory import activation_bytes
 from guided_diffusion.training.resuming import write_checkpoint
+from schema import check_settings
 
 SAMPLING_STEPS = 20
 RANK_STEPS = 6
+RANK_FOLDER = "CPU_BENCHMARK_RANK_FOLDER"  # in the environment of a process that is one of the ranks
 VARIANTS = {"published": "as published", "dense": "dense", "auto": "table"}
 
 
@@ -179,6 +187,7 @@ def measure_growth(log: Log) -> None:
 def train_a_rank(folder: str) -> None:
     """One rank of `measure_ranks`: a few steps of 4 images in all, under DistributedDataParallel."""
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=ranks)
     network = make_network(32, 64, head=32)
@@ -199,9 +208,13 @@ def measure_ranks(log: Log) -> None:
     log.say("ranks of one thread each, 32 channels, 64 x 64, 4 images per step in all")
     for ranks in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--rank_folder", folder]
-            places = [os.environ | {"RANK": str(rank), "WORLD_SIZE": str(ranks)} for rank in range(ranks)]
-            started = [subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True) for place in places]
+            common = os.environ | {"WORLD_SIZE": str(ranks), RANK_FOLDER: folder}
+            started = [
+                subprocess.Popen(
+                    [sys.executable, __file__], env=common | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+                )
+                for rank in range(ranks)
+            ]
             output = [process.communicate()[0] for process in started]
         if any(process.returncode for process in started):
             raise RuntimeError(f"a rank of {ranks} failed")
@@ -209,15 +222,11 @@ def measure_ranks(log: Log) -> None:
     log.say()
 
 
-def run_others(log: Log, camus_nifti: str | None) -> None:
+def run_others(log: Log, camus_nifti: Path | None) -> None:
     """The benchmarks that have a log of their own."""
     release = ["--camus_nifti", camus_nifti] if camus_nifti else []
-    for name, options in (("data_preparation", release), ("sampling", [])):
-        script = ROOT / "benchmarks" / f"{name}.py"
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, str(script), *options], stdout=subprocess.DEVNULL)
-        end = f"{time.perf_counter() - start:.0f} s" if done.returncode == 0 else f"failed with {done.returncode}"
-        log.say(f"{name}: {end}; see its own log")
+    for name, flags in (("data_preparation", release), ("sampling", [])):
+        log.say(f"{name}: {run(ROOT / 'benchmarks' / f'{name}.py', *flags):.0f} s; see its own log")
 
 
 PARTS = {
@@ -230,28 +239,33 @@ PARTS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
-    parser.add_argument("--only", choices=[*PARTS, "others"], help="one part alone; its log is cpu_PART.txt")
-    parser.add_argument(
-        "--camus_nifti", help="a CAMUS release for the benchmark of data preparation (default: phantoms)"
-    )
-    parser.add_argument("--rank_folder", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+@dataclass
+class BenchmarkSettings:
+    threads: Annotated[int, Interval(ge=1, le=1024)] = os.cpu_count() or 1
+    """Of torch."""
+    only: Literal["all", "table", "share", "memory", "saving", "growth", "ranks", "others"] = "all"
+    """One part alone; its log is cpu_PART.txt."""
+    camus_nifti: Path | None = None
+    """A CAMUS release for the benchmark of data preparation (default: phantoms)."""
+
+
+def measure(settings: BenchmarkSettings) -> None:
+    check_settings(settings)
+    check_release(settings.camus_nifti)
     keep_freed_memory()  # as a training does
-    if options.rank_folder:
-        return train_a_rank(options.rank_folder)
-    torch.set_num_threads(options.threads)
-    name = f"cpu_{options.only}.txt" if options.only else "cpu.txt"
-    log = Log(RESULTS / name, f"{options.threads} threads of torch")
-    for part, measure in PARTS.items():
-        if options.only in (None, part):
-            measure(log)
-    if options.only in (None, "others"):
-        run_others(log, options.camus_nifti)
-    return log.write()
+    torch.set_num_threads(settings.threads)
+    name = "cpu.txt" if settings.only == "all" else f"cpu_{settings.only}.txt"
+    log = Log(RESULTS / name, f"{settings.threads} threads of torch")
+    for part, measure_part in PARTS.items():
+        if settings.only in ("all", part):
+            measure_part(log)
+    if settings.only in ("all", "others"):
+        run_others(log, settings.camus_nifti)
+    log.write()
 
 
 if __name__ == "__main__":
-    main()
+    if RANK_FOLDER in os.environ:
+        train_a_rank(os.environ[RANK_FOLDER])
+    else:
+        sys.exit(run_command(measure, BenchmarkSettings, description=__doc__.splitlines()[0]))

@@ -6,18 +6,18 @@ FOLDER is a complete CAMUS release in the NIfTI layout. Without it phantoms of t
 """
 
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from project_commands import output_of
 from timing import RESULTS, ROOT, Log
 
 COMMANDS = ROOT / "data_preparation"
 sys.path.insert(0, str(COMMANDS))
-from command import run_command  # noqa: E402
+from command import UserError, run_command  # noqa: E402
 
 
 @dataclass
@@ -30,6 +30,12 @@ class BenchmarkSettings:
     """Where the results are written."""
 
 
+def check_release(folder: Path | None) -> None:
+    """Raises UserError unless it is a folder, or none is given."""
+    if folder and not folder.is_dir():
+        raise UserError(f"camus_nifti {folder} is not a folder: give that of a CAMUS release")
+
+
 def cpu_seconds() -> float:
     """CPU time of all processes started so far that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -39,13 +45,13 @@ def cpu_seconds() -> float:
 def timed(*arguments: object) -> tuple[float, float, str]:
     """Seconds from start to end of a command, CPU seconds of its processes, and its summary."""
     start, cpu = time.perf_counter(), cpu_seconds()
-    words = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return time.perf_counter() - start, cpu_seconds() - cpu, done.stdout.strip().splitlines()[-1]
+    told = output_of(*arguments)
+    return time.perf_counter() - start, cpu_seconds() - cpu, told.strip().splitlines()[-1]
 
 
 def measure(settings: BenchmarkSettings) -> None:
     """Time the three jobs whose speed is promised, and write the log."""
+    check_release(settings.camus_nifti)
     workers = ("--num_workers", settings.num_workers)
     about = f"{settings.num_workers} workers; seconds from start to end of a command, and CPU time of its processes"
     log = Log(settings.log, about, packages=("numpy", "opencv-python-headless", "SimpleITK"))

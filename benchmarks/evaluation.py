@@ -67,7 +67,7 @@ def measure(settings: BenchmarkSettings) -> None:
             (work / "made" / kind).mkdir(parents=True)
         pairs = sources(settings, work / "noisy")
         if not pairs:
-            raise UserError("no synthetic images found")
+            raise UserError(f"no images in {settings.synthetic_dir or settings.real_dir}")
         for number, pair in enumerate(islice(cycle(pairs), settings.images)):
             name = f"{pair[0].stem}_r{number // len(pairs)}.png"
             for kind, path in zip(("samples", "labels"), pair, strict=True):

@@ -20,7 +20,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from chain import HEADING, describe, error_of, patient_dice, run
+from chain import HEADING, describe, error_of, patient_dice
+from project_commands import run
 from replication_table import (
     DIFFERENCE_HEADING,
     KINDS,

@@ -9,17 +9,17 @@ the same synthetic frames with either kind of label, and is evaluated on the rea
 """
 
 import csv
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from project_commands import run
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "data_preparation"))
-from command import run_command  # noqa: E402
+from command import UserError, run_command  # noqa: E402
 
 KINDS = ("cone", "whole")
 STRUCTURES = ("lv_endo", "lv_epi", "la")
@@ -36,13 +36,6 @@ class BenchmarkSettings:
     """Of each training; the demo's number."""
     log: Path = RESULTS / "labels_whole_or_cone.txt"
     """Where the results are written. Trainings that were finished are kept in demo_folder and not done again."""
-
-
-def run(*words: object) -> None:
-    """A command of the project, to its end."""
-    command = [sys.executable, *map(str, words)]
-    print("$", *command[1:], flush=True)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def evaluated(settings: BenchmarkSettings, kind: str, seed: int) -> Path:
@@ -99,6 +92,8 @@ def paired(means: dict[str, list[dict[str, dict[str, float]]]], name: str) -> st
 
 def compare(settings: BenchmarkSettings) -> None:
     """Train, evaluate, and write the log."""
+    if not (settings.demo_folder / "results" / "samples").is_dir():
+        raise UserError(f"demo_folder {settings.demo_folder} is no folder of a finished demo")
     made = len(list((settings.demo_folder / "results" / "samples").glob("*.png")))
     about = (
         f"{made} synthetic frames as pipelines/demo.sh made them (its steps 2 to 6, default settings)",

@@ -8,13 +8,13 @@ core), and tells the mean squared error of x_0 (clipped to [-1, 1]) by timestep,
 averaged weights. Run again, it goes on: each variant trains in its own folder of savedir. `--only v_5_0.1` takes one.
 """
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from project_commands import run
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))
@@ -108,8 +108,7 @@ def train(name: str, settings: BenchmarkSettings) -> Path:
     folder = settings.savedir / f"{name}_{settings.img_size}_{steps}"
     flags = network_at(settings.img_size) | changes
     flags |= {"lr_anneal_steps": steps, "datadir": settings.datadir, "savedir": folder}
-    command = [sys.executable, str(ROOT / "semantic_diffusion_model" / "image_train.py"), *spelled(flags)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run(ROOT / "semantic_diffusion_model/image_train.py", *spelled(flags))
     return folder / ema_name(EMA_RATE, steps)
 
 

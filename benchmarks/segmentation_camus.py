@@ -7,17 +7,17 @@ augmentation and removal of stray parts. What FOLDER has already is not done aga
 Half an hour per seed on one quiet core, an hour on a busy one.
 """
 
-import argparse
-import os
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from project_commands import run
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "echo_segmentation"))
+from command import UserError, run_command  # noqa: E402
 from ejection_fraction import agreement  # noqa: E402
 from rows import column, missed, read_rows  # noqa: E402
 
@@ -31,21 +31,32 @@ OPTIONS = {
 }
 SPLITS = ("validation", "testing")
 TRAINING = ("--img-size", str(SIZE), "--batch-size", "8", "--loss", "dice_ce", "--min-lr", "1e-5")
-QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-def run(script: str, *flags: object) -> float:
+@dataclass
+class BenchmarkSettings:
+    camus: Path
+    """The CAMUS release (NIfTI or MHD)."""
+    work: Path
+    """Folder for views, runs and evaluations."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """A training for each."""
+    epochs: int = 12
+    """Of each training."""
+    log: Path = RESULTS / "segmentation_camus.txt"
+    """Where the results are written."""
+
+
+def run_script(script: str, *flags: object) -> float:
     """A command of the project, on one thread; its seconds."""
-    start = time.perf_counter()
-    command = [sys.executable, str(ROOT / script), *map(str, flags)]
-    subprocess.run(command, check=True, env=os.environ | QUIET, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    return run(ROOT / script, *flags, **ONE_THREAD)
 
 
 def extract(camus: Path, work: Path) -> Path:
     views = work / f"views{SIZE}"
     if not views.exists():
-        run("data_preparation/extract_camus_data.py", "--camus_data_folder", camus, "--save_folder_path", views,
+        run_script("data_preparation/extract_camus_data.py", "--camus_data_folder", camus, "--save_folder_path", views,
             "--save_img_size", SIZE, "--image_interpolation", "area")  # fmt: skip
     return views / "all_views"
 
@@ -56,7 +67,7 @@ def train(data: Path, work: Path, seed: int, epochs: int) -> Path:
     if not (folder / "run.txt").exists():
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
         flags = ("--data-dir", data, "--output-dir", folder, "--gpu", "cpu", "--num-workers", 0)
-        seconds = run("echo_segmentation/runner.py", *flags, *TRAINING, "--epochs", epochs, "--seed", seed)
+        seconds = run_script("echo_segmentation/runner.py", *flags, *TRAINING, "--epochs", epochs, "--seed", seed)
         (folder / "run.txt").write_text(
             f"commit {head.stdout.strip() or 'unknown'}, {seconds:.0f} s since its last start\n"
         )
@@ -67,7 +78,7 @@ def evaluate(data: Path, camus: Path, work: Path, trained: Path, options: str, s
     """The folder of one evaluation in native geometry, of what `train` returned."""
     folder = work / "evaluated" / f"{trained.name}_{options}_{split}"
     if not (folder / "summary.json").exists():
-        run("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", trained / "model.pth",
+        run_script("echo_segmentation/test_model.py", "--data-dir", data, "--model-path", trained / "model.pth",
             "--output-dir", folder, "--native-dir", camus, "--split", split, "--gpu", "cpu", "--num-workers", 0,
             "--batch-size", 8, *OPTIONS[options])  # fmt: skip
     return folder
@@ -136,22 +147,18 @@ def standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--camus", type=Path, required=True, help="the CAMUS release (NIfTI or MHD)")
-    parser.add_argument("--work", type=Path, required=True, help="folder for views, runs and evaluations")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=12)
-    options = parser.parse_args()
+def measure(settings: BenchmarkSettings) -> None:
+    if not settings.camus.is_dir():
+        raise UserError(f"camus {settings.camus} is not a folder: give that of a CAMUS release")
     packages = ("torch", "segmentation-models-pytorch", "albumentations")
-    log = Log(RESULTS / "segmentation_camus.txt", "one thread for each command", packages=packages)
-    data = extract(options.camus, options.work)
+    log = Log(settings.log, "one thread for each command", packages=packages)
+    data = extract(settings.camus, settings.work)
     log.say(f"data: CAMUS extracted with --save_img_size {SIZE} --image_interpolation area; frames of each split and")
     log.say(
         "    labels that predictions are compared with: those of the release, on its own pixel grid, distances in mm"
     )
-    log.say(f"training: runner.py {' '.join(TRAINING)} --epochs {options.epochs} --gpu cpu --num-workers 0 --seed N")
-    trained = {seed: train(data, options.work, seed, options.epochs) for seed in options.seeds}
+    log.say(f"training: runner.py {' '.join(TRAINING)} --epochs {settings.epochs} --gpu cpu --num-workers 0 --seed N")
+    trained = {seed: train(data, settings.work, seed, settings.epochs) for seed in settings.seeds}
     for seed, folder in trained.items():
         log.say(f"    seed {seed}: {(folder / 'run.txt').read_text().strip()}")
     log.say("evaluation: test_model.py --native-dir RELEASE --split SPLIT and the options named; per seed, mean and")
@@ -161,7 +168,7 @@ def main() -> None:
     log.say()
     evaluated = {
         (name, split): {
-            seed: evaluate(data, options.camus, options.work, run, name, split) for seed, run in trained.items()
+            seed: evaluate(data, settings.camus, settings.work, run, name, split) for seed, run in trained.items()
         }
         for split in SPLITS
         for name in OPTIONS
@@ -171,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(measure, BenchmarkSettings, description=__doc__.splitlines()[0]))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Interval
-from chain import run
 from prediction_types import BEST, network_at, spelled
+from project_commands import run
 from timing import RESULTS, ROOT, Log
 
 sys.path.insert(0, str(ROOT / "semantic_diffusion_model"))

@@ -70,4 +70,6 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+        sys.exit(print("error: one word, the file with the commands", file=sys.stderr) or 2)
     sys.exit(main(sys.argv[1]))

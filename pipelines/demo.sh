@@ -13,8 +13,9 @@ set -euo pipefail
 LAST=11 ANOTHER=DEMO_FOLDER
 source "$(dirname "$0")/steps.sh"
 CAMUS=
+[ $# -le 1 ] || fail "one word at most, the folder of a CAMUS release: not $*"
 if [ $# -gt 0 ]; then
-    [ -d "$1" ] || fail "$1 is not a folder: give that of a CAMUS release"
+    [ -d "$1" ] || fail "'$1' is not a folder: give that of a CAMUS release"
     CAMUS=$(realpath "$1")
 fi
 HERE=$PWD
@@ -87,3 +88,4 @@ echo "picture (label, synthetic, overlay, real): $OUT/picture.png"
 echo "table:                                     $OUT/table.txt"
 echo "synthetic frames against real ones:        $OUT/evaluation/evaluation.md"
 python pipelines/report.py page "$OUT"
+[ "$CAMUS" = "$OUT/camus" ] || echo "picture and report show patients of your release: they are yours alone"

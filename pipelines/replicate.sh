@@ -17,15 +17,19 @@
 set -euo pipefail
 LAST='?' ANOTHER=REPLICATE_FOLDER
 source "$(dirname "$0")/steps.sh"
-CAMUS= SCALE=cpu64 DRY=
+CAMUS= SCALE= DRY=
 for word in "$@"; do
     case $word in
-        cpu64 | cpu128 | gpu256) SCALE=$word ;;
+        cpu64 | cpu128 | gpu256)
+            [ -z "$SCALE" ] || fail "two scales, $SCALE and $word: give one"
+            SCALE=$word ;;
         --dry-run) DRY=1 ;;
-        *) [ -d "$word" ] || fail "$word is neither a folder (of a CAMUS release) nor a scale (cpu64, cpu128, gpu256)"
+        *) [ -d "$word" ] || fail "'$word' is neither a folder (of a CAMUS release) nor a scale (cpu64, cpu128, gpu256)"
+            [ -z "$CAMUS" ] || fail "two folders, $CAMUS and $word: give one"
             CAMUS=$(realpath "$word") ;;
     esac
 done
+SCALE=${SCALE:-cpu64}
 [ "$CAMUS$DRY" ] || fail "name the folder of a CAMUS release: pipelines/replicate.sh /path/to/camus $SCALE"
 HERE=$PWD
 cd "$(dirname "$0")/.."
@@ -76,6 +80,7 @@ seed='(0|[1-9][0-9]{0,8})'
 [ -z "$(printf '%s\n' $SEEDS | sort | uniq -d)" ] || fail "REPLICATE_SEEDS: '$SEEDS' has a seed twice"
 [[ $MORE =~ ^\ *((then_real|real_again|oversampled)(\ +|$))*$ ]] ||
     fail "REPLICATE_KINDS: '$MORE' are not some of then_real, real_again, oversampled with blanks between them"
+[ -z "$(printf '%s\n' $MORE | sort | uniq -d)" ] || fail "REPLICATE_KINDS: '$MORE' has a kind twice"
 need_ranks REPLICATE_RANKS "$RANKS" "$BATCH"
 [ "$DRY" ] || own_folder
 
@@ -213,5 +218,5 @@ if [ "$DRY" ]; then
 else
     echo "table:                                          $OUT/table.txt"
     echo "label, synthetic and nearest real frames:       $OUT/nearest.png (yours alone: it shows patients)"
-    echo "all of it on one page:                          $OUT/report.html (the same)"
+    echo "all of it on one page:                          $OUT/report.html (the same; so does picture.png)"
 fi

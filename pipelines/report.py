@@ -8,6 +8,7 @@ python pipelines/report.py evaluation FOLDER               in short what image_e
 
 import json
 import sys
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ def training_frames(data: str) -> int:
 
 
 def epochs(data: str, other: str, count: str) -> str:
+    if not training_frames(other):
+        raise FileNotFoundError(ENOENT, "no frames to train on", other)
     return str(max(1, round(int(count) * training_frames(data) / training_frames(other))))
 
 
@@ -105,3 +108,6 @@ if __name__ == "__main__":
         print(function(*sys.argv[2:]))
     except OSError as error:
         sys.exit(print(f"error: {error.strerror}: {error.filename}", file=sys.stderr) or 2)
+    except (ValueError, KeyError) as error:  # JSON that is broken, or of something else
+        where = " ".join(sys.argv[2:])
+        sys.exit(print(f"error: {where}: not what this project writes there ({error!r})", file=sys.stderr) or 2)

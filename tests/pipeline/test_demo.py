@@ -28,7 +28,10 @@ def run_demo(folder: Path, *args: str, **changes: str) -> subprocess.CompletedPr
 
 def test_a_wrong_folder_is_told_before_anything_is_made(tmp_path):
     done = run_demo(tmp_path / "demo", str(tmp_path / "no" / "camus"))
-    assert done.returncode == 2 and "no/camus is not a folder" in done.stderr
+    assert done.returncode == 2 and "no/camus' is not a folder" in done.stderr
+    for words, text in ((("",), "'' is not a folder"), ((str(tmp_path), "more"), "one word at most")):
+        done = run_demo(tmp_path / "demo", *words)
+        assert done.returncode == 2 and text in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "demo").exists()
 
 

@@ -226,7 +226,10 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     told = {
         (str(tmp_path / "no"),): "is neither a folder",
         (): "name the folder of a CAMUS release",
-        (tmp_path, "cpu65"): "cpu65 is neither",
+        (tmp_path, "cpu65"): "'cpu65' is neither",
+        (tmp_path, ""): "'' is neither",
+        (tmp_path, "cpu64", "gpu256"): "two scales, cpu64 and gpu256",
+        (tmp_path, ROOT): f"two folders, {tmp_path} and {ROOT}",
     }
     for words, text in told.items():
         done = replicate(*words, **folder)
@@ -238,6 +241,8 @@ def test_what_cannot_be_run_is_told_before_anything_is_made(tmp_path):
     assert "REPLICATE_SEEDS: '0 1  0' has a seed twice" in replicate(tmp_path, SEEDS="0 1  0", **folder).stderr
     wrong_kind = replicate(tmp_path, KINDS="then_real best", **folder)
     assert wrong_kind.returncode == 2 and "REPLICATE_KINDS: 'then_real best' are not some of" in wrong_kind.stderr
+    twice = replicate(tmp_path, KINDS="oversampled then_real oversampled", **folder)
+    assert twice.returncode == 2 and "has a kind twice" in twice.stderr
     assert "REPLICATE_DEVICE: 'tpu' is neither" in replicate(tmp_path, DEVICE="tpu", **folder).stderr
     assert "does not divide the batch" in replicate(tmp_path, RANKS="3", **folder).stderr
     assert not (tmp_path / "run").exists()

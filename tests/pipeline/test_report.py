@@ -181,6 +181,11 @@ def test_a_browser_shows_the_page(finished):
         (["report.py", "epochs", "demo"], "one of epochs (3 words), table"),
         (["report.py", "epochs", "a", "b", "x"], "one of epochs (3 words), table"),
         (["report.py", "table", "no", "none"], "No such file or directory: no/summary.json"),
+        (["report.py", "epochs", ".", "empty", "3"], "no frames to train on: empty"),
+        (["report.py", "table", "empty", "empty"], "empty empty: not what this project writes there"),
+        (["report.py", "evaluation", "empty"], "empty: not what this project writes there"),
+        (["check_commands.py"], "one word, the file with the commands"),
+        (["check_commands.py", "no"], "one word, the file with the commands"),
         (["nearest_frames.py"], "name the folder of replicate.sh, or of the demo"),
         (["nearest_frames.py", "no", "x"], "name the folder of replicate.sh, or of the demo"),
         (["nearest_frames.py", "no", "2", "1", "0"], "name the folder of replicate.sh, or of the demo"),
@@ -191,6 +196,9 @@ def test_a_browser_shows_the_page(finished):
     ],
 )
 def test_a_slip_in_a_command_is_one_line(words, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/summary.json").write_text("{}")
+    (tmp_path / "empty/evaluation.json").write_text("{")
     command = [sys.executable, ROOT / "pipelines" / words[0], *words[1:]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
