@@ -21,6 +21,7 @@ from guided_diffusion.runs import checkpoints, storage
 from guided_diffusion.runs.network_settings import adopt_settings, comparable, disagreeing
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import unfinished
+from guided_diffusion.training.beginning import Beginning, refuse_other_start
 from guided_diffusion.training.saved_state import check_optimiser_state, checked_state
 from guided_diffusion.training.unfinished import STATE_NAME
 from setting_groups import SamplingSettings
@@ -40,11 +41,12 @@ FREE_SETTINGS = {
 
 @dataclass(frozen=True)
 class Start:
-    """A complete checkpoint to go on from: its folder, its step, and the settings of its run."""
+    """A complete checkpoint to go on from: its folder, its step, the settings of its run, and what that began from."""
 
     folder: str
     step: int
     settings: dict[str, Any]
+    beginning: Beginning
 
     @property
     def state(self) -> str:
@@ -165,7 +167,10 @@ def read_through(folder: str, step: int) -> Start:
         if there != shapes:
             raise UserError(f"{path} has other shapes than {checkpoints.model_name(step)}")
     check_optimiser_state(state["optimizer"], shapes, storage.join(folder, state_name(step)))
-    return Start(folder, step, state["run"]["settings"])
+    settings = state["run"]["settings"]
+    # Older states know the path of the last command alone.
+    beginning = state["beginning"] or Beginning(path=settings.get("resume_checkpoint", ""))
+    return Start(folder, step, settings, beginning)
 
 
 def read_weights(folder: str, name: str) -> dict[str, torch.Tensor]:
@@ -223,37 +228,6 @@ def find_starting_point(settings: Settings, given: set[str], warn: Callable[[str
         warn(f"a new run from the weights of {path}: {told} is not what its training had")
         return None
     return start
-
-
-def refuse_other_start(settings: Settings, start: Start) -> None:
-    """Raise UserError for a --resume_checkpoint that the run in savedir neither began from nor has reached at `start`.
-
-    It would not be read. Files are told apart by their names and their folders': the whole path may change.
-    """
-    given, step = settings.resume_checkpoint, start.step
-    if not given:
-        return
-    before = start.settings.get("resume_checkpoint", "")
-    if _place(given) == _place(before) or os.path.realpath(given) == os.path.realpath(before):
-        return
-    match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(given))
-    of_this_run = os.path.realpath(given if storage.is_folder(given) else os.path.dirname(given)) == os.path.realpath(
-        settings.savedir
-    )
-    if not of_this_run:
-        raise UserError(
-            f"--resume_checkpoint {given} would not be read: the run in {settings.savedir} goes on from its own step "
-            f"{step}. Give another --savedir to start from it"
-        )
-    if match and int(match["step"]) < step:
-        raise UserError(
-            f"--resume_checkpoint {given}: the run in {settings.savedir} has gone on to step {step}. To go back, give "
-            "another --savedir, or delete its later checkpoints"
-        )
-
-
-def _place(path: str) -> list[str]:
-    return os.path.normpath(path).split(os.sep)[-2:]
 
 
 def take_network_settings(settings: Settings, given: set[str], start: Start) -> Settings:

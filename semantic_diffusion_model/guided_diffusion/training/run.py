@@ -15,6 +15,7 @@ from guided_diffusion.runs import checkpoints, storage
 from guided_diffusion.runs.world import World
 from guided_diffusion.training import resuming
 from guided_diffusion.training.background_writer import BackgroundWriter, snapshot
+from guided_diffusion.training.beginning import Beginning
 from guided_diffusion.training.ema import Averages
 from guided_diffusion.training.optimisation import Optimiser
 from guided_diffusion.training.saved_state import check_arrays
@@ -29,7 +30,8 @@ class TrainingRun:
     `samples` images were used so far, by all ranks. `microbatch_size` of them go through the network at once, which is
     settled before the first step; `memory_choice` is (batch, microbatch size) where memory decided that. `saved_at` is
     the step of the newest checkpoint in savedir; `saved_row` and `on_schedule` are what `save` was given of the one
-    that is gone on from. `origin` tells in words which weights it began with.
+    that is gone on from. `origin` tells in words which weights it has before its first step, `beginning` where those of
+    its step 0 came from.
     """
 
     def __init__(self, settings: Settings, world: World, examples: Examples, validation: Examples | None):
@@ -55,6 +57,7 @@ class TrainingRun:
         self.saved_row: dict[str, float] | None = None
         self.on_schedule = False
         self.origin = "random weights"
+        self.beginning = Beginning()
         self.writer = BackgroundWriter()
         self.description = resuming.describe_run(settings, self.precision, examples.pairs, world.size)
 
@@ -83,7 +86,12 @@ class TrainingRun:
         self.statistics.load(state["metrics"], self.world)
         self.origin = f"those of step {step}, {digest_of(map(str, state['files'].items()))}"
         self.step, self.samples, self.memory_choice = step, state["samples"], state.get("parts")
-        if folder == self.settings.savedir:
+        self.beginning = start.beginning
+        if folder != self.settings.savedir:  # another run from here on
+            path = self.settings.resume_checkpoint
+            digest = state["files"].get(os.path.basename(path), "")
+            self.beginning = Beginning(path=path, sha256=digest if isinstance(digest, str) else "")
+        else:
             self.saved_at, self.saved_row, self.on_schedule = step, state.get("row"), bool(state.get("on_schedule"))
         return [f"going on from step {step} in {folder}", *(f"warning: {text}" for text in warnings)]
 
@@ -94,6 +102,7 @@ class TrainingRun:
         checkpoint = checkpoints.read_checkpoint(self.settings.resume_checkpoint)
         lines = take_weights(self.network, checkpoint)
         self.origin = f"{os.path.basename(checkpoint.path)}, {checkpoint.sha256[:8]}"
+        self.beginning = Beginning(path=self.settings.resume_checkpoint, sha256=checkpoint.sha256)
         for index in range(len(self.averages.rates)):
             self.averages.load(index, self.network.state_dict())
         return lines
@@ -124,6 +133,7 @@ class TrainingRun:
                 "run": self.description,
                 "row": None if row is None else {name: float(value) for name, value in row.items()},
                 "on_schedule": on_schedule,
+                "beginning": dict(self.beginning),
             }
             keep, folder = self.settings.keep_checkpoints, self.settings.savedir
             copies = snapshot(weights), snapshot(state)

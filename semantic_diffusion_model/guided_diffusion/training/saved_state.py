@@ -10,6 +10,7 @@ from pydantic import AllowInfNan
 from command import UserError
 from config import Settings
 from guided_diffusion.runs.checkpoints import WEIGHTS_NAME
+from guided_diffusion.training.beginning import Beginning
 from schema import Record, checked, known_settings, shown
 from state_dicts import is_dense
 
@@ -48,7 +49,7 @@ class SavedOptimiser(Record):
 
 class SavedState(Record):
     """Of a training. `files`: SHA-256 (or, in older ones, size in bytes) of the weights files, by name; `row` and
-    `on_schedule` as TrainingRun.save has them, which older ones lack."""
+    `on_schedule` as TrainingRun.save has them, which older ones lack, as they do `beginning`."""
 
     step: Number
     samples: Number
@@ -61,6 +62,7 @@ class SavedState(Record):
     run: SavedRun
     row: dict[str, Annotated[float, AllowInfNan(True)]] | None = None
     on_schedule: bool = False
+    beginning: Beginning | None = None
 
 
 def checked_state(content: Any, path: str) -> dict[str, Any]:

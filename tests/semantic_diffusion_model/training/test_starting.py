@@ -194,7 +194,7 @@ def test_weights_that_would_not_be_read_are_refused(tmp_path, tiny, random_weigh
     """Of another file than the run in savedir began from, and of an earlier step than it has reached."""
     other = tmp_path / "other" / "weights.pt"
     other.parent.mkdir()
-    shutil.copy(random_weights, other)
+    other.write_bytes(random_weights.read_bytes() + b"more")
     out = tmp_path / "out"
 
     def run(steps, weights=""):
@@ -211,3 +211,19 @@ def test_weights_that_would_not_be_read_are_refused(tmp_path, tiny, random_weigh
     run(4, out / "model000003.pt")  # as the published code is resumed
     run(5, out / "model000003.pt")  # the same command again
     assert (out / "model000005.pt").exists()
+    run(6, random_weights)  # and the first one again
+    run(6, shutil.copy(random_weights, tmp_path / "moved.pt"))  # the same weights under another name
+    gone = tmp_path / "gone" / random_weights.parent.name / random_weights.name
+    run(6, gone)  # and where they lay when all was elsewhere
+    for name in ("average.pt", "no.pt", "model000009.pt", "ema_0.5_000006.pt"):
+        if name == "average.pt":
+            shutil.copy(other, out / name)
+        with pytest.raises(UserError, match=f"{name} would not be read"):
+            run(7, out / name)
+    twin = tmp_path / "twin" / random_weights.parent.name / random_weights.name
+    twin.parent.mkdir(parents=True)
+    shutil.copy(out / "model000006.pt", twin)
+    with pytest.raises(UserError, match="would not be read"):  # of the same name, but other weights
+        run(7, twin)
+    run(7, out)
+    assert (out / "model000007.pt").exists()
