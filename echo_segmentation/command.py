@@ -20,6 +20,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 Settings = TypeVar("Settings")
 
+PathText = Annotated[str, "a path, or the address of something in a cloud"]
+
 YES = ("true", "yes", "t", "y", "1")
 NO = ("false", "no", "f", "n", "0")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -126,23 +128,55 @@ def refuse_unknown_flags(settings_class: type, args: Sequence[str]) -> None:
 
 
 def refuse_empty_paths(settings_class: type, args: Sequence[str]) -> None:
-    """Raise UserError for a path of no letters, as of an unset variable of a shell: it would be the present folder."""
-    hints = get_type_hints(settings_class)
+    """Raise UserError for a path of no letters, as of an unset variable of a shell: it would be the present folder, or
+    none at all."""
+    hints = get_type_hints(settings_class, include_extras=True)
     name = ""
     for arg in args:
         word = arg
         if arg.startswith("--"):
             name, equals, value = arg[2:].partition("=")
             word = value if equals else None
-        hint = hints.get(name.replace("-", "_"))
-        if word == "" and Path in (hint, *get_args(hint)):
+        if word == "" and _holds_paths(hints.get(name.replace("-", "_"))):
             raise UserError(f"--{name}: expected is a path, and the word is empty")
 
 
-def print_any_text() -> None:
-    """Have letters that the terminal's encoding lacks printed as escapes, rather than end a command in the middle."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def _holds_paths(hint: Any) -> bool:
+    return hint in (Path, PathText) or any(map(_holds_paths, get_args(hint)))
+
+
+class _Lasting(io.FileIO):
+    """Standard output or error that goes nowhere once who reads it has gone (tee, head, a terminal)."""
+
+    def write(self, data) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return memoryview(data).nbytes
+
+
+def print_whatever_happens() -> None:
+    """Have no command end in the middle for what it prints: letters that the encoding lacks are printed as escapes,
+    and what nobody reads any more goes nowhere."""
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # one that is no file, in a test
+            raw = getattr(stream.buffer, "raw", stream.buffer)
+            if stream.fileno() == number and not isinstance(raw, _Lasting):
+                stream.flush()
+                setattr(sys, name, _lasting(stream, number, buffered=raw is not stream.buffer))
+
+
+def _lasting(stream: io.TextIOWrapper, number: int, buffered: bool) -> io.TextIOWrapper:
+    lasting = _Lasting(number, "w", closefd=False)
+    how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+    return io.TextIOWrapper(io.BufferedWriter(lasting) if buffered else lasting, stream.encoding, stream.errors, **how)
 
 
 def one_line(error: BaseException) -> str | None:
@@ -158,16 +192,13 @@ def run_command(
     main: Callable[[Settings], Any], settings_class: type[Settings], args: Sequence[str] | None = None, description=""
 ) -> int:
     """Read the settings, call `main` with them, and return the exit code (2 for a mistake of the user)."""
-    print_any_text()
+    print_whatever_happens()
     try:
         main(parse_settings(settings_class, args, description))
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # who read along has gone, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed
-        return 1
     except Exception as error:
         text = one_line(error)
         if text is None:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
-from command import UserError, YesNo
+from command import PathText, UserError, YesNo
 from dataset_description import Description, camus
 from folder_lock import LOCK
 from input_files import real_path
@@ -88,9 +88,9 @@ class CommonSettings(Recorded):
 
 @dataclass(kw_only=True)
 class TrainSettings(CommonSettings):
-    data_dir: str
+    data_dir: PathText
     """Data: a path with %s where images/annotations goes (/path/%s/), or the folder that holds the two."""
-    extra_data_dir: tuple[str, ...] = ()
+    extra_data_dir: tuple[PathText, ...] = ()
     """Further folders like --data-dir, of synthetic images say, whose training split is trained on, too. What their
     other splits hold is left alone, and an image of a patient that --data-dir has in another split is refused."""
     oversample: Annotated[int, Interval(ge=1, le=1000)] = 1
@@ -169,7 +169,7 @@ class TestSettings(CommonSettings, InferenceSettings):
 
     output_dir: Path = Path("./output_test")
     """Folder for the results; it is made if it is not there. Not that of a training."""
-    data_dir: str = ""
+    data_dir: PathText = ""
     """Data: a path with %s where images/annotations goes (/path/%s/), or the folder that holds the two."""
     model_path: Path | None = None
     """Checkpoint to test: model.pth of runner.py, or a published state dict."""

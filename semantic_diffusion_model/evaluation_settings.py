@@ -6,33 +6,33 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from command import UserError, YesNo
+from command import PathText, UserError, YesNo
 from setting_groups import Count
 
-Folders = tuple[str, ...]
+Folders = tuple[PathText, ...]
 SETS = ("A", "B")
 
 
 @dataclass
 class EvaluationSettings:
-    real_dir: str = ""
+    real_dir: PathText = ""
     """Real frames: images/ and sector_annotations/, each with training/ and, where there are, validation/ and testing/
     (augment_camus_labels.py --add_augmentation False writes it)."""
-    synthetic_dir: str = ""
+    synthetic_dir: PathText = ""
     """Synthetic frames: the results_dir of image_sample.py, with samples/, labels/ and manifest.csv."""
     compare: Folders = ()
     """Two such folders, A and B, instead of synthetic_dir: each is evaluated, and both are compared by label map."""
-    output_dir: str = "./evaluation"
+    output_dir: PathText = "./evaluation"
     """Folder for evaluation.json, evaluation.md and figures/."""
-    segmentation_model: str = ""
+    segmentation_model: PathText = ""
     """model.pth of echo_segmentation/runner.py: distances are measured in the features of its encoder."""
-    feature_weights: str = ""
+    feature_weights: PathText = ""
     """Inception weights as torch-fidelity publishes them (weights-inception-2015-12-05-6726825d.pth): FID, KID,
     precision and recall."""
     predictions: Folders = ()
     """What a segmentation network sees in samples/: the output folder of echo_segmentation/predict.py; with --compare
     one folder for A and one for B."""
-    real_predictions: str = ""
+    real_predictions: PathText = ""
     """The same of real frames, all of them or some (those of testing, say)."""
     dynamic_range: Annotated[float, Interval(ge=10, le=200)] = 60.0
     """Decibels between grey levels 0 and 255, which undoes the logarithmic compression before Nakagami is fitted. CAMUS

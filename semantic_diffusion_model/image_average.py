@@ -13,6 +13,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
+from command import PathText
 from config import NARROWEST, WIDEST
 from guided_diffusion.runs import launch
 from guided_diffusion.runs.environment import environment_rank
@@ -21,9 +22,9 @@ from schema import check_settings
 
 @dataclass
 class AverageSettings:
-    savedir: str
+    savedir: PathText
     """Folder of the training."""
-    save_as: str
+    save_as: PathText
     """File to write; a checkpoint as those beside it."""
     width: Annotated[float, Interval(ge=NARROWEST, le=WIDEST)] = 0.1
     """Spread of the average, as a share of the training: 0.1 averages over about the last fifth."""

@@ -12,7 +12,7 @@ import tyro
 from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
-from command import YesNo, parse_yes_no
+from command import PathText, YesNo, parse_yes_no
 
 
 def parse_yes_no_auto(words: Sequence[str]) -> bool | str:
@@ -48,7 +48,7 @@ NotNegative = Annotated[float, Interval(ge=0)]
 
 @dataclass
 class DataSettings:
-    datadir: str = ""
+    datadir: PathText = ""
     """Folder with images/ and sector_annotations/, each with training/ and validation/ (local, gs:// or az://)."""
     dataset_mode: Literal["camus", "cityscapes", "ade20k", "celeba", "coco", "folder"] = "camus"
     """Layout of datadir; `folder` takes any images/ beside labels/, with or without split folders."""
@@ -140,7 +140,7 @@ class LossSettings:
 
 @dataclass
 class TrainingDataSettings:
-    savedir: str = "./output"
+    savedir: PathText = "./output"
     """Folder that training writes checkpoints, logs and previews into."""
     random_crop: YesNo = False
     """Train on random squares of 0.8 to 1 times the image."""
@@ -208,7 +208,7 @@ class SamplingSettings:
     spacing: Literal["auto", "even", "logsnr", "karras"] = "auto"
     """Where num_steps lie: in equal steps of t, of the log-SNR, or of a root of the noise level (Karras et al. 2022).
     auto: logsnr below 100 steps and for samplers of higher order (dpmpp_2m, dpmpp_2m_sde, unipc), else even."""
-    eta: NotNegative = 0.0
+    eta: Share = 0.0
     """Fresh noise in DDIM: 0 none, 1 as much as DDPM."""
     inference_on_train: YesNo = True
     """Sample for the label maps of training, then validation; False: validation alone."""
@@ -225,18 +225,18 @@ class SamplingSettings:
     """Images to make: each label map once, then further rounds. 0: one for each label map."""
     all: YesNo = False
     """One image for each label map; num_samples is then ignored."""
-    results_dir: str = "./results"
+    results_dir: PathText = "./results"
     """Folder that sampling writes into."""
-    overwrite: YesNo = False
-    """Sampling: replace results that were made with other settings; False: refuse to mix them. Training: delete weights
-    in savedir whose state is lost; False: refuse to write over them."""
 
 
 @dataclass
 class RunSettings:
-    resume_checkpoint: str = ""
+    resume_checkpoint: PathText = ""
     """Training: weights to start from; a run whose state (optNNNNNN.pt) lies beside them is gone on with. Sampling: the
     checkpoint to sample from (or a folder: its newest EMA)."""
+    overwrite: YesNo = False
+    """Sampling: replace results that were made with other settings; False: refuse to mix them. Training: delete weights
+    in savedir whose state is lost; False: refuse to write over them."""
     seed: Annotated[int, Interval(ge=-(2**63), lt=2**64)] = 0
     """Everything that is drawn depends on this and on what it is drawn for, not on ranks or batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -183,3 +183,23 @@ def test_no_command_draws_a_bar_of_its_own():
     for folder in ("data_preparation", "semantic_diffusion_model", "echo_segmentation"):
         importers = {path.name for path in (ROOT / folder).rglob("*.py") if "tqdm import" in path.read_text()}
         assert importers == {"progress.py"}, folder
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_command_goes_on_when_nobody_reads_what_it_prints(tmp_path, unbuffered):
+    """As where `tee` was killed: both streams break, and the work is done all the same."""
+    script = ROOT / "data_preparation" / "make_phantom_camus.py"
+    command = [sys.executable, script, "--save_folder", tmp_path / "camus", "--n_patients", "3", "--size", "64"]
+    settings = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        done = subprocess.run(command, stdout=writes, stderr=writes, timeout=120, env=settings)
+        assert done.returncode == 0
+        assert len(list((tmp_path / "camus").glob("*/patient*"))) == 3
+        asked = subprocess.run([*command, "--help"], stdout=writes, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (asked.returncode, asked.stderr) == (0, "")
+        wrong = subprocess.run([*command, "--n_patients", "0"], stdout=writes, stderr=writes, timeout=60)
+        assert wrong.returncode == 2
+    finally:
+        os.close(writes)

@@ -112,3 +112,20 @@ def test_a_home_folder_is_found_after_an_equals_sign(monkeypatch):
     words = ["--datadir=~/data", "--savedir=a~b", "--results_dir", "~/out"]  # the last one is the shell's to expand
     settings = parse_settings(Settings, words)
     assert (settings.datadir, settings.savedir, settings.results_dir) == ("/somewhere/data", "a~b", "~/out")
+
+
+@pytest.mark.parametrize("name", ["datadir", "savedir", "results_dir", "resume_checkpoint"])
+def test_an_empty_word_is_no_path(name):
+    """As of an unset variable of a shell: training would begin from random weights, without a word."""
+    for words in ([f"--{name}", ""], [f"--{name}="]):
+        with pytest.raises(UserError, match=f"^--{name}: expected is a path, and the word is empty"):
+            parse_settings(Settings, words)
+    assert parse_settings(Settings, ["--timestep_respacing", ""]).timestep_respacing == ""
+
+
+def test_what_training_does_with_overwrite_is_not_listed_as_unused():
+    fields = {
+        title: {field.name for field in dataclasses.fields(group)}
+        for title, (group, _) in GROUPS["image_train"].items()
+    }
+    assert [title for title, names in fields.items() if "overwrite" in names] == ["run"]

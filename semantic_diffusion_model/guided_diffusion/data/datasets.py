@@ -99,10 +99,10 @@ def find_layout(settings: Settings) -> Layout:
 
 
 def has_split(settings: Settings, split: str) -> bool:
-    """Whether datadir has a folder of label maps for `split`, with anything in it."""
+    """Whether datadir has a folder of label maps for `split`, with any picture in it."""
     folder = find_layout(settings).labels.get(split)
     path = folder and storage.join(settings.datadir, folder)
-    return bool(path) and storage.is_folder(path) and bool(storage.list_names(path))
+    return bool(path) and storage.is_folder(path) and any(map(is_picture, storage.walk_files(path)))
 
 
 def find_pairs(

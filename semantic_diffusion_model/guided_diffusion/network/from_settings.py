@@ -1,9 +1,12 @@
 """The network and the process that a set of settings describes."""
 
-from config import Settings, settle_prediction
+import dataclasses
+
+from config import Settings, names, settle_prediction
 from guided_diffusion.network.unet import UNetModel
 from guided_diffusion.process.diffusion import GaussianDiffusion, make_betas
 from guided_diffusion.process.timesteps import space_timesteps
+from setting_groups import LossSettings
 
 
 def build_network(settings: Settings) -> UNetModel:
@@ -48,3 +51,9 @@ def build_diffusion(settings: Settings, timestep_respacing: str | None = None) -
         snr_gamma=settings.snr_gamma,
         snr_floor=settings.snr_floor,
     )
+
+
+def without_loss(settings: Settings) -> Settings:
+    """`settings` with the defaults of the loss: whatever it is, sampling has nothing to do with it."""
+    usual = Settings()
+    return dataclasses.replace(settings, **{name: getattr(usual, name) for name in names(LossSettings)})

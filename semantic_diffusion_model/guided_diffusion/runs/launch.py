@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from command import USER_ERROR_EXIT_CODE, UserError, parse_settings, print_any_text
+from command import USER_ERROR_EXIT_CODE, UserError, parse_settings, print_whatever_happens
 from guided_diffusion.runs.environment import environment_rank
 from schema import check_settings
 
@@ -23,7 +23,7 @@ def run(
     given: the names of the settings that stand on the command line. groups: those of --help.
     """
     args = sys.argv[1:] if args is None else args
-    print_any_text()
+    print_whatever_happens()
     try:
         rank, _, _ = environment_rank()
     except UserError as error:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -16,7 +16,7 @@ from guided_diffusion.data.arrays import load_edges, load_image, load_label
 from guided_diffusion.data.description import outside_of, palette_of, with_description
 from guided_diffusion.data.loading import make_condition
 from guided_diffusion.network.condition import Condition
-from guided_diffusion.network.from_settings import build_diffusion, build_network
+from guided_diffusion.network.from_settings import build_diffusion, build_network, without_loss
 from guided_diffusion.network.precision import autocast, choose_precision, round_weights
 from guided_diffusion.process.random_streams import digest_of, normal, stream
 from guided_diffusion.runs.checkpoints import Checkpoint, read_checkpoint
@@ -29,7 +29,15 @@ from guided_diffusion.sampling.batch_size import BatchSize, piece_size
 from guided_diffusion.sampling.carried import carry_along
 from guided_diffusion.sampling.denoiser import Denoiser, null_condition
 from guided_diffusion.sampling.inputs import check_inputs
-from guided_diffusion.sampling.plan import Item, Schedule, choose_schedule, plan_items, refuse_unlearned, row_of
+from guided_diffusion.sampling.plan import (
+    Item,
+    Schedule,
+    choose_schedule,
+    plan_items,
+    refuse_guidance_without_labels,
+    refuse_unlearned,
+    row_of,
+)
 from guided_diffusion.sampling.reporting import announce, progress, tell_end, write_preview
 from guided_diffusion.sampling.results import (
     FOLDERS,
@@ -56,6 +64,7 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
     settings = world.fail_together(merge_settings, settings, given, checkpoint)
     schedule = world.fail_together(choose_schedule, settings)
     world.fail_together(refuse_unlearned, schedule, settings, checkpoint)
+    world.fail_together(refuse_guidance_without_labels, settings)
     if settings.blank_outside:
         world.fail_together(outside_of, settings)  # refused before anything is made
     precision = world.fail_together(choose_precision, settings, world.device)
@@ -84,7 +93,8 @@ def run_sampling(settings: Settings, given: set[str], world: World) -> None:
 def _fill(job: "Job", checkpoint: Checkpoint, world: World, items: Sequence[Item], rows: Sequence[Row]) -> None:
     """Make the images of `items` that the folder of `job` does not hold yet, and complete it."""
     results, settings = job.results, job.settings
-    missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, settings, world)))
+    real = {item.stem for item in items if item.pair.image_path is not None}
+    missing = set(world.broadcast_object(world.fail_together(_settle_on_main, results, rows, real, settings, world)))
     to_make = [(item, row) for item, row in zip(items, rows, strict=True) if row.stem in missing]
     if world.is_main:
         announce(settings, checkpoint, job.schedule, job.precision, len(items), len(to_make), world)
@@ -136,7 +146,7 @@ class Job:
         load_weights(network, checkpoint.state_dict, checkpoint.path)
         network = network.to(world.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.network = round_weights(network, precision)
-        self.diffusion = build_diffusion(settings, timestep_respacing="")
+        self.diffusion = build_diffusion(without_loss(settings), timestep_respacing="")
         self.null_condition = functools.cache(partial(null_condition, self.network))
         self.ahead = Ahead(self.prepare)
 
@@ -263,5 +273,7 @@ def _refuse_lacking(results: Results, rows: Sequence[Row], world: World) -> None
         )
 
 
-def _settle_on_main(results: Results, rows: Sequence[Row], settings: Settings, world: World) -> list[str] | None:
-    return settle(results, rows, settings.overwrite) if world.is_main else None
+def _settle_on_main(
+    results: Results, rows: Sequence[Row], real: Collection[str], settings: Settings, world: World
+) -> list[str] | None:
+    return settle(results, rows, settings.overwrite, real) if world.is_main else None

@@ -137,6 +137,12 @@ def refuse_unlearned(schedule: Schedule, settings: Settings, checkpoint: Checkpo
         )
 
 
+def refuse_guidance_without_labels(settings: Settings) -> None:
+    """Raise UserError for guidance of an unconditional network, which sees no label map to be guided to."""
+    if settings.s != 1 and not settings.class_cond:
+        raise UserError(f"--s {settings.s:g} guides images towards their label maps, and this network sees none")
+
+
 def row_of(
     settings: Settings,
     schedule: Schedule,

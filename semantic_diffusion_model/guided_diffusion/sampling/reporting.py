@@ -39,7 +39,7 @@ def announce(
         told = {name: getattr(settings, name) for name in _NOT_IN_SHAPES}
         origin += " and, what they do not show, from the flags: " + ", ".join(f"{k} {v}" for k, v in told.items())
     print(f"{checkpoint.path}: {weights}; settings of the network from {origin}")
-    if settings.s != 1 and (checkpoint.drop_rate == 0 or not settings.class_cond):
+    if settings.s != 1 and checkpoint.drop_rate == 0:
         print("warning: guidance needs a model that was trained with drop_rate > 0; this one was trained with 0")
     if not settings.class_cond:
         print("warning: the network is unconditional: its images belong to no label map, and none is written")

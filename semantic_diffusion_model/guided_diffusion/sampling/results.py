@@ -10,7 +10,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
 
@@ -147,11 +147,17 @@ class Results:
             if PART.fullmatch(name) and (finished or name != FIRST_PART):
                 storage.remove(storage.join(self.folder, name))
 
-    def with_files(self) -> set[str]:
-        """The stems whose pictures are all there; each folder is listed once, as object storage wants it."""
-        folders = [storage.join(self.folder, kind) for kind in self.kinds if kind != "images"]
-        names = [set(storage.list_names(folder)) if storage.is_folder(folder) else set() for folder in folders]
-        return {name.removesuffix(".png") for name in set.intersection(*names)}
+    def with_files(self, real: Collection[str] = ()) -> set[str]:
+        """The stems whose pictures are all there; of those in `real` the real image, too. Each folder is listed once,
+        as object storage wants it."""
+        names = {}
+        for kind in self.kinds:
+            folder = storage.join(self.folder, kind)
+            listed = storage.list_names(folder) if storage.is_folder(folder) else []
+            names[kind] = {name.removesuffix(".png") for name in listed}
+        images = names.pop("images", None)
+        whole = set.intersection(*names.values())
+        return whole if images is None else whole - (set(real) - images)
 
     def remove(self, stems: Iterable[str]) -> None:
         for stem in stems:
@@ -169,16 +175,17 @@ class Results:
         return [name for name in names if name == MANIFEST] + [name for name in names if PART.fullmatch(name)]
 
 
-def settle(results: Results, wanted: Sequence[Row], overwrite: bool) -> list[str]:
+def settle(results: Results, wanted: Sequence[Row], overwrite: bool, real: Collection[str] = ()) -> list[str]:
     """Bring a folder that may hold an earlier run in order, on one rank, and return the stems still to be made.
 
-    Keeps images whose row says the same of them. Raises UserError if the folder holds images made otherwise (with
+    Keeps images whose row says the same of them, and whose pictures are there: those in `real` have a real image beside
+    them, which also says whether there is colour. Raises UserError if the folder holds images made otherwise (with
     `overwrite` they are removed), or results without a manifest.
     """
     made = results.made()
     _refuse_foreign(results, made, overwrite)
     by_stem = {row.stem: row for row in wanted}
-    kept, differing, whole = {}, [], results.with_files()
+    kept, differing, whole = {}, [], results.with_files(real)
     for stem, row in made.items():
         expected = by_stem.get(stem)
         difference = _difference(
@@ -248,12 +255,15 @@ def _difference(row: dict[str, str], expected: Row, free: Sequence[str]) -> tupl
 
 
 def _to_csv(rows: Iterable[Row | dict[str, str]], header: bool = True) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    if header:
-        writer.writeheader()
-    writer.writerows(row if isinstance(row, dict) else vars(row) for row in rows)
-    return text.getvalue().encode()
+    """A line for each row. Characters of the line's end are quoted: of "\r\n", so that neither is taken for one."""
+    lines = [dict(zip(COLUMNS, COLUMNS, strict=True))] if header else []
+    lines += [row if isinstance(row, dict) else vars(row) for row in rows]
+    text = b""
+    for line in lines:
+        written = io.StringIO(newline="")
+        csv.DictWriter(written, COLUMNS, lineterminator="\r\n", extrasaction="ignore").writerow(line)
+        text += written.getvalue().removesuffix("\r\n").encode() + b"\n"
+    return text
 
 
 def _read_csv(path: str) -> list[dict[str, str]]:

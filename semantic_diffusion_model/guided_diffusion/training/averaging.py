@@ -23,6 +23,10 @@ def write_average(savedir: str, save_as: str, width: float, step: int) -> None:
     """
     if storage.exists(save_as):
         raise UserError(f"{save_as} is there already: give another --save_as")
+    if WEIGHTS_NAME.fullmatch(os.path.basename(save_as)):
+        raise UserError(f"{save_as} has the name of what a training saves, and would be taken for it: give another")
+    if not storage.is_folder(os.path.dirname(save_as) or "."):
+        raise UserError(f"{save_as} cannot be written: its folder is not there")
     found = saved_averages(savedir)
     last = max((updates for _, updates in found), default=0)
     step = step or last

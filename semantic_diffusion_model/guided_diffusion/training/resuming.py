@@ -34,7 +34,7 @@ FREE_SETTINGS = {
     *names(SamplingSettings),
     *("lr_anneal_steps", "log_interval", "save_interval", "keep_checkpoints", "preview_steps", "stop_grace"),
     *("num_workers", "device", "modulation", "use_checkpoint", "distributed_data_parallel", "microbatch"),
-    *("datadir", "savedir", "resume_checkpoint", "is_train"),
+    *("datadir", "savedir", "resume_checkpoint", "overwrite", "is_train"),
     *("use_fp16", "precision", "batch_size_train"),  # compared by what comes of them: see `check_same_run`
 }
 
@@ -208,6 +208,8 @@ def find_starting_point(settings: Settings, given: set[str], warn: Callable[[str
         unfinished.refuse_deleting(settings.savedir, step, settings.resume_checkpoint)
     else:
         unfinished.refuse_strays(settings.savedir, step)
+        if not start:
+            unfinished.refuse_foreign(settings.savedir)
     if start:
         refuse_other_start(settings, start)
         return start

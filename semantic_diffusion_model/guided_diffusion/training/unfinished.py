@@ -13,9 +13,11 @@ from pathlib import Path
 
 from command import UserError
 from guided_diffusion.runs import storage
-from guided_diffusion.runs.checkpoints import WEIGHTS_NAME, choose_file
+from guided_diffusion.runs.checkpoints import SETTINGS_FILE, WEIGHTS_NAME, choose_file
+from guided_diffusion.training.run_log import LOG_FILES
 
 STATE_NAME = re.compile(r"opt(?P<step>\d{6,})\.pt")
+PREVIEW_NAME = re.compile(r"preview_\d{6,}\.png")
 SAVING = ".saving"
 MOST_NAMES_TOLD = 3
 
@@ -112,6 +114,20 @@ def refuse_strays(folder: str, start: int | None) -> None:
         f"step {start or 0} would write over them: put the missing files back, or give another --savedir{start_from}, "
         "or --overwrite True to delete them"
     )
+
+
+def refuse_foreign(folder: str) -> None:
+    """Raise UserError where a training that begins would replace files that no training of ours has written: without
+    the log of one (which on object storage may come later)."""
+    if storage.is_remote(folder) or not storage.is_folder(folder):
+        return
+    there = set(storage.list_names(folder))
+    theirs = sorted(name for name in there if name == SETTINGS_FILE or PREVIEW_NAME.fullmatch(name))
+    if theirs and not there & set(LOG_FILES):
+        raise UserError(
+            f"{folder} holds {', '.join(theirs[:MOST_NAMES_TOLD])}, but no log of a training: give another --savedir, "
+            "or --overwrite True to replace what has the same names"
+        )
 
 
 def refuse_deleting(folder: str, start: int | None, path: str) -> None:

@@ -81,3 +81,13 @@ def test_an_unconditional_model_samples_too(command, tiny, tmp_path):
     assert {path.name for path in (tmp_path / "results").iterdir() if path.is_dir()} == {"samples"}
     assert {(row["label_map"], row["label_sha256"]) for row in manifest(tmp_path / "results")} == {("", "")}
     assert "(0 of them made now)" in command(**flags)[1]
+    code, _, err = command(**flags | {"s": 2.0, "results_dir": tmp_path / "guided"})
+    assert code == 2 and "--s 2 guides images towards their label maps, and this network sees none" in err
+    assert not (tmp_path / "guided").exists()
+
+
+def test_settings_of_the_loss_are_passed_over_as_help_says(command, complete, tmp_path):
+    """This network predicts the noise, whose loss no floor goes with."""
+    loss = {"loss_weighting": "min_snr", "snr_floor": 0.1, "snr_gamma": 0.0, "use_kl": True, "vb_weight": 0.5}
+    assert command(**loss, schedule_sampler="log-snr", rescale_learned_sigmas=True)[0] == 0
+    assert_same_images(complete, tmp_path / "results", 0)

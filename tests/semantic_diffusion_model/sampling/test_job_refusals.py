@@ -163,3 +163,10 @@ def test_a_disk_that_is_full_keeps_what_is_whole(command, complete, tmp_path):
     assert 0 < len(made) < 15 and not list(tmp_path.rglob(".*.tmp.*"))
     assert command()[0] == 0
     assert_same_images(complete, tmp_path / "results")
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, 50])
+def test_more_fresh_noise_than_ddpm_has_is_refused(command, tmp_path, eta):
+    code, _, err = command(sampler="ddim", eta=eta)
+    assert code == 2 and err.startswith("error: --eta") and err.count("\n") == 1
+    assert not (tmp_path / "results").exists()

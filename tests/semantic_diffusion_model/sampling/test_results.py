@@ -45,6 +45,25 @@ def finish(folder: Path) -> list[str]:
         return [line["stem"] for line in csv.DictReader(file)]
 
 
+def test_names_may_hold_what_ends_lines(tmp_path):
+    """A carriage return ends a line of a table as well, unless it is quoted."""
+    names = ["a\rb", "c\nd", "e\r\nf", 'g"h', "i,j", "k\u2028l"]
+    wanted = rows(*names, label_map="folder\rof\n/label.png")
+    make(tmp_path, wanted)
+    assert finish(tmp_path) == names
+    assert settle(Results(str(tmp_path), 0), wanted, False) == []
+
+
+def test_an_image_whose_real_one_is_not_beside_it_is_made_again(tmp_path):
+    wanted = rows("a", "b", "c")
+    make(tmp_path, wanted)
+    finish(tmp_path)
+    for stem in ("a", "b"):
+        (tmp_path / "images" / f"{stem}.png").unlink()
+    assert settle(Results(str(tmp_path), 0), wanted, False, real=()) == []
+    assert settle(Results(str(tmp_path), 0), wanted, False, real=("b", "c")) == ["b"]
+
+
 def test_pictures_are_written_whole_and_as_they_are(tmp_path):
     results = Results(str(tmp_path), 0)
     results.create_folders()

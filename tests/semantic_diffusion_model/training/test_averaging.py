@@ -70,6 +70,9 @@ def test_what_cannot_be_combined_is_told(trained, tmp_path):
     with pytest.raises(UserError, match=r"come no nearer to width 0.25 than \d+%"):
         write_average(str(trained), str(tmp_path / "new.pt"), 0.25, 2)
     assert not (tmp_path / "new.pt").exists()
+    for name, words in ((trained / "ema_w0.08_000008.pt", "would be taken for it"), ("no/new.pt", "is not there")):
+        with pytest.raises(UserError, match=words):
+            write_average(str(trained), str(tmp_path / name), 0.08, 0)
 
 
 def test_weights_that_never_changed_come_out_as_they_are(tiny, random_weights, tmp_path):

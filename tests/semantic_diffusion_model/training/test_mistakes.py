@@ -1,5 +1,7 @@
 """Mistakes that a training tells before its first step."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,3 +90,25 @@ def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):
     (tmp_path / "file").write_text("")
     with pytest.raises((UserError, OSError)):
         train(tiny(savedir=str(tmp_path / "file")), set())
+
+
+@pytest.mark.parametrize("name", ["train_test_config.json", "preview_000002.png"])
+def test_files_that_no_training_of_ours_wrote_are_not_replaced(tmp_path, tiny, name):
+    (tmp_path / name).write_text("mine")
+    settings = {"savedir": str(tmp_path), "lr_anneal_steps": 2, "save_interval": 1}
+    with pytest.raises(UserError, match=f"holds {name}, but no log of a training"):
+        train(tiny(**settings), set())
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == [name]
+    (tmp_path / "log.txt").write_text("of a training that was killed before its first checkpoint")
+    train(tiny(**settings), set())
+    assert (tmp_path / "model000002.pt").exists()
+
+
+def test_a_split_without_pictures_is_not_there(tmp_path, tiny, pictures):
+    data = tmp_path / "data"
+    for kind in ("images", "sector_annotations"):
+        shutil.copytree(pictures / kind / "training", data / kind / "training")
+        (data / kind / "validation").mkdir()
+        (data / kind / "validation/README.txt").write_text("nothing here")
+    train(tiny(savedir=str(tmp_path / "out"), datadir=str(data), lr_anneal_steps=1), set())
+    assert "none for validation" in (tmp_path / "out/log.txt").read_text()

@@ -85,3 +85,14 @@ def test_where_no_step_ends_the_process_exits_in_time(launch, number):
     assert "no sign of life for 1 s: exiting without a checkpoint" in process.finish(20)
     assert process.returncode == 1
     assert 0.9 < time.monotonic() - started < 5
+
+
+@pytest.mark.launch
+def test_a_training_goes_on_when_nobody_reads_what_it_prints(tmp_path, tiny_changes, pictures, as_flags, launch):
+    """As where `tee` was killed."""
+    settings = tiny_changes | {"savedir": tmp_path, "datadir": pictures, "lr_anneal_steps": 3, "log_interval": 1}
+    process = launch([], [sys.executable, "image_train.py", *as_flags(**settings)])
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=150) == 0
+    assert (tmp_path / "model000003.pt").exists() and "next: " in (tmp_path / "log.txt").read_text()
