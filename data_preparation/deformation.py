@@ -26,6 +26,7 @@ SCALE = (0.8, 1.05)
 MAX_TRIES = 10
 SLOPE_ROWS = 1 / 32  # of the height: the last rows, from which the outlines of cut structures go on
 OPENING = 0.5
+FAR = 1e6  # pixels: how far the other kind is in a row that has none of it
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ def sampling_map(deformation: Deformation, shape: tuple[int, int]) -> tuple[np.n
 
 
 def row_distances(inside: np.ndarray) -> np.ndarray:
-    """The distance of each pixel of a row (bool [width]) to the nearest of the other kind; negative outside."""
+    """The distance of each pixel of a row (bool [width]) to the nearest of the other kind, FAR if there is none;
+    negative outside."""
     row = inside.astype(np.uint8)[None]
     within, without = (cv2.distanceTransform(part, cv2.DIST_L1, cv2.DIST_MASK_3)[0] for part in (row, 1 - row))
-    return within - without
+    return np.clip(within - without, -FAR, FAR)
 
 
 def rows_below(label: np.ndarray, count: int) -> np.ndarray:
@@ -94,13 +96,14 @@ def rows_below(label: np.ndarray, count: int) -> np.ndarray:
     go straight on, in the direction that they have in the last rows.
 
     So an atrium closes where it was closing, and leans where it leaned. An outline moves outwards by OPENING pixels a
-    row at most: what the edge cuts just below its top would else grow without end.
+    row at most: what the edge cuts just below its top would else grow without end. What had filled a row whole yields
+    by no more, to whatever has come in since.
     """
     step = max(1, round(SLOPE_ROWS * len(label)))
     below, largest = np.zeros((count, label.shape[1]), np.uint8), np.zeros((count, label.shape[1]))
     for value in np.unique(label[-1][label[-1] > 0]):
-        last, before = (row_distances(label[row] == value) for row in (-1, -1 - step))
-        slope = np.minimum((last - before) / step, OPENING)
+        last, before = (row_distances(label[row] == value) for row in (-1, max(-1 - step, -len(label))))
+        slope = np.clip((last - before) / step, -OPENING if before.min() == FAR else -np.inf, OPENING)
         distances = last + slope * np.arange(1, count + 1)[:, None]
         below[distances > largest] = value
         largest = np.maximum(largest, distances)

@@ -16,7 +16,7 @@ from dataset_description import Description, parse_description
 from medical_images import MedicalImage, unknown_spacing
 from names import ALL_VIEWS, SPLITS
 from outputs import new_folders, refuse_to_replace
-from own_frames import OwnFrame, draw_splits, find_frames, mark_for
+from own_frames import OwnFrame, draw_splits, find_frames, mark_for, without_split
 from parallel import default_workers, for_each
 from progress import next_step
 from resizing import check_size, resize_pair
@@ -191,9 +191,10 @@ def extract_dataset(settings: OwnSettings) -> None:
     if settings.save_folder_path is None:
         raise UserError("--save_folder_path is needed: where the view folders are made")
     description = read_given(settings.dataset)
-    frames, warnings = find_frames(settings.images, settings.labels, description, settings.dataset.parent)
+    found, warnings = find_frames(settings.images, settings.labels, description, settings.dataset.parent)
     shares = {"testing": settings.share_testing, "validation": settings.share_validation}
-    frames, drawn = draw_splits(frames, shares, settings.seed)
+    frames, drawn = draw_splits(found, shares, settings.seed)
+    warnings += without_split(found, frames)
     views = sorted({frame.view for frame in frames} - {""})
     travelling = description.travelling(mark_for(frames))
     of_set = names_of_set(settings.save_folder_path, views)

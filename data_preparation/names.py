@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from command import UserError
-from dataset_description import Description, camus, read_description
-from dataset_schema import FIELDS
+from dataset_description import COLUMNS, METADATA, Description, camus, read_description
+from dataset_schema import FIELDS, Table
 from schema import parse_csv
 
+OWN_TABLE = Table(path=METADATA, columns=COLUMNS)  # as the toolkit writes it into view folders
 SPLITS = ("training", "validation", "testing")
 SPLIT_OF_WORD = {"train": "training", "val": "validation", "valid": "validation", "dev": "validation"}
 SPLIT_OF_WORD |= {"test": "testing"} | {split: split for split in SPLITS}
@@ -128,7 +129,8 @@ class Naming:
 
 
 def read_table(folder: Path, description: Description) -> dict[str, dict[str, str]]:
-    """The rows of the description's table, which lies in `folder`, by the column that finds them. Raises UserError."""
+    """The rows of the description's table, which lies in `folder`, by the column that finds them. Blanks around what
+    people wrote into theirs are no part of it; the toolkit's own has names as they are. Raises UserError."""
     table = description.names.table
     if table is None:
         return {}
@@ -138,7 +140,8 @@ def read_table(folder: Path, description: Description) -> dict[str, dict[str, st
     key = table.columns.get("file", table.columns.get("patient"))
     rows: dict[str, dict[str, str]] = {}
     for row in parse_csv(path.read_bytes(), str(path), tuple(table.columns.values())):
-        row |= {column: row[column].strip() for column in table.columns.values()}  # 'A ' and 'A' are one patient
+        if table != OWN_TABLE:
+            row |= {column: row[column].strip() for column in table.columns.values()}  # 'A ' and 'A' are one patient
         if row[key] in rows and "file" in table.columns:
             raise UserError(f"{path}: {row[key]!r} stands in it twice")
         if any(row[column] != rows.get(row[key], row)[column] for column in table.columns.values()):

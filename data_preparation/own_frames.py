@@ -165,6 +165,16 @@ def draw_splits(
     return [replace(frame, split=split_of[frame.patient]) for frame in frames], drawn
 
 
+def without_split(told: Iterable[OwnFrame], placed: Iterable[OwnFrame]) -> list[str]:
+    """A warning of the patients who are in training because nothing says their split, where it does of others; `placed`
+    are the frames of `told`, each in a split."""
+    pairs = list(zip(told, placed, strict=True))
+    silent = {after.patient for before, after in pairs if not before.split and after.split == "training"}
+    if not silent or not any(before.split for before, _ in pairs):
+        return []
+    return [f"{len(silent)} patients have no split, where others have one, and are in training: {min(silent)} for one"]
+
+
 def mark_for(frames: Iterable[OwnFrame]) -> str:
     """What is to stand before the numbers that later commands append to these names. Raises UserError."""
     mark = choose_mark(frame.name for frame in frames)

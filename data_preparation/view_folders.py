@@ -13,10 +13,10 @@ from annotated_types import Interval
 
 from camus import INFO_LARGEST, METADATA_COLUMNS, PHANTOMS, RELEASE_FOLDERS, VIEW_NAMES
 from command import UserError
-from dataset_description import COLUMNS, DESCRIPTION, METADATA, Description, camus, read_description
-from dataset_schema import Millimetres, Table
+from dataset_description import DESCRIPTION, METADATA, Description, camus, read_description
+from dataset_schema import Millimetres
 from input_files import read_if_there
-from names import ALL_VIEWS, SPLITS, Naming, Stem, naming_of
+from names import ALL_VIEWS, OWN_TABLE, SPLITS, Naming, Stem, naming_of
 from picture_files import decode_image, decode_labels, is_picture, passed_over, read_bytes
 from schema import Record, checked, parse_csv
 
@@ -142,7 +142,7 @@ def is_made_here(folder: Path) -> bool:
     data, which may look like one. Raises UserError for a description that cannot be read."""
     if not (is_view_folder(folder) and (folder / METADATA).is_file()):
         return False
-    return read_description(folder).names.table == Table(path=METADATA, columns=COLUMNS)
+    return read_description(folder).names.table == OWN_TABLE
 
 
 def is_replaceable(folder: Path) -> bool:

@@ -60,7 +60,13 @@ class CaseSet:
         return replace(self, drawn=drawn, digest=self.digest if times == 1 else own)
 
     def mean_std(self) -> tuple[float, float]:
-        """Mean and standard deviation of all pixels, as grey values from 0 to 1."""
+        """Mean and standard deviation of all pixels, as grey values from 0 to 1. Raises UserError if all are one value,
+        which nothing can be divided by or learned from."""
+        if np.count_nonzero(self.grey_histogram) == 1:
+            value, folder = self.grey_histogram.argmax(), self.cases[0].image.parent
+            raise UserError(
+                f"{folder}: the training images all have one grey value, {value}: are these the right ones?"
+            )
         values = np.arange(256) / 255
         weights = self.grey_histogram / self.grey_histogram.sum()
         mean = float(weights @ values)

@@ -48,15 +48,20 @@ class Predictor:
     remove_stray_parts: bool = False
     """Whether `label_map` is `without_stray_parts`."""
 
-    @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Grey values (batch, height, width) uint8 -> probabilities (batch, classes, height, width) float32."""
+        return self.logits(images).softmax(1)
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """What the probabilities are the softmax of, alike: their own logarithm ends where a probability is 0."""
         self.network.eval()
         grey = normalise(images, self.mean, self.std, self.device)
-        probabilities = self._softmax(grey)
-        if self.test_time_augmentation:
-            probabilities = (probabilities + self._softmax(grey.flip(-1)).flip(-1)) / 2
-        return probabilities
+        logits = self._logits(grey)
+        if self.test_time_augmentation:  # the logarithm of the sum of the two probabilities, of which the half is meant
+            mirrored = self._logits(grey.flip(-1)).flip(-1)
+            logits = torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
+        return logits
 
     def label_map(self, probabilities: np.ndarray) -> np.ndarray:
         """Class probabilities (classes, height, width) on the grid of a label map -> that label map, uint8.
@@ -67,9 +72,9 @@ class Predictor:
             probabilities = without_stray_parts(torch.from_numpy(probabilities)[None])[0].numpy()
         return probabilities.argmax(0).astype(np.uint8)
 
-    def _softmax(self, grey: torch.Tensor) -> torch.Tensor:
+    def _logits(self, grey: torch.Tensor) -> torch.Tensor:
         with autocast(self.device, self.mixed_precision):
-            return self.network(grey).float().softmax(1)
+            return self.network(grey).float()
 
 
 def without_stray_parts(probabilities: torch.Tensor) -> torch.Tensor:
@@ -132,12 +137,10 @@ def predict(
     """
     predictions, references, total = [], [], 0.0
     for images, labels in batches_of(loader):
-        probabilities = predictor(images)
-        # The logarithm is a logit: the softmax inside of the loss leaves it as it is.
-        logits = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+        logits = predictor.logits(images)
         total += image_losses(loss, logits, labels.to(predictor.device).long()).sum().item()
         references.append(labels.numpy())
-        for found in probabilities.cpu().numpy():
+        for found in logits.softmax(1).cpu().numpy():
             if each is not None:
                 each(len(predictions), found)
             predictions.append(predictor.label_map(found))

@@ -32,6 +32,7 @@ from rows import write_rows
 from settings import PredictSettings
 
 NAN = float("nan")
+LARGEST_STRETCH = 4  # of an overlay's larger side over the frame's, whatever the size of a pixel is
 
 
 def predict_recordings(settings: PredictSettings, recordings: Sequence[Recording]) -> None:
@@ -135,14 +136,19 @@ def write_overlays(
     folder: Path, recording: Recording, image: MedicalImage, labels: np.ndarray, colours: np.ndarray
 ) -> None:
     """For each frame the image with its classes as tints; where the size of a pixel is known, true to scale."""
-    height, width = labels.shape[1:]
-    if image.spacing_mm:
-        finest = min(image.spacing_mm)
-        height, width = (round(n * mm / finest) for n, mm in zip((height, width), image.spacing_mm, strict=True))
+    height, width = true_to_scale(labels.shape[1:], image.spacing_mm) if image.spacing_mm else labels.shape[1:]
     for index, (frame, one) in enumerate(zip(image.frames, labels, strict=True)):
         picture = cv2.resize(overlay(frame, one, colours=colours), (width, height), interpolation=cv2.INTER_LINEAR)
         with new_file(folder / f"{recording.frame_name(index)}.png") as path:
             Image.fromarray(picture).save(path)
+
+
+def true_to_scale(shape: tuple[int, int], spacing_mm: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of square pixels for a frame of `shape`: as fine as its finer axis, but where that would take
+    more than LARGEST_STRETCH times its larger side."""
+    extent = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    pixel = max(min(spacing_mm), max(extent) / (LARGEST_STRETCH * max(shape)))
+    return tuple(max(1, round(mm / pixel)) for mm in extent)
 
 
 def frame_rows(recording: Recording, ventricles: Sequence[Ventricle], heart: Volumes | None) -> list[dict]:

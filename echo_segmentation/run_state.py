@@ -10,10 +10,11 @@ import torch
 from annotated_types import Interval, Len
 from torch import nn
 
-from checkpoint import load_file, read_checkpoint, save_model, sha256_of
+from checkpoint import Checkpoint, load_file, read_checkpoint, save_model, sha256_of
 from command import UserError
 from dataset import CaseSet
-from dataset_description import Description, camus
+from dataset_description import Description, camus, parse_description
+from input_files import read_if_there
 from metrics import label_names
 from model import Architecture
 from output_files import new_file, save_tensors
@@ -23,13 +24,13 @@ from settings import FREE_TO_CHANGE, TrainSettings
 from state_dicts import checked_weights, is_dense, load_weights
 
 LAST = "last.pth"
+CAMUS = "CAMUS"
 LATER = ("epoch_updates", "oversample")  # settings that the first runs have not: they went by the default
-LOG_COLUMNS = ("epoch", "loss", "dice_mean", "val_loss", "val_dice_mean", "test_loss", "test_dice_mean")
 
 
 @dataclass
 class Progress:
-    """What a run has reached: `log` has a row of LOG_COLUMNS per epoch done."""
+    """What a run has reached: `log` has a row of results.LOG_COLUMNS per epoch done."""
 
     log: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
@@ -37,7 +38,7 @@ class Progress:
 
 
 class LoggedEpoch(Record):
-    """A row of LOG_COLUMNS; the last one of a finished run has the test's too."""
+    """A row of results.LOG_COLUMNS; the last one of a finished run has the test's too."""
 
     epoch: Annotated[int, Interval(ge=1)]
     loss: float
@@ -77,6 +78,8 @@ class SavedState(Record):
     data: dict[str, str]
     settings: dict[str, Any]
     start_sha256: str | None = None
+    dataset: str = ""
+    """The dataset.json of the data, or CAMUS; empty of a run from before it was kept."""
 
 
 class Run:
@@ -100,6 +103,11 @@ class Run:
         self.start_sha256: str | None = None
         """Of the weights of --model-path that the run began with; None also of a run from before it was kept."""
 
+    @property
+    def dataset(self) -> str | None:
+        """The dataset.json of the data, if they are not CAMUS."""
+        return None if self.description == camus() else self.description.as_json()
+
     def start(self) -> dict[str, str]:
         """What is kept of the weights of --model-path, if the run began with any."""
         return {} if self.start_sha256 is None else {"start_sha256": self.start_sha256}
@@ -114,8 +122,9 @@ class Run:
             "epoch": self.progress.best_epoch,
             "val_dice_mean": self.progress.best_dice,
             "settings": self.settings.as_dict(),
+            "data": self.data,
             **self.start(),
-            **({} if self.description == camus() else {"dataset": self.description.as_json()}),
+            **({} if self.dataset is None else {"dataset": self.dataset}),
         }
 
     def save_best(self) -> None:
@@ -129,6 +138,7 @@ class Run:
             "progress": vars(self.progress),
             "data": self.data,
             "settings": self.settings.as_dict(),
+            "dataset": self.dataset or CAMUS,
             **self.start(),
         }
         write_rows(self.folder / "log.csv", self.progress.log)
@@ -145,7 +155,7 @@ class Run:
             self._refuse_to_replace(self.folder / "model.pth")
             return
         state = checked(SavedState, load_file(path), f"{path}: not the state of a training; give another --output-dir")
-        refuse_changes(path, state, self.settings, self.data)
+        refuse_changes(path, state, self.settings, self.data, self.description)
         self.start_sha256 = state.start_sha256
         load_weights(self.network, checked_weights(state.network, str(path)), str(path))
         check_moments(state.optimizer.state, [p.shape for p in self.network.parameters()], path)
@@ -163,16 +173,26 @@ class Run:
         if not path.exists():
             return
         with contextlib.suppress(UserError):
-            about = read_checkpoint(path).description
-            theirs = about.get("settings")
-            if isinstance(theirs, dict) and about.get("epoch") == 1 and not changed_settings(theirs, self.settings):
-                began = theirs.get("model_path"), about.get("start_sha256")
-                if not other_start(*began, self.settings.model_path):
-                    return
+            if self._made_again(read_checkpoint(path)):
+                return
         raise UserError(
             f"{path} is there without the last.pth of its training, and would be written over: move it away, or give "
             "another --output-dir"
         )
+
+    def _made_again(self, there: Checkpoint) -> bool:
+        """Whether these are weights of the first epoch of this run, in whose folder no second one has ended.
+
+        Of weights from before they said of which data they are, nobody knows.
+        """
+        about, lines = there.description, (read_if_there(self.folder / "log.csv") or b"").splitlines()
+        theirs = about.get("settings")
+        if not isinstance(theirs, dict) or about.get("epoch") != 1 or len(lines) > 2:  # the header, and an epoch
+            return False
+        same_data = about.get("data") == self.data and there.dataset == self.description
+        began = theirs.get("model_path"), about.get("start_sha256")
+        same_start = not other_start(*began, self.settings.model_path)
+        return same_data and same_start and not changed_settings(theirs, self.settings)
 
 
 def check_moments(moments: dict[int, Moments], shapes: Sequence[torch.Size], path: Path) -> None:
@@ -212,8 +232,10 @@ def with_defaults(old: dict[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(usual) | {name: usual[name] for name in LATER} | old
 
 
-def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data: dict[str, str]) -> None:
-    """Raises UserError, naming each setting that differs from the run in the folder.
+def refuse_changes(
+    path: Path, state: SavedState, settings: TrainSettings, data: dict[str, str], description: Description
+) -> None:
+    """Raises UserError, naming each setting that differs from the run in the folder, and what differs in the data.
 
     The number of epochs is one of them: the learning rate falls over the whole run, which would be another run.
     """
@@ -229,6 +251,10 @@ def refuse_changes(path: Path, state: SavedState, settings: TrainSettings, data:
     if settings.extra_data_dir or old["extra_data_dir"]:
         flags["training"] = "--data-dir or --extra-data-dir"
     differ += [f"{flags[split]}: other images or labels of {split} than there" for split in others]
+    if state.dataset:
+        then = camus() if state.dataset == CAMUS else parse_description(state.dataset.encode(), f"{path}, dataset")
+        others = [key for key in Description.model_fields if getattr(then, key) != getattr(description, key)]
+        differ += [f"--data-dir: its dataset.json has other {', '.join(others)} than there"] if others else []
     if differ:
         raise UserError(
             f"{path} is of a run with other settings; give another --output-dir, or the same again:", differ

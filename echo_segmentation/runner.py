@@ -14,10 +14,8 @@ from dataset import load_cases
 from extra_data import find_extra, refuse_people_in_two_splits
 from folder_lock import FolderLock
 from frames import choose_frames
-from results import RESULT_FOLDERS, refuse_foreign_results
+from results import OF_A_TRAINING, RESULT_FOLDERS, refuse_foreign_results, refuse_foreign_training
 from settings import TrainSettings, agreed_classes, refuse_native
-
-OF_A_TRAINING = ("last.pth", "log.csv")
 
 
 def main(settings: TrainSettings) -> None:
@@ -30,6 +28,7 @@ def main(settings: TrainSettings) -> None:
     refuse_foreign_results(settings.output_dir)
     if "summary.json" in there and not there & {*OF_A_TRAINING}:
         raise UserError(f"--output-dir {settings.output_dir}: holds an evaluation, and no training; give another one")
+    refuse_foreign_training(settings.output_dir)
     cases = {split: find_cases(settings.data_dir, split, optional=split == "testing") for split in SPLITS}
     refuse_people_in_two_splits(settings.data_dir, cases)
     own = len(cases["training"])

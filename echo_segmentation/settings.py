@@ -18,6 +18,7 @@ from schema import check_settings
 SPEED_AND_PLACE = ("data_dir", "extra_data_dir", "output_dir", "gpu", "compile_model", "num_workers", "pin_memory")
 FREE_TO_CHANGE = (*SPEED_AND_PLACE, "cache_gb", "test_viz_num", "test_shuffle", "bootstrap")
 FREE_TO_CHANGE += ("native_dir", "spacing_mm", "missed_distance")
+OF_NETWORKS = ("mean", "gpu", "batch_size", "num_workers", "pin_memory", "compile_model")
 OF_UNET = ("encoder_name", "decoder_channels", "encoder_weights")
 
 
@@ -209,9 +210,7 @@ class TestSettings(CommonSettings, InferenceSettings):
             raise UserError(f"{needed} (or --compare with two output folders)")
         check_spacing(self.spacing_mm)
         check_normalisation(self)
-        for_networks = {"mean": self.mean is not None, "gpu": not isinstance(self.gpu, Unasked)}
-        for_networks |= {"compile_model": self.compile_model, **self.inference_options()}
-        unused = [name.replace("_", "-") for name, given in for_networks.items() if given]
+        unused = [spelt(name) for name in (*OF_NETWORKS, *self.inference_options()) if was_given(self, name)]
         if self.predictions is not None and unused:
             raise UserError(
                 f"--{unused[0]} is about a network, and --predictions are label maps: leave one of them out"
@@ -271,11 +270,21 @@ def refuse_beside(settings: TestSettings, alone: str) -> None:
     """Raises UserError for a setting that was given beside `alone`, and would be ignored; but for output_dir, which a
     script may give to all of its commands."""
     for option in fields(settings):
-        default, given = option.default, getattr(settings, option.name)
-        # By type too: a GPU that was asked for is a plain string.
-        if option.name not in (alone, "output_dir") and (type(given), given) != (type(default), default):
-            spelt = option.name.replace("_", "-")
-            raise UserError(f"--{spelt} has no part in --{alone}, which reads two evaluations: leave it out")
+        if option.name not in (alone, "output_dir") and was_given(settings, option.name):
+            raise UserError(
+                f"--{spelt(option.name)} has no part in --{alone}, which reads two evaluations: leave it out"
+            )
+
+
+def was_given(settings: TestSettings, name: str) -> bool:
+    """Whether a setting differs from its default; by type too: a GPU that was asked for is a plain string."""
+    default, given = getattr(TestSettings, name), getattr(settings, name)
+    return (type(given), given) != (type(default), default)
+
+
+def spelt(name: str) -> str:
+    """A setting as on the command line, without its dashes in front."""
+    return name.replace("_", "-")
 
 
 def check_spacing(spacing_mm: tuple[float, ...]) -> None:

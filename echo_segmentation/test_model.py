@@ -12,10 +12,8 @@ from command import UserError, run_command
 from folder_lock import FolderLock
 from progress import next_step
 from recorded import SETTINGS
-from results import RESULT_FOLDERS, refuse_foreign_results
+from results import OF_A_TRAINING, RESULT_FOLDERS, refuse_foreign_results
 from settings import TestSettings, refuse_native
-
-TRAINED = ("last.pth", "log.csv")
 
 
 def main(settings: TestSettings) -> None:
@@ -30,7 +28,7 @@ def main(settings: TestSettings) -> None:
     check_data_dir(settings.data_dir)
     if settings.model_path is not None and not settings.model_path.is_file():
         raise UserError(f"--model-path {settings.model_path}: no such file")
-    trained = [name for name in TRAINED if (settings.output_dir / name).exists()]
+    trained = [name for name in OF_A_TRAINING if (settings.output_dir / name).exists()]
     if trained:
         raise UserError(
             f"--output-dir {settings.output_dir}: holds a training ({', '.join(trained)}); give another one"

@@ -27,7 +27,8 @@ from model import Architecture, build_network, check_size
 from output_files import EventFile
 from progress import next_step, track
 from recorded import write_settings
-from run_state import LAST, LOG_COLUMNS, Run
+from results import LOG_COLUMNS
+from run_state import LAST, Run
 from settings import TrainSettings
 from testing import WRITTEN, evaluate_network, how_to_report
 
@@ -178,6 +179,6 @@ def evaluate_best(run: Run, testing: CaseSet, frames: Frames, device: torch.devi
     predicted = evaluate_network(predictor, testing, frames, settings.loss, classes, settings, origin, report)
     last |= {"test_loss": predicted.loss, "test_dice_mean": set_dice(predicted, classes, run.description)}
     run.save_last()
-    with EventFile(run.folder / "logs" / "test") as writer:
+    with EventFile(run.folder / "logs" / "test", last["epoch"]) as writer:
         for name in ("loss", "dice_mean"):
             writer.add_scalar(name, last[f"test_{name}"], last["epoch"])

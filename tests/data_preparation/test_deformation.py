@@ -180,6 +180,25 @@ def test_what_closes_stays_closed_and_neighbours_do_not_overlap():
     assert (below[:, 15] == 2).all() and (below[:, 5] == 0).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_filled_a_row_yields_slowly_to_what_comes_in():
+    """The wall fills the width until, in the last rows, an atrium comes in from the lower right corner."""
+    label = np.ones((256, 256), np.uint8)
+    for row in range(250, 256):
+        label[row, 128 + (255 - row) * 20 :] = 2
+    below = rows_below(label, 100)
+    assert (below == 0).sum(axis=1).max() <= 1, "a pixel on the outline itself"
+    assert 128 - 51 <= (below[-1] == 1).sum() <= 128 - 49
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_has_come_in_and_fills_the_last_row_goes_on():
+    label = np.zeros((64, 64), np.uint8)
+    label[-1] = 3
+    assert (rows_below(label, 32) == 3).all()
+    assert (rows_below(label[-1:], 2) == 3).all(), "a map of one row knows no direction"
+
+
 def test_nothing_at_the_edge_nothing_beyond_it(blob):
     assert not rows_below(blob, 50).any()
 

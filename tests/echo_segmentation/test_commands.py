@@ -197,6 +197,9 @@ def test_a_checkpoint_of_the_other_architecture(train, hearts, tiny, tmp_path, c
         (["--data-dir", "{hearts}", "--model-path", "{run}/last.pth"], "take model.pth"),
         (["--data-dir", "{hearts}", "--predictions", "{run}", "--gpu", "cpu"], "--gpu is about a network"),
         (["--data-dir", "{hearts}", "--predictions", "{run}", "--compile-model"], "--compile-model is about a network"),
+        (["--data-dir", "{hearts}", "--predictions", "{run}", "--batch-size", "2"], "--batch-size is about a network"),
+        (["--data-dir", "{hearts}", "--predictions", "{run}", "--num-workers", "0"], "--num-workers is about a"),
+        (["--data-dir", "{hearts}", "--predictions", "{run}", "--pin-memory", "False"], "--pin-memory is about a"),
         (["--compare", "{hearts}", "{run}"], "no metrics.csv"),
         (["--compare", "{run}", "{run}", "--bootstrap", "1000"], "--bootstrap has no part in --compare"),
         (

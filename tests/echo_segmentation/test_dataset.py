@@ -77,6 +77,16 @@ def test_mean_and_std_are_those_of_all_pixels(hearts):
     assert case_set.mean_std() == (pytest.approx(grey.mean()), pytest.approx(grey.std()))
 
 
+def test_training_images_of_one_grey_value_are_told_before_the_first_step(train, make_folder, tiny, tmp_path, capsys):
+    data = make_folder(tmp_path / "data", {"training": 1, "validation": 1})
+    for path in (data / "images" / "training").iterdir():
+        Image.fromarray(np.full((64, 64), 40, np.uint8)).save(path)
+    assert train("--data-dir", data, "--output-dir", tmp_path / "o", *tiny, "--epochs", 1) == 2
+    told = f"error: {data / 'images' / 'training'}: the training images all have one grey value, 40"
+    assert capsys.readouterr().err.startswith(told)
+    assert not list((tmp_path / "o").glob("*.*"))
+
+
 def test_images_are_resized_by_area_and_labels_keep_their_values(hearts):
     cases = find_cases(str(hearts), "testing")
     full, half = (load_cases(cases, size, 4, cache_gb=1) for size in (64, 32))

@@ -78,6 +78,22 @@ def test_the_loss_of_a_set_knows_neither_size_nor_order_of_its_batches(images, n
         assert predict(predictor, loader, loss).loss == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize(("name", "beside"), [("ce", 0), ("dice_ce", 0.5)])
+def test_the_loss_of_a_network_that_is_surely_wrong_has_no_upper_end(images, name, beside, averaged):
+    """Its true class is 1000 less likely, in the logarithm: as a number of 32 bits that probability is 0."""
+
+    def diverged(grey: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full_like(grey, 1000), torch.zeros_like(grey)], dim=1)
+
+    network = nn.Module()
+    network.forward = diverged
+    case_set = CaseSet([None] * len(images), 0, np.zeros(256), (images.numpy(), np.ones(images.shape, np.uint8)))
+    predictor = Predictor(network, MEAN, STD, CPU, test_time_augmentation=averaged)
+    found = predict(predictor, make_loader(case_set, 2, CPU, 0, False), make_loss(name))
+    assert found.loss == pytest.approx(1000 + beside) and not found.labels.any()
+
+
 def as_probabilities(labels: np.ndarray, second: np.ndarray, classes: int = 4) -> torch.Tensor:
     """(1, classes, height, width): 0.6 for `labels`, 0.3 for the `second` choice, the rest for the others."""
     rest = np.full((classes, *labels.shape), 0.1 / (classes - 2))

@@ -75,6 +75,14 @@ def test_a_png_gives_classes_in_colours_and_every_frame_an_overlay(output, truth
     assert overlay.shape == (90, 120, 3)  # 90 x 0.3 mm deep, 90 x 0.4 mm wide, in pixels of 0.3 mm
 
 
+@pytest.mark.parametrize(("spacing", "shape"), [((0.01, 10), (1, 400)), ((10, 0.01), (400, 1)), ((1, 3), (100, 300))])
+def test_an_overlay_is_not_much_larger_than_its_frame(truth, trained, tmp_path, spacing, shape):
+    frame = truth["folder"][0] / "anything.png"
+    command = ("--model-path", trained / "model.pth", "--gpu", "cpu", "--input", frame, "--spacing-mm", *spacing)
+    assert run(*command, "--output-dir", tmp_path / "o") == 0
+    assert Image.open(tmp_path / "o" / "overlays" / "anything.png").size == shape[::-1]
+
+
 def test_areas_volumes_and_ejection_fraction_are_those_of_the_written_label_maps(output):
     spacing, labels = SPACING[::-1], {}
     for view in SIZES:

@@ -127,6 +127,22 @@ def test_a_mean_of_nothing_is_refused(describe, extract_heads):
     assert refused.code == 2 and "none is in_mean" in refused.err
 
 
+@pytest.mark.parametrize(("splits", "silent"), [
+    (("test", "val", "", "", "train"), 2),
+    (("test", "", "", "", ""), 3),  # the fourth is drawn for validation
+    (("test", "val", "train", "train", "train"), 0),
+    (("", "", "", "", ""), 0),
+])  # fmt: skip
+def test_patients_without_a_split_go_to_training_and_are_counted(heads, extract_heads, splits, silent):
+    pictures = sorted(path.name for path in (heads / "pictures").iterdir())  # two of each patient
+    rows = [f"{name},{splits[index // 2]}" for index, name in enumerate(pictures)]
+    (heads / "splits.csv").write_text("\n".join(["picture,set", *rows]))
+    outcome = extract_heads("--share_testing", 0.2, "--share_validation", 0.2)
+    assert outcome.code == 0 and "(3 training, 1 validation, 1 testing)" in outcome.out
+    told = f"warning: {silent} patients have no split, where others have one, and are in training"
+    assert outcome.err.count("no split") == outcome.err.count(told) == (silent > 0)
+
+
 def test_blanks_around_a_name_in_a_table_make_no_other_patient(heads, describe, extract_heads, tmp_path):
     """Of both sides of each head, one row has a blank behind the patient's name, as spreadsheets leave it."""
 

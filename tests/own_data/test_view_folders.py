@@ -41,6 +41,19 @@ def test_source_data_that_look_like_a_view_folder_are_never_replaced(run, source
     assert names_of_set(source.parent)[-3:] == ["left", "right", "all_views"]
 
 
+@pytest.mark.parametrize("name", [" {} ", "{} ", " {}"])
+def test_names_with_blanks_at_their_ends_stay_as_they_are(run, heads, describe, extract_heads, tmp_path, name):
+    for path in [path for kind in ("pictures", "maps") for path in (heads / kind).iterdir()]:
+        path.rename(path.with_stem(name.format(path.stem)))
+    describe(lambda content: content["names"].pop("table"))
+    describe(lambda content: content["names"].update(pattern=r"(?P<patient> ?HC_\d+) \((?P<view>left|right)\) ?"))
+    assert extract_heads().code == 0
+    done = run("augment_camus_labels", "--data_folder", tmp_path / "views", "--save_folder", tmp_path / "a")
+    assert done.code == 0, done.err
+    stems = {path.stem for path in (tmp_path / "a" / "all_views_augmented" / "images" / "testing").iterdir()}
+    assert stems and stems <= {path.stem for path in (heads / "pictures").iterdir()}
+
+
 @pytest.mark.parametrize("table", [True, False])
 def test_a_description_and_its_table_are_not_replaced(run, heads, describe, table):
     """They lie in a folder that would be made: left, the name of a view."""

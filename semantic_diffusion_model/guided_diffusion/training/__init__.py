@@ -6,6 +6,7 @@
     update               one step: gradients, averaged over ranks, and the update of the weights
     startup              before the first step: settings, data and paths are checked, pictures decoded
     starting             a new run from the weights of another: what fits is taken
+    beginning            the weights that a run began from, which it refuses to confuse with others
     resuming             the files of a checkpoint: complete or not there, found again, pruned
     saved_state          what stands in the file of a state, and whether it fits the network
     unfinished           weights whose state is missing: of a killed save, or somebody's work

@@ -1,15 +1,11 @@
 """The weights that a run began from: a run that goes on does not read them, and refuses to be given others."""
 
 import os
-from typing import TYPE_CHECKING
 
 from command import UserError
 from config import Settings
 from guided_diffusion.runs import checkpoints, storage
 from schema import Record
-
-if TYPE_CHECKING:
-    from guided_diffusion.training.resuming import Start
 
 
 class Beginning(Record):
@@ -19,16 +15,15 @@ class Beginning(Record):
     sha256: str = ""
 
 
-def refuse_other_start(settings: Settings, start: "Start") -> None:
-    """Raise UserError for a --resume_checkpoint that the run in savedir neither began from nor has reached at `start`.
+def refuse_other_start(settings: Settings, beginning: Beginning, step: int, before: str) -> None:
+    """Raise UserError for a --resume_checkpoint that the run in savedir neither began from nor has reached at `step`.
 
     It would not be read. Weights are known by their content; where either file is not there any more, by its name and
-    its folder's: the whole path may change.
+    its folder's: the whole path may change. `before`: that of the run's last command, which may have been its own.
     """
-    given, step = settings.resume_checkpoint, start.step
-    if not given or _same(given, settings.savedir) or _is_that(start.beginning, given):
+    given = settings.resume_checkpoint
+    if not given or _same(given, settings.savedir) or _is_that(beginning, given):
         return
-    before = start.settings.get("resume_checkpoint", "")  # of the last command, which may have named its own weights
     if _lies_in(given, settings.savedir):
         match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(given))
         reached = int(match["step"]) if match and storage.exists(given) else None

@@ -211,7 +211,7 @@ def find_starting_point(settings: Settings, given: set[str], warn: Callable[[str
         if not start:
             unfinished.refuse_foreign(settings.savedir)
     if start:
-        refuse_other_start(settings, start)
+        refuse_other_start(settings, start.beginning, start.step, start.settings.get("resume_checkpoint", ""))
         return start
     path = settings.resume_checkpoint
     match = checkpoints.WEIGHTS_NAME.fullmatch(os.path.basename(path))

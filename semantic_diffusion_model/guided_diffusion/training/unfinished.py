@@ -125,8 +125,8 @@ def refuse_foreign(folder: str) -> None:
     theirs = sorted(name for name in there if name == SETTINGS_FILE or PREVIEW_NAME.fullmatch(name))
     if theirs and not there & set(LOG_FILES):
         raise UserError(
-            f"{folder} holds {', '.join(theirs[:MOST_NAMES_TOLD])}, but no log of a training: give another --savedir, "
-            "or --overwrite True to replace what has the same names"
+            f"{storage.join(folder, theirs[0])} is there, but no log of a training: give another --savedir, or "
+            "--overwrite True to replace it and what else has the same names"
         )
 
 

@@ -96,7 +96,7 @@ def test_a_savedir_that_cannot_be_written_is_told(tmp_path, tiny):
 def test_files_that_no_training_of_ours_wrote_are_not_replaced(tmp_path, tiny, name):
     (tmp_path / name).write_text("mine")
     settings = {"savedir": str(tmp_path), "lr_anneal_steps": 2, "save_interval": 1}
-    with pytest.raises(UserError, match=f"holds {name}, but no log of a training"):
+    with pytest.raises(UserError, match=f"{name} is there, but no log of a training"):
         train(tiny(**settings), set())
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == [name]
     (tmp_path / "log.txt").write_text("of a training that was killed before its first checkpoint")
