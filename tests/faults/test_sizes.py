@@ -74,20 +74,6 @@ def test_a_long_manifest_is_checked_soon(tmp_path, survived):
 
 
 def row(i: int) -> Row:
-    about = (
-        "ddpm",
-        1000,
-        "published",
-        "",
-        0.0,
-        1.0,
-        True,
-        False,
-        256,
-        "bf16",
-        "cuda",
-        "/runs/ema.pt",
-        "b" * 64,
-        "c" * 16,
-    )
-    return Row(f"p{i}", f"/data/sector_annotations/training/p{i}.png", "a" * 64, i, 0, 0, *about)
+    how = ("ddpm", 1000, "published", "", 0.0, 1.0, True, False, 256, "bf16", "cuda")
+    weights = ("/runs/ema.pt", "b" * 64, "c" * 16)
+    return Row(f"p{i}", f"/data/sector_annotations/training/p{i}.png", "a" * 64, i, 0, 0, *how, *weights)
