@@ -42,15 +42,11 @@ class BenchmarkSettings:
     """Where the results are written."""
 
 
-def train(settings: BenchmarkSettings) -> int:
-    """Train as far as it is not done; the number of updates between two saves."""
-    between = settings.lr_anneal_steps // SAVES
+def training_flags(settings: BenchmarkSettings, between: int) -> dict:
+    """Of a training with SAVES saves, `between` updates apart."""
     rates = ",".join([*map(str, DECAYS), *(f"w{width}" for width in KEPT)])
-    flags = network_at(settings.img_size) | BEST
-    flags |= {"ema_rate": rates, "save_interval": between, "keep_checkpoints": 0}
-    flags |= {"lr_anneal_steps": between * SAVES, "datadir": settings.datadir, "savedir": settings.savedir}
-    run(ROOT / "semantic_diffusion_model/image_train.py", *spelled(flags))
-    return between
+    kept = {"ema_rate": rates, "save_interval": between, "keep_checkpoints": 0, "lr_anneal_steps": between * SAVES}
+    return network_at(settings.img_size) | BEST | kept
 
 
 def averaged(settings: BenchmarkSettings, width: float, step: int) -> tuple[Path, str]:
@@ -65,13 +61,16 @@ def averaged(settings: BenchmarkSettings, width: float, step: int) -> tuple[Path
 
 def measure(settings: BenchmarkSettings) -> None:
     check_settings(settings)
+    between = settings.lr_anneal_steps // SAVES
+    flags = training_flags(settings, between)
     log = Log(
         settings.log,
         f"python benchmarks/average_lengths.py --datadir {settings.datadir.name} --savedir FOLDER "
         f"--img_size {settings.img_size} --lr_anneal_steps {settings.lr_anneal_steps}",
-        " ".join(spelled(network_at(settings.img_size) | BEST)),
+        " ".join(spelled(flags)),
     )
-    between = train(settings)
+    places = {"datadir": settings.datadir, "savedir": settings.savedir}
+    run(ROOT / "semantic_diffusion_model/image_train.py", *spelled(flags | places))  # as far as it is not done
 
     def say(name: str, path: Path, note: str = "") -> None:
         found, _ = errors(path, str(settings.datadir))

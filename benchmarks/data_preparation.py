@@ -45,8 +45,8 @@ def cpu_seconds() -> float:
 def timed(*arguments: object) -> tuple[float, float, str]:
     """Seconds from start to end of a command, CPU seconds of its processes, and its summary."""
     start, cpu = time.perf_counter(), cpu_seconds()
-    told = output_of(*arguments)
-    return time.perf_counter() - start, cpu_seconds() - cpu, told.strip().splitlines()[-1]
+    told = [line for line in output_of(*arguments).splitlines() if line and not line.startswith("next: ")]
+    return time.perf_counter() - start, cpu_seconds() - cpu, told[-1]
 
 
 def measure(settings: BenchmarkSettings) -> None:
